@@ -1,0 +1,1 @@
+"""Proof-of-work hashing for wattshift: CUDA and CPU, behind one interface."""
