@@ -1,0 +1,136 @@
+"""The contract between an agent and one ASIC: identify, read, set a point, sleep, wake.
+
+Four rules hold for every driver:
+
+- A call ends within its deadline, whatever the machine does.
+- A command that returns was *accepted* by the machine. It was not carried out yet, and a firmware's
+  word for it proves nothing: only measured watts do (`confirm.confirmed`).
+- A value that the machine did not report is None. It is never zero, and never the last one seen.
+- Pools, passwords and network settings are out of reach: there is no method that writes them.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from wattshift_cluster.errors import Refused, Unreachable
+
+SLEEP = "sleep"
+
+
+class AsicUnreachable(Unreachable):
+    """The machine gave no usable answer in time: no connection, silence, or garbage."""
+
+    def __init__(self, address: str, doing: str, reason: str) -> None:
+        super().__init__(f"{address}: {doing}: {reason}")
+        self.address = address
+        self.doing = doing
+        self.reason = reason
+
+
+class AsicRefused(Refused):
+    """The machine, or its driver on its behalf, declined a command and said why."""
+
+    def __init__(self, address: str, doing: str, reason: str) -> None:
+        super().__init__(f"{address}: {doing}: {reason}")
+        self.address = address
+        self.doing = doing
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class AsicPoint:
+    """One state in which the machine can be held.
+
+    Attributes:
+        mode: the point's name, as a lease carries it ("sleep", a profile, "limit:1204").
+        watts_w: draw once settled, W. For sleep an upper bound of the standby draw.
+        hashrate_h_per_s: hashes per second once settled.
+        transition_s: seconds after the accepted command within which the draw is settled.
+    """
+
+    mode: str
+    watts_w: float
+    hashrate_h_per_s: float
+    transition_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AsicIdentity:
+    """What a machine is and what it offers.
+
+    Attributes:
+        address: where it answers.
+        model, firmware: as the machine names them, e.g. "Antminer S19k Pro", "LuxOS 2025.4.8".
+        mac: hardware address in upper case, None where the firmware does not tell.
+        algorithm: the proof of work it computes.
+        nameplate_w: the most it draws at any offered point or at its rating, W.
+        tolerance: share by which the real draw may exceed a point's watts.
+        safe_w: draw at the safe point (sleep), W.
+        power_on_w: draw after a power cycle with no command from us, W. A rig resumes by itself.
+        continuous: whether any watts between the points can be set, too.
+        points: ascending by watts; the first is sleep.
+    """
+
+    address: str
+    model: str
+    firmware: str
+    mac: str | None
+    algorithm: str
+    nameplate_w: float
+    tolerance: float
+    safe_w: float
+    power_on_w: float
+    continuous: bool
+    points: tuple[AsicPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AsicReading:
+    """One sample as the firmware reports it. Firmware watts may be 5 to 20 % off a real meter.
+
+    Attributes:
+        at_boot_s: boot clock of this host when the answer was complete, s.
+        watts_w, hashrate_h_per_s, temperature_c: None where not reported or not a sane number.
+        power_limit_w: the limit that the firmware says it enforces, W; None where it has none.
+        mode: the set point that the firmware says it holds; None where it cannot be told. It shows
+            that somebody else wrote to the machine. It never shows that the draw followed.
+    """
+
+    at_boot_s: float
+    watts_w: float | None
+    hashrate_h_per_s: float | None
+    temperature_c: float | None
+    power_limit_w: float | None
+    mode: str | None = None
+
+
+class AsicDriver(Protocol):
+    """One machine. Every method raises AsicUnreachable, commands also AsicRefused."""
+
+    @property
+    def address(self) -> str:
+        """Where the machine answers."""
+        ...
+
+    async def identify(self) -> AsicIdentity:
+        """Read model, firmware and points afresh."""
+        ...
+
+    async def read(self) -> AsicReading:
+        """Take one sample; cheap enough for once a second."""
+        ...
+
+    async def set_point(self, mode: str, watts_w: float) -> None:
+        """Hold the point `mode` while drawing at most `watts_w`; wakes a sleeping machine.
+
+        A machine on its way up never passes through a point higher than the one asked for.
+        """
+        ...
+
+    async def sleep(self) -> None:
+        """Stop hashing and drop to standby draw; safe to repeat."""
+        ...
+
+    async def wake(self) -> None:
+        """Resume at the point last set; safe to repeat."""
+        ...
