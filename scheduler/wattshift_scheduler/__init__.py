@@ -1,1 +1,10 @@
-"""The pure decision core of wattshift: no I/O, no clock, no randomness."""
+"""The pure decision core of wattshift: no I/O, no clock, no randomness.
+
+`step(state, events, now_s) -> (state, commands, decisions)` is all that the rest of the house
+calls. The same function runs the live site, the tests and the simulator.
+
+Reading order: `site` and `fleet` (what exists), `events` and `commands` (what comes in and goes
+out), `signals`, `values`, `ladder`, `allocate` (what every watt is worth and where it goes),
+`leases` (what has been promised and what can therefore be drawn), `jobs` and `placement` (what runs
+on Ray), `state` and `step` (how it all turns once a second).
+"""

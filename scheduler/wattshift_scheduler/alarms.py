@@ -1,0 +1,62 @@
+"""What a person should know now. An alarm has a cause; when the cause is gone, so is the alarm."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from wattshift_scheduler.arrays import Bools
+from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.state import Alarm, State
+
+NAMED = 5
+"""Devices named in one alarm; the rest are counted."""
+
+
+def raised(
+    state: State, *, shortfall_w: float, late: Bools, now_s: float
+) -> tuple[Mapping[str, Alarm], tuple[Decision, ...]]:
+    """The alarms that hold now, and a decision for each that has come or gone."""
+    causes = dict(_causes(state, shortfall_w, late, now_s))
+    kept = {
+        name: Alarm(name, severity, text, _since(state, name, now_s))
+        for name, (severity, text) in causes.items()
+    }
+    came = [a for name, a in kept.items() if name not in state.alarms]
+    went = [a for name, a in state.alarms.items() if name not in kept]
+    told = [Decision(now_s, a.id, "alarm", a.text, {"severity": a.severity}) for a in came]
+    told += [Decision(now_s, a.id, "all clear", a.text, {}) for a in went]
+    return kept, tuple(told)
+
+
+def _since(state: State, name: str, now_s: float) -> float:
+    before = state.alarms.get(name)
+    return now_s if before is None else before.since_s
+
+
+def _causes(
+    state: State, shortfall_w: float, late: Bools, now_s: float
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    rules = state.site.rules
+    if shortfall_w > 0.5:
+        text = f"the cap lies {shortfall_w:,.0f} W below what the site can shed to"
+        yield "cap-below-floor", ("critical", text)
+    if np.isfinite(state.meter_at_s) and now_s - state.meter_at_s > rules.stale_after_s:
+        yield "meter-stale", ("warning", "the site meter is stale: the margin is widened")
+    for name, agent in state.agents.items():
+        if agent.lost:
+            yield f"agent-lost:{name}", ("warning", f"agent {name} does not answer: {agent.lost}")
+    for name, node in state.nodes.items():
+        if not node.up:
+            yield f"compute-down:{name}", ("warning", f"Ray on {name} does not answer")
+    if late.any():
+        text = f"{_named(state, late)}: not seen to obey its lease in time, counted at its ceiling"
+        yield "overdue", ("warning", text)
+    if state.seen.foreign.any():
+        text = f"{_named(state, state.seen.foreign)}: set point written by somebody else"
+        yield "foreign-write", ("warning", text)
+
+
+def _named(state: State, mask: Bools) -> str:
+    ids = [state.fleet.devices[i].id for i in np.flatnonzero(mask)]
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return ", ".join(ids[:NAMED]) + more

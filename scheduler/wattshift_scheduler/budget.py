@@ -1,0 +1,102 @@
+"""How many watts every feeder may give away: limits, margins, and what is spoken for already.
+
+The root's limit is the lowest cap in force. From each limit go the margin, the load that nobody
+leases, what measurement shows beyond our explanation (I9), and what the plan reserves.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wattshift_scheduler.allocate import beyond
+from wattshift_scheduler.arrays import Floats, summed
+from wattshift_scheduler.signals import Arbitrated
+from wattshift_scheduler.state import State
+
+EXCESS_KEPT_PER_S = 0.97
+"""Share of a measured excess still believed a second later: it fades over about a minute."""
+
+EXCESS_DEAD_BAND = 0.005
+"""Share of the cap below which an excess is taken for meter noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Watts per feeder, shape (feeders,), W.
+
+    Attributes:
+        limit_w: what each feeder may carry after its margin.
+        fixed_w: load under it that no lease can change: other load, measured excess, reserve.
+        margin_w: margin taken from the cap in force.
+        credit_w: per device, watts that overlapping compute counts already; shape (n,).
+    """
+
+    limit_w: Floats
+    fixed_w: Floats
+    margin_w: float
+    credit_w: Floats
+
+
+def budget(state: State, verdict: Arbitrated, now_s: float) -> Budget:
+    """Work out the watts of every feeder under the cap in force."""
+    rules, tree = state.site.rules, state.site.tree
+    stale = now_s - state.meter_at_s > rules.stale_after_s
+    metered = not np.isnan(state.meter_w)
+    share = rules.stale_margin_share if metered and stale else rules.margin_share
+    limit_w = tree.limit_w * (1.0 - share)
+    limit_w[0] = min(tree.limit_w[0], verdict.cap_w) * (1.0 - share)
+    own_w = np.zeros(len(tree.names))
+    own_w[0] = rules.other_load_w + state.excess_w + state.reserve_w
+    return Budget(
+        limit_w=limit_w,
+        fixed_w=tree.totals(own_w),
+        margin_w=verdict.cap_w * share,
+        credit_w=credit_w(state),
+    )
+
+
+def credit_w(state: State) -> Floats:
+    """Watts of each gated device that its host's compute counts already; shape (n,).
+
+    A gated miner hashes only while the compute beside it does not, so of the two only the larger is
+    drawn. The watts granted to the node are shared between the gated devices of that host.
+    """
+    hosts = [device.host if device.fenced else None for device in state.fleet.devices]
+    shared = {name: hosts.count(name) for name in state.nodes}
+    bound = {name: node.bound_w / max(shared[name], 1) for name, node in state.nodes.items()}
+    return np.array([bound.get(host, 0.0) if host else 0.0 for host in hosts], dtype=np.float64)
+
+
+def compute_w(state: State, watts: dict[str, float]) -> Floats:
+    """Sum watts of compute nodes at their own feeders; shape (feeders,), not yet up the tree."""
+    load = np.zeros(len(state.site.tree.names))
+    for node in state.site.nodes:
+        load[state.site.tree.index[node.feeder]] += watts[node.name]
+    return load
+
+
+def devices_w(state: State, watts_w: Floats, credit: Floats) -> Floats:
+    """Sum device watts at their own feeders, overlap counted once; shape (feeders,)."""
+    counted = beyond(credit, watts_w)
+    return summed(state.fleet.feeder, counted, len(state.site.tree.names))
+
+
+def excess_w(
+    state: State, explained_w: float, cap_w: float, elapsed_s: float, fresh: bool
+) -> float:
+    """Measured watts beyond what the ledger explains, held and slowly released, W (I9).
+
+    Args:
+        state: holds the meter's last reading and the excess so far.
+        explained_w: sum of ceilings and the bound on other load, W.
+        cap_w: the cap in force, W; sets the dead band.
+        elapsed_s: since the last decision, s.
+        fresh: whether the meter is not stale.
+    """
+    kept = state.excess_w * EXCESS_KEPT_PER_S**elapsed_s
+    if not fresh or np.isnan(state.meter_w):
+        return state.excess_w
+    beyond_w = state.meter_w - explained_w
+    seen = beyond_w if beyond_w > EXCESS_DEAD_BAND * cap_w else 0.0
+    faded = kept if kept > 1.0 else 0.0
+    return max(seen, faded)

@@ -1,0 +1,214 @@
+"""Everything that can happen to a site, as data. The core learns of the world only through these.
+
+Columns in an event are aligned with its `devices`. NaN is unknown; it is never zero (I3).
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from wattshift_scheduler.arrays import Bools, Floats, Ints
+from wattshift_scheduler.jobs import Job
+from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.site import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A second has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceJoined:
+    """An agent offers devices: new ones, or known ones whose points have changed."""
+
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLeft:
+    """Devices that no agent answers for any more. Their last ceiling is not forgotten silently:
+    an operator removes them, so `reason` is journaled."""
+
+    devices: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSeen:
+    """A reply of an agent, whatever it answered: its boot and its boot clock at that moment.
+
+    Attributes:
+        agent: the agent's name.
+        boot_id: identity of its boot; a new one means that everything it held is gone.
+        boot_s: its boot clock when it replied, s.
+        received_s: our clock when the reply arrived, s.
+    """
+
+    agent: str
+    boot_id: str
+    boot_s: float
+    received_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLost:
+    """An agent did not answer within its deadline."""
+
+    agent: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What one agent reads from its devices.
+
+    Attributes:
+        devices: ids, the rows of the columns below.
+        at_s: when each sample was taken, on our clock, s.
+        watts_w, limit_w, hashrate_h_per_s: draw, enforced limit read back, hashrate; NaN unknown.
+        held_w: watts of the lease that the agent says the device holds now; NaN if none.
+        held_for_s: how long that lease still lasts, s; NaN if none.
+        held_sequence: sequence of that lease within our epoch; -1 if none or another epoch.
+        foreign: the device's set point was written by somebody else.
+        failed: the device did not answer its agent.
+    """
+
+    devices: tuple[str, ...]
+    at_s: Floats
+    watts_w: Floats
+    limit_w: Floats
+    hashrate_h_per_s: Floats
+    held_w: Floats
+    held_for_s: Floats
+    held_sequence: Ints
+    foreign: Bools
+    failed: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesReplied:
+    """An agent's answer to GrantLeases.
+
+    Attributes:
+        command: id of the command that is answered.
+        devices: ids, the rows of the columns below.
+        sequence: sequence of the lease that is answered.
+        accepted: whether the agent took it.
+        reasons: the agent's words for each refusal, empty for an accepted one.
+    """
+
+    command: int
+    devices: tuple[str, ...]
+    sequence: Ints
+    accepted: Bools
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MeterRead:
+    """The site meter: watts at the root feeder, or None when it failed."""
+
+    watts_w: float | None
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SignalChanged:
+    """One source of signals has spoken: its whole present set of caps, and a price if it has one.
+
+    Attributes:
+        source: who speaks ("operator", "schedule", "price").
+        caps: all caps of that source, replacing its earlier ones.
+        price_usd_per_mwh: energy price, None if this source has no price or lost it.
+        sets_price: whether this source is one that speaks about price.
+    """
+
+    source: str
+    caps: tuple[Cap, ...] = ()
+    price_usd_per_mwh: float | None = None
+    sets_price: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    """A job that was accepted and written down."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobActed:
+    """A person pauses, resumes or cancels a job."""
+
+    job: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobReported:
+    """What the compute side says of a job.
+
+    Attributes:
+        job: the job's id.
+        state: "starting", "running", "paused", "completed", "failed" or "cancelled".
+        done, total: batch progress in items; None where it does not apply.
+        running: replicas that serve (services).
+        ongoing: requests in progress or queued over all replicas (services).
+        p95_ms: 95th percentile latency over the last window, ms; None if unknown.
+        error: words of a failure.
+    """
+
+    job: str
+    state: str
+    done: int | None = None
+    total: int | None = None
+    running: int | None = None
+    ongoing: float | None = None
+    p95_ms: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeSeen:
+    """The compute bridge answered: its node's granted watts and whether Ray is up."""
+
+    node: str
+    up: bool
+    power_w: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEnded:
+    """A command was acknowledged, refused, or gave no answer in time."""
+
+    command: int
+    ok: bool
+    reason: str = ""
+    watts_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanUpdated:
+    """The look-ahead planner has spoken: watts to keep free for what it sees coming."""
+
+    reserve_w: float
+
+
+Event: TypeAlias = (
+    Tick
+    | DeviceJoined
+    | DeviceLeft
+    | AgentSeen
+    | AgentLost
+    | Readings
+    | LeasesReplied
+    | MeterRead
+    | SignalChanged
+    | JobSubmitted
+    | JobActed
+    | JobReported
+    | ComputeSeen
+    | CommandEnded
+    | PlanUpdated
+)

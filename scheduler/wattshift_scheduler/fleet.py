@@ -1,0 +1,100 @@
+"""All devices of the site as columns, one row per device, points in one flat table.
+
+A fleet is rebuilt only when a device joins, leaves or changes its points. Everything that changes
+each second (readings, leases) lives in columns of the same length elsewhere.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen
+from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.site import Device, FeederTree
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Devices as columns. `n` devices, `p` operating points over all of them.
+
+    Attributes:
+        devices: the devices in column order.
+        index: device id to column.
+        feeder: column of each device's feeder; shape (n,).
+        first: where each device's points begin in the point table; shape (n + 1,).
+        point_w: nominal draw of each point, W; shape (p,).
+        point_limit_w: watts that a lease on the point allows (nominal plus tolerance); shape (p,).
+        point_h_per_s: hashrate of each point; shape (p,).
+        point_transition_s: time to reach each point, s; shape (p,).
+        nameplate_w: nameplate plus tolerance, the ceiling of an unconfirmed device, W; shape (n,).
+        tolerance, fenced, continuous, safe_w: as on Device; shape (n,).
+    """
+
+    devices: tuple[Device, ...]
+    index: Mapping[str, int]
+    feeder: Ints
+    first: Ints
+    point_w: Floats
+    point_limit_w: Floats
+    point_h_per_s: Floats
+    point_transition_s: Floats
+    nameplate_w: Floats
+    tolerance: Floats
+    fenced: Bools
+    continuous: Bools
+    safe_w: Floats
+
+    @classmethod
+    def of(cls, devices: Iterable[Device], tree: FeederTree) -> "Fleet":
+        """Build the columns. Raises SiteInvalid on a duplicate id or an unknown feeder."""
+        rows = tuple(devices)
+        index: dict[str, int] = {}
+        for i, device in enumerate(rows):
+            if device.id in index:
+                raise SiteInvalid(device.id, "this device id exists twice")
+            if device.feeder not in tree.index:
+                raise SiteInvalid(device.id, f"its feeder {device.feeder!r} does not exist")
+            index[device.id] = i
+        points = [point for device in rows for point in device.points]
+        counts = np.array([len(device.points) for device in rows], dtype=np.int64)
+        tolerance = np.array([d.tolerance for d in rows], dtype=np.float64)
+        continuous = np.array([d.continuous for d in rows], dtype=np.bool_)
+        nominal_w = np.array([p.watts_w for p in points], dtype=np.float64)
+        # A continuous device's lease is the very limit that its gate or driver enforces.
+        slack = np.repeat(np.where(continuous, 0.0, tolerance), counts)
+        return cls(
+            devices=rows,
+            index=MappingProxyType(index),
+            feeder=_ints([tree.index[d.feeder] for d in rows]),
+            first=frozen(np.concatenate(([0], np.cumsum(counts))).astype(np.int64)),
+            point_w=frozen(nominal_w),
+            point_limit_w=frozen(nominal_w * (1.0 + slack)),
+            point_h_per_s=_floats([p.hashrate_h_per_s for p in points]),
+            point_transition_s=_floats([p.transition_s for p in points]),
+            nameplate_w=_floats([d.nameplate_w * (1.0 + d.tolerance) for d in rows]),
+            tolerance=frozen(tolerance),
+            fenced=frozen(np.array([d.fenced for d in rows], dtype=np.bool_)),
+            continuous=frozen(continuous),
+            safe_w=_floats([d.safe_w for d in rows]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    def columns_of(self, ids: Iterable[str]) -> Ints:
+        """Columns of the named devices; -1 for one that is not in the fleet."""
+        return np.fromiter((self.index.get(i, -1) for i in ids), dtype=np.int64)
+
+    def mode_of(self, column: int, point: int) -> str:
+        """Name of a device's point, counted from its first."""
+        return self.devices[column].points[point].mode
+
+
+def _floats(values: list[float]) -> Floats:
+    return frozen(np.array(values, dtype=np.float64))
+
+
+def _ints(values: list[int]) -> Ints:
+    return frozen(np.array(values, dtype=np.int64))

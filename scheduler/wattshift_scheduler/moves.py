@@ -1,0 +1,173 @@
+"""From the wanted allocation to grants: lower at once, raise only what fits, renew the rest (I1).
+
+A raise is granted only while the sum of *ceilings* stays within every feeder's limit, so what one
+device gives up reaches another only after it was seen to be gone.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wattshift_scheduler import leases
+from wattshift_scheduler.allocate import Allocation, beyond, fit_prefix
+from wattshift_scheduler.arrays import Bools, Floats, Ints
+from wattshift_scheduler.commands import GrantLeases
+from wattshift_scheduler.decisions import Input, Moves
+from wattshift_scheduler.state import Sent, State
+
+REPEAT_S = 1.0
+"""A lease that its agent has not answered is sent again after this time."""
+
+STEPS = 100
+"""A continuous device is leased in hundredths of its top: the gate knows no finer intensity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What each device should hold now; shape (n,) each."""
+
+    point: Ints
+    watts_w: Floats
+    changed: Bools
+
+
+def target(
+    state: State,
+    wanted: Allocation,
+    *,
+    stuck: Bools,
+    ceiling_w: Floats,
+    credit_w: Floats,
+    headroom_w: Floats,
+    now_s: float,
+) -> Target:
+    """Decide which of the wanted changes may happen now.
+
+    Args:
+        state: the present state.
+        wanted: the allocation to move to.
+        stuck: devices that cannot be relied on now; they keep what they hold.
+        ceiling_w: the most each device can draw, W; shape (n,).
+        credit_w: overlap with compute, W; shape (n,).
+        headroom_w: watts by which the sum of ceilings may still rise, W; shape (feeders,).
+        now_s: our clock, s.
+    """
+    fleet, ledger = state.fleet, state.ledger
+    new = ledger.point < 0
+    watts_w = _quantised(state, wanted.watts_w)
+    held_w = np.where(new, np.inf, ledger.lease_w)
+    flat = fleet.first[:-1] + np.maximum(ledger.point, 0)
+    settled = ledger.confirmed & (now_s >= ledger.changed_s + fleet.point_transition_s[flat])
+    lower = ~stuck & (watts_w < held_w)
+    # A first lease is a raise too, unless it only asks for the lowest point.
+    first = new & (watts_w > state.ladder.base_w)
+    raising = np.flatnonzero(~stuck & ((~new & settled & (watts_w > held_w)) | first))
+    order = raising[np.lexsort((raising, -_worth(state, wanted)[raising]))]
+    rise_w = np.maximum(
+        beyond(credit_w[order], watts_w[order]) - beyond(credit_w[order], ceiling_w[order]), 0.0
+    )
+    fits = fit_prefix(state.site.tree, fleet.feeder[order], rise_w, headroom_w)
+    go = lower & ~first
+    go[order[fits]] = True
+    lowest = new & ~go
+    hold = ~go & ~new
+    return Target(
+        point=np.where(go, wanted.point, np.where(hold, ledger.point, 0)),
+        watts_w=np.where(go, watts_w, np.where(hold, ledger.lease_w, state.ladder.base_w)),
+        changed=go | lowest,
+    )
+
+
+def _worth(state: State, wanted: Allocation) -> Floats:
+    """Gross value of the best rung that each device would still climb, for the order of raises."""
+    ladder = state.ladder
+    open_rungs = ladder.end_w <= wanted.watts_w[ladder.device] + 1e-6
+    held_w = np.where(state.ledger.point < 0, ladder.base_w, state.ledger.lease_w)
+    open_rungs &= ladder.end_w > held_w[ladder.device] + 1e-6
+    rows = np.flatnonzero(open_rungs)[::-1]
+    worth = np.full(len(state.fleet), -np.inf)
+    worth[ladder.device[rows]] = ladder.usd_per_mwh[rows]
+    return worth
+
+
+def _quantised(state: State, watts_w: Floats) -> Floats:
+    fleet = state.fleet
+    top_w = fleet.point_limit_w[fleet.first[1:] - 1] if len(fleet) else np.zeros(0)
+    step_w = top_w / STEPS
+    floored = np.floor(watts_w / np.where(step_w > 0, step_w, 1.0) + 1e-9) * step_w
+    return np.where(fleet.continuous, np.maximum(floored, state.ladder.base_w), watts_w)
+
+
+def grant(
+    state: State, wanted: Target, next_usd_per_mwh: Floats, inputs: dict[str, Input], now_s: float
+) -> tuple[State, tuple[GrantLeases, ...], tuple[Moves, ...]]:
+    """Issue the leases that are due: changes, renewals, and what was never answered."""
+    ledger, rules = state.ledger, state.site.rules
+    unheard = ~ledger.acked & (now_s - ledger.issued_s >= REPEAT_S)
+    due = wanted.changed | unheard | (now_s - ledger.issued_s >= rules.lease_renew_s)
+    due &= ~state.silent(now_s)
+    columns = np.flatnonzero(due)
+    if not len(columns):
+        return state, (), ()
+    before_w = ledger.lease_w.copy()
+    until_s = np.array(
+        [_seen_s(state, int(c)) + rules.lease_ttl_s * leases.TTL_SLACK for c in columns]
+    )
+    ledger = leases.granted(
+        ledger,
+        columns,
+        wanted.point[columns],
+        wanted.watts_w[columns],
+        until_s=until_s,
+        now_s=now_s,
+    )
+    state = replace(state, ledger=ledger)
+    state, commands = _commands(state, columns, now_s)
+    moved = columns[before_w[columns] != wanted.watts_w[columns]]
+    return state, commands, _told(state, moved, before_w, next_usd_per_mwh, inputs, now_s)
+
+
+def _seen_s(state: State, column: int) -> float:
+    return state.agents[state.fleet.devices[column].agent].seen_s
+
+
+def _commands(state: State, columns: Ints, now_s: float) -> tuple[State, tuple[GrantLeases, ...]]:
+    by_agent: dict[str, list[int]] = {}
+    for column in columns:
+        by_agent.setdefault(state.fleet.devices[column].agent, []).append(int(column))
+    commands, sent, number = [], dict(state.sent), state.next_command
+    for name, rows in sorted(by_agent.items()):
+        agent = state.agents[name]
+        at = np.array(rows, dtype=np.int64)
+        commands.append(
+            GrantLeases(
+                id=number,
+                agent=name,
+                boot_id=agent.boot_id,
+                epoch=state.epoch,
+                devices=tuple(state.fleet.devices[i].id for i in rows),
+                sequence=state.ledger.sequence[at],
+                modes=tuple(state.fleet.mode_of(i, int(state.ledger.point[i])) for i in rows),
+                watts_w=state.ledger.lease_w[at],
+                valid_until_boot_s=agent.boot_s + state.site.rules.lease_ttl_s,
+            )
+        )
+        sent[number] = Sent("grant_leases", name, now_s)
+        number += 1
+    return replace(state, sent=sent, next_command=number), tuple(commands)
+
+
+def _told(
+    state: State,
+    moved: Ints,
+    before_w: Floats,
+    next_usd_per_mwh: Floats,
+    inputs: dict[str, Input],
+    now_s: float,
+) -> tuple[Moves, ...]:
+    if not len(moved):
+        return ()
+    ids = tuple(state.fleet.devices[i].id for i in moved)
+    modes = tuple(state.fleet.mode_of(int(i), int(state.ledger.point[i])) for i in moved)
+    after_w = state.ledger.lease_w[moved]
+    return (Moves(now_s, ids, modes, before_w[moved], after_w, next_usd_per_mwh[moved], inputs),)

@@ -1,0 +1,304 @@
+"""How each event changes the memory: one reducer per event, no decision here.
+
+A reducer takes the state, its event and the time, and returns the new state and the decisions that
+are facts to be journaled (a job has ended, an agent is lost).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from wattshift_scheduler import events as ev
+from wattshift_scheduler import leases
+from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.jobs import REPORTED, Admission, Job, JobKind, JobState
+from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.site import Device
+from wattshift_scheduler.state import Agent, NodePower, State
+
+RETRY_S = 5.0
+"""Pause before a failed command is tried again: long enough not to flood a broken counterpart."""
+
+Reduced = tuple[State, tuple[Decision, ...]]
+
+
+def reduce(state: State, event: ev.Event, now_s: float) -> Reduced:
+    """Fold one event into the state."""
+    reducer = REDUCERS[type(event)]
+    return reducer(state, event, now_s)
+
+
+def _tick(state: State, _event: ev.Tick, _now_s: float) -> Reduced:
+    return state, ()
+
+
+def _joined(state: State, event: ev.DeviceJoined, now_s: float) -> Reduced:
+    offered = {device.id: device for device in event.devices}
+    known = [offered.pop(device.id, device) for device in state.fleet.devices]
+    new = _with_fleet(state, [*known, *offered.values()])
+    told = tuple(
+        Decision(now_s, device.id, "join", f"{device.kind} on {device.feeder}", _facts(device))
+        for device in offered.values()
+    )
+    return new, told
+
+
+def _facts(device: Device) -> Mapping[str, Any]:
+    return {"nameplate_w": device.nameplate_w, "fenced": device.fenced, "agent": device.agent}
+
+
+def _left(state: State, event: ev.DeviceLeft, now_s: float) -> Reduced:
+    gone = set(event.devices) & set(state.fleet.index)
+    kept = [device for device in state.fleet.devices if device.id not in gone]
+    told = tuple(Decision(now_s, name, "leave", event.reason, {}) for name in sorted(gone))
+    return _with_fleet(state, kept), told
+
+
+def _with_fleet(state: State, devices: list[Device]) -> State:
+    fleet = Fleet.of(devices, state.site.tree)
+    return replace(
+        state,
+        fleet=fleet,
+        ladder=Ladder.of(fleet, state.values),
+        ledger=leases.realigned(state.ledger, state.fleet, fleet),
+        seen=leases.realigned_telemetry(state.seen, state.fleet, fleet),
+    )
+
+
+def _agent_seen(state: State, event: ev.AgentSeen, now_s: float) -> Reduced:
+    before = state.agents.get(event.agent)
+    agents = {**state.agents, event.agent: Agent(event.boot_id, event.boot_s, event.received_s)}
+    new = replace(state, agents=agents)
+    if before is not None and before.boot_id != event.boot_id:
+        rows = [i for i, d in enumerate(state.fleet.devices) if d.agent == event.agent]
+        columns = np.array(rows, dtype=np.int64)
+        new = replace(new, ledger=leases.forgotten(state.ledger, state.fleet, columns))
+        reason = "its host has rebooted: every device counts at nameplate until it is seen"
+        return new, (Decision(now_s, event.agent, "reboot", reason, {"boot_id": event.boot_id}),)
+    if before is not None and before.lost:
+        return new, (Decision(now_s, event.agent, "back", "it answers again", {}),)
+    return new, ()
+
+
+def _agent_lost(state: State, event: ev.AgentLost, now_s: float) -> Reduced:
+    before = state.agents.get(event.agent)
+    if before is None or before.lost:
+        return state, ()
+    agents = {**state.agents, event.agent: replace(before, lost=event.reason)}
+    reason = f"no answer ({event.reason}): its gates close by themselves when their leases end"
+    return replace(state, agents=agents), (Decision(now_s, event.agent, "lost", reason, {}),)
+
+
+def _readings(state: State, event: ev.Readings, now_s: float) -> Reduced:
+    columns = state.fleet.columns_of(event.devices)
+    rows = np.flatnonzero(columns >= 0)
+    at = columns[rows]
+    seen = leases.Telemetry(
+        **{name: getattr(state.seen, name).copy() for name in leases.Telemetry.__slots__}
+    )
+    # A failed read keeps the time of the last good sample, so that its age is told truly.
+    good = ~event.failed[rows]
+    seen.at_s[at[good]] = event.at_s[rows][good]
+    seen.watts_w[at] = event.watts_w[rows]
+    seen.limit_w[at] = event.limit_w[rows]
+    seen.hashrate_h_per_s[at] = event.hashrate_h_per_s[rows]
+    seen.foreign[at] = event.foreign[rows]
+    seen.failed[at] = event.failed[rows]
+    ledger = leases.adopted(
+        state.ledger, at, event.held_w[rows], event.held_for_s[rows], np.full(len(at), now_s)
+    )
+    ledger = leases.confirm(state.fleet, ledger, seen, now_s, state.site.rules.stale_after_s)
+    return replace(state, seen=seen, ledger=ledger), ()
+
+
+def _leases_replied(state: State, event: ev.LeasesReplied, now_s: float) -> Reduced:
+    columns = state.fleet.columns_of(event.devices)
+    rows = np.flatnonzero(columns >= 0)
+    ledger = leases.answered(
+        state.ledger, columns[rows], event.sequence[rows], event.accepted[rows], now_s
+    )
+    ledger = leases.confirm(state.fleet, ledger, state.seen, now_s, state.site.rules.stale_after_s)
+    told = tuple(
+        Decision(now_s, device, "refused", f"its agent refused a lease: {reason}", {})
+        for device, ok, reason in zip(event.devices, event.accepted, event.reasons, strict=True)
+        if not ok
+    )
+    return replace(_ended(state, event.command), ledger=ledger), told
+
+
+def _meter(state: State, event: ev.MeterRead, _now_s: float) -> Reduced:
+    if event.watts_w is None:
+        return state, ()
+    return replace(state, meter_w=event.watts_w, meter_at_s=event.at_s), ()
+
+
+def _signal(state: State, event: ev.SignalChanged, now_s: float) -> Reduced:
+    signals = replace(state.signals, caps={**state.signals.caps, event.source: event.caps})
+    if event.sets_price:
+        signals = replace(signals, price_usd_per_mwh=event.price_usd_per_mwh, price_at_s=now_s)
+    return replace(state, signals=signals), ()
+
+
+def _submitted(state: State, event: ev.JobSubmitted, now_s: float) -> Reduced:
+    job = event.job
+    if job.id in state.jobs:
+        return state, ()
+    if job.kind is JobKind.MINING:
+        job = job.moved(JobState.RUNNING, "its devices may hash", admission=Admission.FIT)
+    told = Decision(
+        now_s, job.id, "submit", f"{job.kind.value} {job.name!r}", {"watts": job.unit_w}
+    )
+    return replace(state, jobs={**state.jobs, job.id: job}), (told,)
+
+
+def _acted(state: State, event: ev.JobActed, now_s: float) -> Reduced:
+    job = state.jobs.get(event.job)
+    if job is None or job.state.final:
+        return state, ()
+    new = ACTIONS[event.action](job)
+    told = Decision(now_s, job.id, event.action, "asked for by a person", {})
+    return replace(state, jobs={**state.jobs, job.id: new}), (told,)
+
+
+def _pause(job: Job) -> Job:
+    if job.kind is JobKind.MINING or job.state is JobState.PENDING:
+        return job.moved(JobState.PAUSED, "paused by a person", held=True)
+    return replace(job, held=True)
+
+
+def _resume(job: Job) -> Job:
+    if job.kind is JobKind.MINING:
+        return job.moved(JobState.RUNNING, "resumed by a person", held=False)
+    if job.state is JobState.PAUSED:
+        return job.moved(JobState.PENDING, "resumed by a person", held=False)
+    return replace(job, held=False)
+
+
+def _cancel(job: Job) -> Job:
+    untouched = job.kind is JobKind.MINING or (job.state is JobState.PENDING and not job.units)
+    if untouched:
+        return job.moved(JobState.CANCELLED, "cancelled by a person", units=0)
+    return job.moved(JobState.CANCELLING, "cancelled by a person", units=0)
+
+
+ACTIONS: Mapping[str, Callable[[Job], Job]] = MappingProxyType(
+    {"pause": _pause, "resume": _resume, "cancel": _cancel}
+)
+
+
+def _reported(state: State, event: ev.JobReported, now_s: float) -> Reduced:
+    job = state.jobs.get(event.job)
+    if job is None or job.state.final:
+        return state, ()
+    job = replace(
+        job,
+        running=job.running if event.running is None else event.running,
+        ongoing=job.ongoing if event.ongoing is None else event.ongoing,
+        p95_ms=event.p95_ms,
+        done=job.done if event.done is None else event.done,
+        total=job.total if event.total is None else event.total,
+    )
+    new = _follow(job, event, now_s)
+    told: tuple[Decision, ...] = ()
+    if new.state is not job.state:
+        told = (Decision(now_s, job.id, new.state.value, new.reason, {"done": job.done}),)
+    return replace(state, jobs={**state.jobs, job.id: new}), told
+
+
+def _follow(job: Job, event: ev.JobReported, now_s: float) -> Job:
+    """The job after what the compute side said of it. What we asked for last wins over a report
+    that was under way when we asked."""
+    if event.state == "lost":
+        if job.state in (JobState.PENDING, JobState.PAUSED):
+            return job
+        if job.state is JobState.CANCELLING:
+            return job.moved(JobState.CANCELLED, "the compute side no longer has it", units=0)
+        reason = "the compute side no longer has it; it starts again from its checkpoints"
+        return job.moved(JobState.PENDING, reason, units=0, running=0)
+    told = REPORTED[event.state]
+    if told.final:
+        reason = event.error or f"{job.done}/{job.total} items"
+        return job.moved(told, reason, units=0, running=0)
+    if job.state is JobState.CANCELLING or told is job.state:
+        return job
+    if told is JobState.PAUSED and job.state in (JobState.PAUSING, JobState.RUNNING):
+        return job.moved(JobState.PAUSED, job.reason, units=0)
+    if told is JobState.RUNNING and job.state is JobState.STARTING:
+        return job.moved(JobState.RUNNING, "it runs")
+    if told is JobState.STARTING and event.error and job.kind is JobKind.SERVICE:
+        return replace(job, reason=event.error, not_before_s=now_s)
+    return job
+
+
+def _compute_seen(state: State, event: ev.ComputeSeen, now_s: float) -> Reduced:
+    node = state.nodes.get(event.node)
+    if node is None:
+        return state, ()
+    granted_w = node.granted_w if event.power_w is None else event.power_w
+    new = replace(node, up=event.up, granted_w=granted_w)
+    told: tuple[Decision, ...] = ()
+    if node.up != event.up:
+        word = "up" if event.up else "down"
+        told = (Decision(now_s, event.node, word, event.reason or f"Ray is {word}", {}),)
+    return replace(state, nodes={**state.nodes, event.node: new}), told
+
+
+def _command_ended(state: State, event: ev.CommandEnded, now_s: float) -> Reduced:
+    sent = state.sent.get(event.command)
+    state = _ended(state, event.command)
+    if sent is None:
+        return state, ()
+    if sent.kind == "set_node_power" and sent.subject in state.nodes:
+        node = state.nodes[sent.subject]
+        if event.ok and event.watts_w is not None:
+            node = NodePower(event.watts_w, node.asked_w, node.asked_s, up=True)
+            # Ray clamps a shrink to what is in use: what it holds now is what it may draw.
+            settled = replace(node, asked_w=min(node.asked_w, event.watts_w))
+            state = replace(state, nodes={**state.nodes, sent.subject: settled})
+    if event.ok:
+        return state, ()
+    job = state.jobs.get(sent.subject)
+    if job is not None and not job.state.final:
+        state = replace(state, jobs={**state.jobs, job.id: _refused(job, event.reason, now_s)})
+    told = Decision(now_s, sent.subject, "failed", f"{sent.kind}: {event.reason}", {})
+    return state, (told,)
+
+
+def _refused(job: Job, reason: str, now_s: float) -> Job:
+    later_s = now_s + RETRY_S
+    if job.state is JobState.STARTING:
+        return job.moved(JobState.PENDING, reason, units=0, not_before_s=later_s)
+    return replace(job, reason=reason, not_before_s=later_s)
+
+
+def _ended(state: State, command: int) -> State:
+    return replace(state, sent={k: v for k, v in state.sent.items() if k != command})
+
+
+def _plan(state: State, event: ev.PlanUpdated, _now_s: float) -> Reduced:
+    return replace(state, reserve_w=max(0.0, event.reserve_w)), ()
+
+
+REDUCERS: Mapping[type, Callable[[State, Any, float], Reduced]] = MappingProxyType(
+    {
+        ev.Tick: _tick,
+        ev.DeviceJoined: _joined,
+        ev.DeviceLeft: _left,
+        ev.AgentSeen: _agent_seen,
+        ev.AgentLost: _agent_lost,
+        ev.Readings: _readings,
+        ev.LeasesReplied: _leases_replied,
+        ev.MeterRead: _meter,
+        ev.SignalChanged: _signal,
+        ev.JobSubmitted: _submitted,
+        ev.JobActed: _acted,
+        ev.JobReported: _reported,
+        ev.ComputeSeen: _compute_seen,
+        ev.CommandEnded: _command_ended,
+        ev.PlanUpdated: _plan,
+    }
+)

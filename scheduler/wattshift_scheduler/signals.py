@@ -1,0 +1,77 @@
+"""What the grid, the operator and the market ask: caps and prices, and which of them holds now.
+
+Caps of several sources never average out: the lowest one in force wins, and the answer names it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from wattshift_scheduler.errors import SiteInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """A hard upper limit of site power for a span of time.
+
+    Attributes:
+        id: unique within its source.
+        origin: "operator", "schedule", "contract", ... (shown to people and in metrics).
+        limit_w: most that the site meter may show, W.
+        starts_s, ends_s: span on our clock, s; None is open.
+    """
+
+    id: str
+    origin: str
+    limit_w: float
+    starts_s: float | None = None
+    ends_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.limit_w) and self.limit_w >= 0):
+            raise SiteInvalid(self.id, f"a cap must be finite and not negative, not {self.limit_w}")
+
+    def in_force(self, now_s: float) -> bool:
+        """Whether this cap binds at `now_s`; the end is exclusive."""
+        begun = self.starts_s is None or self.starts_s <= now_s
+        return begun and (self.ends_s is None or now_s < self.ends_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """The present signals: all caps by source, and the price with its age."""
+
+    caps: Mapping[str, tuple[Cap, ...]]
+    price_usd_per_mwh: float | None = None
+    price_at_s: float = -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Arbitrated:
+    """The cap that holds now, and why."""
+
+    cap_w: float
+    origin: str
+    cap_id: str
+
+
+def arbitrate(caps: Iterable[Cap], connection_w: float, now_s: float) -> Arbitrated:
+    """Choose the cap in force: the lowest of all active ones and the site's own connection.
+
+    Args:
+        caps: caps of every source.
+        connection_w: limit of the root feeder, W.
+        now_s: our clock, s.
+    """
+    best = Arbitrated(connection_w, "connection", "root feeder")
+    for cap in caps:
+        if cap.in_force(now_s) and cap.limit_w < best.cap_w:
+            best = Arbitrated(cap.limit_w, cap.origin, cap.id)
+    return best
+
+
+def next_change_s(caps: Iterable[Cap], now_s: float) -> float | None:
+    """When the set of caps in force changes next, s; None if it never does."""
+    edges = [edge for cap in caps for edge in (cap.starts_s, cap.ends_s) if edge is not None]
+    later = [edge for edge in edges if edge > now_s]
+    return min(later) if later else None

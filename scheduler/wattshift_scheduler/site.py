@@ -1,0 +1,243 @@
+"""What a site is made of: the feeder tree, devices with their operating points, and the rules.
+
+All watts are W at the meter side of the named feeder. Objects here are checked when they are made,
+so that the rest of the core never meets a loop, a negative limit or an empty device.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from wattshift_scheduler.arrays import Floats, Ints, frozen
+from wattshift_scheduler.errors import SiteInvalid
+
+
+def feeder_limit_w(
+    amps: float, phases: int, min_voltage_v: float, power_factor: float = 0.95
+) -> float:
+    """Convert a breaker's amps per phase to the watts that are safe at the lowest voltage.
+
+    Args:
+        amps: rated current per phase, A.
+        phases: 1, 2 or 3.
+        min_voltage_v: lowest phase-to-neutral voltage that the site may see, V.
+        power_factor: lowest power factor of the load, 0 to 1.
+    """
+    if amps <= 0 or phases not in (1, 2, 3) or min_voltage_v <= 0 or not 0 < power_factor <= 1:
+        raise SiteInvalid("feeder", "amps, phases (1 to 3), voltage and power factor must be > 0")
+    return amps * phases * min_voltage_v * power_factor
+
+
+@dataclass(frozen=True, slots=True)
+class Feeder:
+    """One limit in the power tree. The root has no parent and stands for the site's connection."""
+
+    name: str
+    parent: str | None
+    limit_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeederTree:
+    """Feeders as columns, parents before children. Index 0 is the root.
+
+    Attributes:
+        names: feeder names in column order.
+        parent: index of the parent, -1 for the root; shape (feeders,).
+        limit_w: limit of each feeder, W; shape (feeders,).
+        depth: 0 for the root; shape (feeders,).
+        index: name to column.
+    """
+
+    names: tuple[str, ...]
+    parent: Ints
+    limit_w: Floats
+    depth: Ints
+    index: Mapping[str, int]
+
+    @classmethod
+    def of(cls, feeders: Iterable[Feeder]) -> "FeederTree":
+        """Build the tree. Raises SiteInvalid on a loop, duplicate, unknown parent or bad limit."""
+        by_name: dict[str, Feeder] = {}
+        for feeder in feeders:
+            if feeder.name in by_name:
+                raise SiteInvalid(feeder.name, "this feeder is named twice")
+            if not (math.isfinite(feeder.limit_w) and feeder.limit_w > 0):
+                raise SiteInvalid(feeder.name, f"its limit must be > 0 W, not {feeder.limit_w}")
+            by_name[feeder.name] = feeder
+        roots = [f.name for f in by_name.values() if f.parent is None]
+        if len(roots) != 1:
+            raise SiteInvalid("feeders", f"exactly one root is needed, found {roots or 'none'}")
+        for feeder in by_name.values():
+            if feeder.parent is not None and feeder.parent not in by_name:
+                raise SiteInvalid(feeder.name, f"its parent {feeder.parent!r} does not exist")
+        order = _parents_first(by_name, roots[0])
+        if len(order) != len(by_name):
+            stray = sorted(set(by_name) - set(order))
+            raise SiteInvalid(stray[0], "it hangs in a loop and never reaches the root")
+        index = {name: i for i, name in enumerate(order)}
+        parent = np.array([index.get(by_name[n].parent or "", -1) for n in order], dtype=np.int64)
+        depth = np.zeros(len(order), dtype=np.int64)
+        for i in range(1, len(order)):
+            depth[i] = depth[parent[i]] + 1
+        limits = np.array([by_name[n].limit_w for n in order], dtype=np.float64)
+        return cls(
+            tuple(order), frozen(parent), frozen(limits), frozen(depth), MappingProxyType(index)
+        )
+
+    def ancestor_at(self, depth: int) -> Ints:
+        """For each feeder its ancestor (or itself) at `depth`; -1 where it lies above it."""
+        current = np.arange(len(self.names), dtype=np.int64)
+        for _ in range(int(self.depth.max()) - depth if len(self.names) else 0):
+            deeper = (current >= 0) & (self.depth[current] > depth)
+            current = np.where(deeper, self.parent[current], current)
+        return np.where(self.depth[current] == depth, current, -1)
+
+    def totals(self, load_w: Floats) -> Floats:
+        """Sum per-feeder loads up the tree. Shape (feeders,) in and out, W."""
+        total = np.array(load_w, dtype=np.float64)
+        for i in range(len(self.names) - 1, 0, -1):
+            total[self.parent[i]] += total[i]
+        return total
+
+
+def _parents_first(by_name: Mapping[str, Feeder], root: str) -> list[str]:
+    children: dict[str, list[str]] = {}
+    for feeder in by_name.values():
+        if feeder.parent is not None:
+            children.setdefault(feeder.parent, []).append(feeder.name)
+    order = [root]
+    for name in order:
+        order.extend(sorted(children.get(name, ())))
+    return order
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """One way a device can run.
+
+    Attributes:
+        mode: name of the point, as the agent knows it ("sleep", "290MHz", "limit:2400", "mine").
+        watts_w: nominal draw, W.
+        hashrate_h_per_s: hashes per second at this point.
+        transition_s: time that the device needs to reach this point, s.
+    """
+
+    mode: str
+    watts_w: float
+    hashrate_h_per_s: float
+    transition_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A thing that draws power and obeys leases.
+
+    Attributes:
+        id: unique in the site.
+        kind: "asic", "gpu" or "cpu".
+        agent: the agent that owns it.
+        feeder: the feeder it hangs on.
+        points: operating points, least watts first; the first is where a shed ends.
+        nameplate_w: most that the maker says it draws, W.
+        tolerance: share by which it may draw more than nominal.
+        continuous: any watts between the first and the last point can be leased.
+        fenced: falls to its safe point by itself when its lease expires (a gate does, an ASIC not).
+        safe_w: draw at the safe point, W.
+        host: compute node whose watts this device overlaps through its gate, or None.
+    """
+
+    id: str
+    kind: str
+    agent: str
+    feeder: str
+    points: tuple[OperatingPoint, ...]
+    nameplate_w: float
+    tolerance: float = 0.05
+    continuous: bool = False
+    fenced: bool = False
+    safe_w: float = 0.0
+    power_on_w: float = 0.0
+    host: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise SiteInvalid(self.id, "a device needs at least one operating point")
+        watts = [point.watts_w for point in self.points]
+        numbers = [
+            *watts,
+            *(p.hashrate_h_per_s for p in self.points),
+            self.nameplate_w,
+            self.safe_w,
+        ]
+        if not all(math.isfinite(n) and n >= 0 for n in numbers):
+            raise SiteInvalid(self.id, "watts and hashrates must be finite and not negative")
+        if any(later <= earlier for earlier, later in itertools.pairwise(watts)):
+            raise SiteInvalid(self.id, f"its operating points must rise in watts, not {watts}")
+        if not 0 <= self.tolerance < 1:
+            raise SiteInvalid(self.id, f"tolerance must lie in 0 to 1, not {self.tolerance}")
+        if self.nameplate_w < watts[-1]:
+            raise SiteInvalid(self.id, "nameplate_w lies below its highest operating point")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A compute node: watts granted to Ray work (`power_w`) on one host.
+
+    Attributes:
+        name: the host's name; devices with `host == name` overlap it through their gates.
+        feeder: the feeder it hangs on.
+        max_w: most watts that may be granted to work on it, W.
+    """
+
+    name: str
+    feeder: str
+    max_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The site's control constants. Every one has a unit and a reason.
+
+    Attributes:
+        margin_share: part of each limit that is kept free (meter error, model error).
+        stale_margin_share: margin while the site meter is stale (I9).
+        lease_ttl_s: life of a lease on the agent's own clock (DESIGN 2.1).
+        lease_renew_s: how often an unchanged lease is renewed.
+        stale_after_s: age at which a reading or the meter counts as unknown.
+        command_timeout_s: when an unanswered command is given up.
+        settle_factor: a device is overdue after transition_s times this factor.
+        other_load_w: bound on load that nobody leases, W.
+        scale_down_after_s: how long a service must be quiet before it loses a replica.
+    """
+
+    margin_share: float = 0.02
+    stale_margin_share: float = 0.05
+    lease_ttl_s: float = 15.0
+    lease_renew_s: float = 5.0
+    stale_after_s: float = 5.0
+    command_timeout_s: float = 5.0
+    settle_factor: float = 1.5
+    other_load_w: float = 0.0
+    scale_down_after_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The fixed part of a site: its tree, its compute nodes and its rules."""
+
+    name: str
+    tree: FeederTree
+    nodes: tuple[Node, ...] = ()
+    rules: Rules = field(default_factory=Rules)
+
+    def __post_init__(self) -> None:
+        for node in self.nodes:
+            if node.feeder not in self.tree.index:
+                raise SiteInvalid(node.name, f"its feeder {node.feeder!r} does not exist")
+            if not (math.isfinite(node.max_w) and node.max_w >= 0):
+                raise SiteInvalid(node.name, "max_w must be finite and not negative")

@@ -1,0 +1,182 @@
+"""Everything that the core remembers between two steps. Frozen: a step returns a new one."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wattshift_scheduler.arrays import Bools
+from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.jobs import Job, JobKind
+from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.leases import Ledger, Telemetry
+from wattshift_scheduler.signals import Arbitrated, Cap, Signals
+from wattshift_scheduler.site import Site
+from wattshift_scheduler.values import Values
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What is known of one agent.
+
+    Attributes:
+        boot_id, boot_s: its boot, and its boot clock at its last reply, s.
+        seen_s: our clock when that reply arrived, s.
+        lost: why it is silent; empty while it answers.
+    """
+
+    boot_id: str
+    boot_s: float
+    seen_s: float
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePower:
+    """Watts granted to Ray work on one compute node.
+
+    Attributes:
+        granted_w: what the node last said it holds, W; Ray clamps a shrink to what is in use.
+        asked_w: what we last asked for, W; NaN before the first time.
+        asked_s: when, our clock.
+        up: whether Ray answers.
+    """
+
+    granted_w: float
+    asked_w: float = math.nan
+    asked_s: float = -math.inf
+    up: bool = False
+
+    @property
+    def bound_w(self) -> float:
+        """The most that Ray work may draw: what is granted or may have been granted, W."""
+        return self.granted_w if math.isnan(self.asked_w) else max(self.granted_w, self.asked_w)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A command that waits for its end."""
+
+    kind: str
+    subject: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that a person should know. It ends by itself when its cause is gone."""
+
+    id: str
+    severity: str
+    text: str
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The figures of the last decision, for people and metrics; all W or USD/MWh."""
+
+    cap_w: float = math.nan
+    cap_origin: str = "connection"
+    margin_w: float = 0.0
+    budget_w: float = math.nan
+    committed_w: float = math.nan
+    other_w: float = 0.0
+    price_usd_per_mwh: float = math.nan
+    marginal_usd_per_mwh: float = math.nan
+    binding: tuple[str, ...] = ()
+    feeder_committed_w: tuple[float, ...] = ()
+    shortfall_w: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The whole memory of the core.
+
+    Attributes:
+        site, values: fixed for the life of a controller.
+        epoch: fencing token of this controller; agents refuse older ones (I6).
+        fleet, ladder, ledger, seen: devices and their columns.
+        agents, nodes: by name.
+        jobs: by id, final ones too.
+        signals: caps by source, price.
+        meter_w, meter_at_s: last reading of the site meter; NaN unknown.
+        excess_w: measured watts beyond what the ledger explains, held and slowly released (I9).
+        reserve_w: watts that the look-ahead plan wants kept free.
+        sent: commands without an end yet.
+        next_command: id of the next command.
+        alarms: by id.
+        outlook: figures of the last decision.
+        verdict: the cap in force at the last decision.
+        decided_s: when the last decision was made, our clock.
+    """
+
+    site: Site
+    values: Values
+    epoch: int
+    fleet: Fleet
+    ladder: Ladder
+    ledger: Ledger
+    seen: Telemetry
+    agents: Mapping[str, Agent] = field(default_factory=dict)
+    nodes: Mapping[str, NodePower] = field(default_factory=dict)
+    jobs: Mapping[str, Job] = field(default_factory=dict)
+    signals: Signals = field(default_factory=lambda: Signals({}))
+    meter_w: float = math.nan
+    meter_at_s: float = -math.inf
+    excess_w: float = 0.0
+    reserve_w: float = 0.0
+    sent: Mapping[int, Sent] = field(default_factory=dict)
+    next_command: int = 1
+    alarms: Mapping[str, Alarm] = field(default_factory=dict)
+    outlook: Outlook = field(default_factory=Outlook)
+    verdict: Arbitrated | None = None
+    decided_s: float = -math.inf
+
+    @property
+    def caps(self) -> tuple[Cap, ...]:
+        """All caps of all sources."""
+        return tuple(cap for caps in self.signals.caps.values() for cap in caps)
+
+    def price_usd_per_mwh(self) -> float:
+        """The energy price in force, or the site's default while no feed gives one."""
+        price = self.signals.price_usd_per_mwh
+        return self.values.default_price_usd_per_mwh if price is None else price
+
+    def of_kind(self, kind: JobKind) -> list[Job]:
+        """Jobs of a kind that are not final."""
+        return [job for job in self.jobs.values() if job.kind is kind and not job.state.final]
+
+    def silent(self, now_s: float) -> Bools:
+        """Devices whose agent is not answering now; shape (n,)."""
+        stale_s = self.site.rules.stale_after_s
+        answering = {
+            name
+            for name, agent in self.agents.items()
+            if not agent.lost and now_s - agent.seen_s <= stale_s
+        }
+        return np.array([d.agent not in answering for d in self.fleet.devices], dtype=np.bool_)
+
+
+def initial(site: Site, values: Values, epoch: int, jobs: Mapping[str, Job] | None = None) -> State:
+    """The state of a controller that has just started: it knows its site and its jobs, no device.
+
+    Args:
+        site, values: from the site file.
+        epoch: higher than every epoch that any controller of this site has ever used.
+        jobs: jobs from the journal.
+    """
+    fleet = Fleet.of((), site.tree)
+    return State(
+        site=site,
+        values=values,
+        epoch=epoch,
+        fleet=fleet,
+        ladder=Ladder.of(fleet, values),
+        ledger=Ledger.empty(fleet),
+        seen=Telemetry.unknown(0),
+        # Until a node says what it holds, it may hold all that the site file allows it.
+        nodes={node.name: NodePower(granted_w=node.max_w) for node in site.nodes},
+        jobs=dict(jobs or {}),
+    )

@@ -1,0 +1,253 @@
+"""One turn of the core: fold the events in, then decide. Pure, so every run can be replayed.
+
+    events ─▶ reducers ─▶ arbitrate ─▶ budget ─▶ place compute ─▶ allocate mining ─▶ move leases
+                                                      │                  │                │
+                                                      └──── commands ◀───┴────────────────┘
+
+Nothing here reads a clock, draws a number or waits. Events come in with the time they happened;
+what should be done goes out as commands; why goes out as decisions.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from wattshift_scheduler import alarms, budget, compute, leases, moves
+from wattshift_scheduler.allocate import allocate
+from wattshift_scheduler.arrays import Bools, Floats
+from wattshift_scheduler.commands import Command
+from wattshift_scheduler.decisions import AnyDecision, Decision, Input
+from wattshift_scheduler.events import Event
+from wattshift_scheduler.jobs import JobKind, JobState
+from wattshift_scheduler.placement import Placement, place
+from wattshift_scheduler.reducers import reduce
+from wattshift_scheduler.signals import Arbitrated, arbitrate
+from wattshift_scheduler.site import Node
+from wattshift_scheduler.state import Outlook, State
+
+Stepped = tuple[State, tuple[Command, ...], tuple[AnyDecision, ...]]
+
+
+def step(state: State, events: Iterable[Event], now_s: float) -> Stepped:
+    """Fold `events` into `state`, decide, and return the new state, commands and decisions.
+
+    Args:
+        state: from the last step, or `state.initial`.
+        events: in the order in which they happened. A Tick carries nothing: it is there so that
+            time passes when nothing else happens.
+        now_s: our clock, s; it must not run backwards.
+    """
+    told: list[AnyDecision] = []
+    for event in events:
+        state, facts = reduce(state, event, now_s)
+        told.extend(facts)
+    state, commands, reasons = decide(state, now_s)
+    return state, commands, (*told, *reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a decision looks at: masks and sums worked out once per step."""
+
+    verdict: Arbitrated
+    budget: budget.Budget
+    ceiling_w: Floats
+    stuck: Bools
+    late: Bools
+    headroom_w: Floats
+    floor_w: Floats
+
+
+def decide(state: State, now_s: float) -> Stepped:
+    """Decide on the present state."""
+    view = _view(state, now_s)
+    told: list[AnyDecision] = list(_cap_told(state, view.verdict, now_s))
+    commands: list[Command] = []
+    headroom_w = view.headroom_w.copy()
+    spoken_w = {name: node.bound_w for name, node in state.nodes.items()}
+    for node in state.site.nodes:
+        placement = _placed(state, view, node, spoken_w, headroom_w, now_s)
+        raise_w = _least(state, headroom_w, node)
+        before_w = state.nodes[node.name].bound_w
+        state, asked, why = compute.act(state, placement, raise_w=raise_w, now_s=now_s)
+        rise_w = max(state.nodes[node.name].bound_w - before_w, 0.0)
+        headroom_w = headroom_w - _up_the_tree(state, node, rise_w)
+        spoken_w[node.name] = max(placement.target_w, state.nodes[node.name].bound_w)
+        commands.extend(asked)
+        told.extend(why)
+    state, grants, why_moves, outlook = _mine(state, view, spoken_w, headroom_w, now_s)
+    kept, why_alarms = alarms.raised(
+        state, shortfall_w=outlook.shortfall_w, late=view.late, now_s=now_s
+    )
+    state = replace(state, outlook=outlook, alarms=kept, verdict=view.verdict, decided_s=now_s)
+    return state, (*grants, *commands), (*told, *why_moves, *why_alarms)
+
+
+def _view(state: State, now_s: float) -> _View:
+    rules, tree, fleet = state.site.rules, state.site.tree, state.fleet
+    verdict = arbitrate(state.caps, float(tree.limit_w[0]), now_s)
+    spent = budget.budget(state, verdict, now_s)
+    ceiling_w = leases.ceilings(fleet, state.ledger, state.seen, now_s, rules.stale_after_s)
+    late = leases.overdue(fleet, state.ledger, now_s, rules.settle_factor)
+    lost = state.seen.failed & (now_s - state.seen.at_s > rules.stale_after_s)
+    stuck = late | state.silent(now_s) | state.seen.foreign | lost
+    bounds = {name: node.bound_w for name, node in state.nodes.items()}
+    at_most_w = tree.totals(
+        budget.devices_w(state, ceiling_w, spent.credit_w) + budget.compute_w(state, bounds)
+    )
+    least_w = np.where(stuck, ceiling_w, state.ladder.base_w)
+    return _View(
+        verdict=verdict,
+        budget=spent,
+        ceiling_w=ceiling_w,
+        stuck=stuck,
+        late=late,
+        headroom_w=spent.limit_w - spent.fixed_w - at_most_w,
+        floor_w=spent.fixed_w + tree.totals(budget.devices_w(state, least_w, spent.credit_w)),
+    )
+
+
+def _cap_told(state: State, verdict: Arbitrated, now_s: float) -> tuple[Decision, ...]:
+    before = state.verdict
+    if before == verdict:
+        return ()
+    was = "no cap" if before is None else f"{before.cap_w:,.0f} W ({before.origin})"
+    reason = f"{was} to {verdict.cap_w:,.0f} W ({verdict.origin} {verdict.cap_id}): lowest in force"
+    inputs: dict[str, Input] = {"cap_w": verdict.cap_w, "origin": verdict.origin}
+    return (Decision(now_s, "site", "cap", reason, inputs),)
+
+
+def _placed(
+    state: State,
+    view: _View,
+    node: Node,
+    spoken_w: dict[str, float],
+    headroom_w: Floats,
+    now_s: float,
+) -> Placement:
+    others = {name: (0.0 if name == node.name else w) for name, w in spoken_w.items()}
+    room_w = view.budget.limit_w - view.floor_w
+    room_w = room_w - state.site.tree.totals(budget.compute_w(state, others))
+    jobs = [
+        job for job in state.jobs.values() if job.kind is not JobKind.MINING and not job.state.final
+    ]
+    free_w = state.nodes[node.name].bound_w + max(_least(state, headroom_w, node), 0.0)
+    return place(
+        node,
+        jobs,
+        room_w=max(_least(state, room_w, node), 0.0),
+        free_w=free_w,
+        rules=state.site.rules,
+        now_s=now_s,
+    )
+
+
+def _least(state: State, per_feeder_w: Floats, node: Node) -> float:
+    """The smallest of per-feeder watts on the way from a node to the root."""
+    feeder, least = state.site.tree.index[node.feeder], np.inf
+    while feeder >= 0:
+        least = min(least, per_feeder_w[feeder])
+        feeder = int(state.site.tree.parent[feeder])
+    return float(least)
+
+
+def _up_the_tree(state: State, node: Node, watts_w: float) -> Floats:
+    own = np.zeros(len(state.site.tree.names))
+    own[state.site.tree.index[node.feeder]] = watts_w
+    return state.site.tree.totals(own)
+
+
+def _mine(
+    state: State,
+    view: _View,
+    spoken_w: dict[str, float],
+    headroom_w: Floats,
+    now_s: float,
+) -> tuple[State, tuple[Command, ...], tuple[AnyDecision, ...], Outlook]:
+    tree, spent = state.site.tree, view.budget
+    compute_w = tree.totals(budget.compute_w(state, spoken_w))
+    room_w = spent.limit_w - view.floor_w - compute_w
+    price = state.price_usd_per_mwh()
+    wanted = allocate(
+        state.fleet,
+        state.ladder,
+        tree,
+        room_w=np.maximum(room_w, 0.0),
+        eligible=_may_mine(state) & ~view.stuck,
+        credit_w=spent.credit_w,
+        price_usd_per_mwh=price,
+    )
+    held = moves.target(
+        state,
+        wanted,
+        stuck=view.stuck,
+        ceiling_w=view.ceiling_w,
+        credit_w=spent.credit_w,
+        headroom_w=headroom_w,
+        now_s=now_s,
+    )
+    marginal = wanted.marginal_usd_per_mwh
+    inputs: dict[str, Input] = {
+        "cap_w": view.verdict.cap_w,
+        "cap_origin": view.verdict.origin,
+        "price_usd_per_mwh": price,
+        "marginal_usd_per_mwh": None if np.isnan(marginal) else marginal,
+        "binding": ", ".join(wanted.binding),
+    }
+    state, grants, told = moves.grant(state, held, wanted.next_usd_per_mwh, inputs, now_s)
+    outlook = _outlook(state, view, wanted.binding, marginal, room_w, now_s)
+    excess_w = budget.excess_w(
+        state,
+        explained_w=outlook.committed_w,
+        cap_w=view.verdict.cap_w,
+        elapsed_s=max(now_s - state.decided_s, 0.0) if np.isfinite(state.decided_s) else 0.0,
+        fresh=now_s - state.meter_at_s <= state.site.rules.stale_after_s,
+    )
+    return replace(state, excess_w=excess_w), grants, told, outlook
+
+
+def _may_mine(state: State) -> Bools:
+    """Devices that a running mining job names; shape (n,)."""
+    patterns = [
+        str(pattern)
+        for job in state.of_kind(JobKind.MINING)
+        if job.state is JobState.RUNNING
+        for pattern in job.spec.get("devices", ())
+    ]
+    if "*" in patterns:
+        return np.ones(len(state.fleet), dtype=np.bool_)
+    named = [any(fnmatchcase(d.id, p) for p in patterns) for d in state.fleet.devices]
+    return np.array(named, dtype=np.bool_)
+
+
+def _outlook(
+    state: State,
+    view: _View,
+    binding: tuple[str, ...],
+    marginal: float,
+    room_w: Floats,
+    now_s: float,
+) -> Outlook:
+    """The figures of this decision, with the grants it has just made counted in."""
+    spent, tree = view.budget, state.site.tree
+    rules = state.site.rules
+    ceiling_w = leases.ceilings(state.fleet, state.ledger, state.seen, now_s, rules.stale_after_s)
+    bounds = {name: node.bound_w for name, node in state.nodes.items()}
+    committed_w = spent.fixed_w + tree.totals(
+        budget.devices_w(state, ceiling_w, spent.credit_w) + budget.compute_w(state, bounds)
+    )
+    return Outlook(
+        cap_w=view.verdict.cap_w,
+        cap_origin=view.verdict.origin,
+        margin_w=spent.margin_w,
+        budget_w=float(spent.limit_w[0]),
+        committed_w=float(committed_w[0]),
+        other_w=float(spent.fixed_w[0]),
+        price_usd_per_mwh=state.price_usd_per_mwh(),
+        marginal_usd_per_mwh=marginal,
+        binding=binding,
+        feeder_committed_w=tuple(float(w) for w in committed_w),
+        shortfall_w=float(np.maximum(-room_w, 0.0).max()),
+    )

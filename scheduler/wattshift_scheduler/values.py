@@ -1,0 +1,47 @@
+"""What a watt is worth: mining revenue, the value of a sheddable watt, and the energy price.
+
+SHA-256 revenue follows hashprice (USD per PH/s and day, reference: mining revenue per unit of
+hashrate). A watt behind a gate is worth its reserve price on top, because it can be given back in
+milliseconds. The energy price is the same for every watt, so it cuts the ladder but never reorders
+it: that is why a price change costs no sorting.
+"""
+
+import math
+from dataclasses import dataclass
+
+from wattshift_scheduler.errors import SiteInvalid
+
+HOURS_PER_DAY = 24.0
+PH = 1e15
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The prices that turn watts and hashes into money.
+
+    Attributes:
+        hashprice_usd_per_ph_day: revenue of 1 PH/s for a day, USD.
+        pool_fee_share: part of the revenue that the pool keeps, 0 to 1.
+        reserve_usd_per_mwh: value of holding one gate-backed MW sheddable for an hour, USD.
+        default_price_usd_per_mwh: energy price while no feed gives one.
+    """
+
+    hashprice_usd_per_ph_day: float = 0.0
+    pool_fee_share: float = 0.0
+    reserve_usd_per_mwh: float = 0.0
+    default_price_usd_per_mwh: float = 0.0
+
+    def __post_init__(self) -> None:
+        numbers = (
+            self.hashprice_usd_per_ph_day,
+            self.reserve_usd_per_mwh,
+            self.default_price_usd_per_mwh,
+        )
+        if not all(math.isfinite(n) for n in numbers) or not 0 <= self.pool_fee_share < 1:
+            raise SiteInvalid("values", "prices must be finite and the pool fee between 0 and 1")
+
+    @property
+    def usd_per_hash_hour(self) -> float:
+        """Revenue of one hash per second kept up for an hour, USD, after the pool's fee."""
+        net = self.hashprice_usd_per_ph_day * (1.0 - self.pool_fee_share)
+        return net / HOURS_PER_DAY / PH
