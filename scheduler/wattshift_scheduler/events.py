@@ -68,7 +68,7 @@ class Readings:
         watts_w, limit_w, hashrate_h_per_s: draw, enforced limit read back, hashrate; NaN unknown.
         held_w: watts of the lease that the agent says the device holds now; NaN if none.
         held_for_s: how long that lease still lasts, s; NaN if none.
-        held_sequence: sequence of that lease within our epoch; -1 if none or another epoch.
+        held_mode: operating point of that lease; empty text if none.
         foreign: the device's set point was written by somebody else.
         failed: the device did not answer its agent.
     """
@@ -80,7 +80,7 @@ class Readings:
     hashrate_h_per_s: Floats
     held_w: Floats
     held_for_s: Floats
-    held_sequence: Ints
+    held_mode: tuple[str, ...]
     foreign: Bools
     failed: Bools
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import leases
+from wattshift_scheduler.arrays import Ints
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import REPORTED, Admission, Job, JobKind, JobState
@@ -108,11 +109,23 @@ def _readings(state: State, event: ev.Readings, now_s: float) -> Reduced:
     seen.hashrate_h_per_s[at] = event.hashrate_h_per_s[rows]
     seen.foreign[at] = event.foreign[rows]
     seen.failed[at] = event.failed[rows]
-    ledger = leases.adopted(
-        state.ledger, at, event.held_w[rows], event.held_for_s[rows], np.full(len(at), now_s)
-    )
+    ledger = state.ledger
+    if (ledger.point[at] < 0).any():
+        point = _held_points(state.fleet, at, [event.held_mode[i] for i in rows])
+        ledger = leases.adopted(
+            ledger, at, point, event.held_w[rows], event.held_for_s[rows], now_s
+        )
     ledger = leases.confirm(state.fleet, ledger, seen, now_s, state.site.rules.stale_after_s)
     return replace(state, seen=seen, ledger=ledger), ()
+
+
+def _held_points(fleet: Fleet, columns: Ints, modes: list[str]) -> Ints:
+    """Operating points by name; -1 for a name that the device does not offer."""
+    found = [
+        next((i for i, p in enumerate(fleet.devices[c].points) if p.mode == mode), -1)
+        for c, mode in zip(columns, modes, strict=True)
+    ]
+    return np.array(found, dtype=np.int64)
 
 
 def _leases_replied(state: State, event: ev.LeasesReplied, now_s: float) -> Reduced:
