@@ -1,0 +1,134 @@
+"""Translate between the agents' wire (plain dicts, see docs/protocol.md) and the core's columns.
+
+Pure, so that a malformed answer is a test and not an incident: whatever does not fit raises
+`AnswerInvalid`, and the agent counts as lost for that round.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from wattshift_cluster.config.site import AgentRef
+from wattshift_cluster.errors import WattshiftError
+from wattshift_scheduler import events as ev
+from wattshift_scheduler.commands import GrantLeases
+from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.site import Device, OperatingPoint
+
+DEVICES_MAX = 20_000
+"""Devices that one agent may offer; more would not fit one message."""
+
+
+class AnswerInvalid(WattshiftError):
+    """An agent said something that the protocol does not allow."""
+
+
+def devices(ref: AgentRef, infos: Sequence[Mapping[str, Any]]) -> tuple[Device, ...]:
+    """The devices of an agent that this site may lease. Raises AnswerInvalid."""
+    if len(infos) > DEVICES_MAX:
+        raise AnswerInvalid(f"{ref.name} offers {len(infos)} devices, at most {DEVICES_MAX} fit")
+    try:
+        return tuple(_device(ref, info) for info in infos if _ours(ref, str(info["id"])))
+    except (KeyError, TypeError, ValueError, SiteInvalid) as fault:
+        raise AnswerInvalid(f"{ref.name}: its inventory is malformed: {fault!r}") from fault
+
+
+def _ours(ref: AgentRef, device: str) -> bool:
+    return any(fnmatchcase(device, pattern) for pattern in ref.devices)
+
+
+def _device(ref: AgentRef, info: Mapping[str, Any]) -> Device:
+    points = tuple(
+        OperatingPoint(
+            mode=str(point["mode"]),
+            watts_w=float(point["watts_w"]),
+            hashrate_h_per_s=float(point["hashrate_h_per_s"]),
+            transition_s=float(point["transition_s"]),
+        )
+        for point in info["points"]
+    )
+    return Device(
+        id=str(info["id"]),
+        kind=str(info["kind"]),
+        agent=ref.name,
+        feeder=ref.feeder,
+        points=points,
+        nameplate_w=float(info["nameplate_w"]),
+        tolerance=float(info["tolerance"]),
+        continuous=bool(info["continuous"]),
+        fenced=bool(info["fenced"]),
+        safe_w=float(info["safe_w"]),
+        power_on_w=float(info["power_on_w"]),
+        host=None if info.get("host") is None else str(info["host"]),
+    )
+
+
+def readings(answer: Mapping[str, Any], received_s: float) -> ev.Readings:
+    """The readings of one answer, with sample times on our clock. Raises AnswerInvalid."""
+    try:
+        rows = answer["readings"]
+        boot_s = float(answer["boot_s"])
+        leases = [row.get("lease") or {} for row in rows]
+        return ev.Readings(
+            devices=tuple(str(row["device"]) for row in rows),
+            # A sample cannot come from the future, whatever its clock says.
+            at_s=received_s - np.maximum(boot_s - _column(rows, "at_boot_s"), 0.0),
+            watts_w=_column(rows, "watts_w"),
+            limit_w=_column(rows, "enforced_limit_w"),
+            hashrate_h_per_s=_column(rows, "hashrate_h_per_s"),
+            held_w=_column(leases, "watts_w"),
+            held_for_s=_column(leases, "valid_until_boot_s") - boot_s,
+            held_mode=tuple(str(lease.get("mode") or "") for lease in leases),
+            foreign=np.array([bool(row.get("foreign_write")) for row in rows], dtype=np.bool_),
+            failed=np.array([row.get("error") is not None for row in rows], dtype=np.bool_),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise AnswerInvalid(f"malformed readings: {fault!r}") from fault
+
+
+def _column(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A column of numbers; None and a missing key are unknown (NaN), never zero."""
+    values = (row.get(key) for row in rows)
+    return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
+
+
+def leases(command: GrantLeases) -> list[dict[str, Any]]:
+    """A GrantLeases command in the agents' words."""
+    return [
+        {
+            "device": device,
+            "epoch": command.epoch,
+            "sequence": int(sequence),
+            "mode": mode,
+            "watts_w": float(watts_w),
+            "valid_until_boot_s": command.valid_until_boot_s,
+        }
+        for device, sequence, mode, watts_w in zip(
+            command.devices, command.sequence, command.modes, command.watts_w, strict=True
+        )
+    ]
+
+
+def replied(command: GrantLeases, answer: Mapping[str, Any]) -> ev.LeasesReplied:
+    """An agent's verdict on each lease of a command. Raises AnswerInvalid."""
+    try:
+        rows = answer["results"]
+        return ev.LeasesReplied(
+            command=command.id,
+            devices=tuple(str(row["device"]) for row in rows),
+            sequence=np.array([int(row["sequence"]) for row in rows], dtype=np.int64),
+            accepted=np.array([bool(row["accepted"]) for row in rows], dtype=np.bool_),
+            reasons=tuple(str(row.get("reason") or "") for row in rows),
+        )
+    except (KeyError, TypeError, ValueError) as fault:
+        raise AnswerInvalid(f"malformed results: {fault!r}") from fault
+
+
+def seen(agent: str, answer: Mapping[str, Any], received_s: float) -> ev.AgentSeen:
+    """That an agent answered, and its clock when it did. Raises AnswerInvalid."""
+    try:
+        return ev.AgentSeen(agent, str(answer["boot_id"]), float(answer["boot_s"]), received_s)
+    except (KeyError, TypeError, ValueError) as fault:
+        raise AnswerInvalid(f"malformed answer: {fault!r}") from fault

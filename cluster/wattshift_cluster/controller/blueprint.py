@@ -1,0 +1,114 @@
+"""From a valid site file to what the core knows: its tree, its rules, its values, standing jobs."""
+
+from wattshift_cluster.config.site import Service, SiteConfig
+from wattshift_scheduler.jobs import Job, JobKind
+from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
+from wattshift_scheduler.values import Values
+
+STANDING_MINING = "mining-standing"
+"""Id of the mining job that stands in the site file."""
+
+
+def site_of(config: SiteConfig) -> Site:
+    """The fixed part of the site. Raises SiteInvalid where the loader let something through."""
+    section = config.site
+    tree = FeederTree.of(Feeder(f.name, f.parent, f.limit_w) for f in config.feeders)
+    nodes: tuple[Node, ...] = ()
+    if config.compute is not None:
+        nodes = (Node(config.compute.name, config.compute.feeder, config.compute.max_w),)
+    margin = section.margin_pct / 100.0
+    rules = Rules(
+        margin_share=margin,
+        stale_margin_share=max(2.5 * margin, Rules().stale_margin_share),
+        lease_ttl_s=section.lease_ttl_s,
+        lease_renew_s=section.lease_renew_s,
+        stale_after_s=max(3.0, 3 * section.tick_s),
+        other_load_w=section.other_load_w + (config.compute.idle_w if config.compute else 0.0),
+    )
+    return Site(section.name, tree, nodes, rules)
+
+
+def values_of(config: SiteConfig) -> Values:
+    """What a watt is worth at this site."""
+    values = config.values
+    return Values(
+        hashprice_usd_per_ph_day=values.hashprice_usd_per_ph_day,
+        pool_fee_share=values.pool_fee_pct / 100.0,
+        reserve_usd_per_mwh=values.reserve_usd_per_mwh,
+        default_price_usd_per_mwh=config.grid.default_price_usd_per_mwh or 0.0,
+    )
+
+
+def standing_jobs(config: SiteConfig, now_s: float) -> list[Job]:
+    """The jobs that the site file asks for: its mining and its services."""
+    jobs = [_service(service, now_s) for service in config.services]
+    if config.mining.devices:
+        devices = list(config.mining.devices)
+        spec = {"kind": "mining", "name": "standing", "devices": devices}
+        jobs.append(Job(STANDING_MINING, JobKind.MINING, "standing", spec, now_s))
+    return jobs
+
+
+def _service(service: Service, now_s: float) -> Job:
+    spec = {
+        "kind": "service",
+        "name": service.name,
+        "import_path": service.import_path,
+        "watts_per_replica_w": service.watts_per_replica_w,
+        "min_replicas": service.min_replicas,
+        "max_replicas": service.max_replicas,
+        "slo_p95_ms": service.slo_p95_s * 1000.0,
+        "value_usd_per_h": service.value_usd_per_h,
+    }
+    return job_of(f"service-{service.name}", spec, now_s)
+
+
+def job_of(job_id: str, spec: dict[str, object], now_s: float) -> Job:
+    """A job from the specification that the API or the site file made.
+
+    Args:
+        job_id: unique in the site.
+        spec: as `api.jobspec` writes it, with units in its names.
+        now_s: our clock, s.
+
+    Raises:
+        JobInvalid: it can never run.
+    """
+    kind = JobKind(str(spec["kind"]))
+    name = str(spec["name"])
+    if kind is JobKind.MINING:
+        return Job(job_id, kind, name, spec, now_s)
+    value = _number(spec, "value_usd_per_h")
+    if kind is JobKind.BATCH:
+        return Job(
+            job_id,
+            kind,
+            name,
+            spec,
+            now_s,
+            unit_w=_number(spec, "watts_w"),
+            value_usd_per_h=value,
+            deadline_s=_optional(spec, "deadline_at_s"),
+        )
+    return Job(
+        job_id,
+        kind,
+        name,
+        spec,
+        now_s,
+        unit_w=_number(spec, "watts_per_replica_w"),
+        min_units=int(_number(spec, "min_replicas")),
+        max_units=int(_number(spec, "max_replicas")),
+        value_usd_per_h=value,
+        slo_p95_ms=_optional(spec, "slo_p95_ms"),
+    )
+
+
+def _number(spec: dict[str, object], key: str) -> float:
+    value = spec[key]
+    assert isinstance(value, int | float), f"{key} was checked at the edge"
+    return float(value)
+
+
+def _optional(spec: dict[str, object], key: str) -> float | None:
+    return None if spec.get(key) is None else _number(spec, key)

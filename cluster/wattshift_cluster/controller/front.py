@@ -1,0 +1,241 @@
+"""What the HTTP face may ask of the running controller (api.port.ControllerPort)."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from wattshift_cluster.controller import blueprint, views
+from wattshift_cluster.controller.roster import Entry
+from wattshift_cluster.controller.service import Controller
+from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
+from wattshift_scheduler import events as ev
+from wattshift_scheduler.errors import JobInvalid, SiteInvalid
+from wattshift_scheduler.jobs import Job
+from wattshift_scheduler.signals import Cap
+
+JOBS_MAX = 10_000
+"""Jobs that are not final; more are refused with `try later`."""
+
+CAPS_MAX = 100
+View = dict[str, Any]
+
+
+class Front:
+    """The controller as the API sees it."""
+
+    def __init__(self, controller: Controller) -> None:
+        """Wrap a controller that runs in this event loop."""
+        self._c = controller
+
+    def site(self) -> View:
+        """The site now."""
+        c = self._c
+        return views.site(c.state, c.roster, c.meter_quality, c.tally.steps, c.clock.now_s())
+
+    def devices(self) -> list[Mapping[str, Any]]:
+        """Every device."""
+        return list(views.devices(self._c.state, self._c.roster, self._c.clock.now_s()))
+
+    def jobs(self, state: str | None = None) -> list[Mapping[str, Any]]:
+        """Jobs, oldest first."""
+        all_jobs = sorted(self._c.state.jobs.values(), key=lambda job: job.submitted_s)
+        return [views.job(job) for job in all_jobs if state in (None, job.state.value)]
+
+    def job(self, job_id: str) -> View:
+        """One job. Raises NotFound."""
+        return views.job(self._job(job_id))
+
+    def _job(self, job_id: str) -> Job:
+        job = self._c.state.jobs.get(job_id)
+        if job is None:
+            raise NotFound(f"no job {job_id}")
+        return job
+
+    def job_logs(self, job_id: str) -> list[str]:
+        """What was decided about a job and what it reported, oldest first. Raises NotFound."""
+        self._job(job_id)
+        told = reversed(self._c.journal.decisions(job_id, None, 1000))
+        return [f"{views.decision(d)['at']} {d.action}: {d.reason}" for d in told]
+
+    def signals(self) -> View:
+        """Price, caps and who sent them."""
+        state, now_s = self._c.state, self._c.clock.now_s()
+        return {
+            "price_usd_per_mwh": views.known(state.price_usd_per_mwh()),
+            "price_from_feed": state.signals.price_usd_per_mwh is not None,
+            "sources": {
+                source: [views.cap(cap, now_s, None) for cap in caps]
+                for source, caps in state.signals.caps.items()
+            },
+        }
+
+    def caps(self) -> list[Mapping[str, Any]]:
+        """Caps in force or still to come."""
+        now_s = self._c.clock.now_s()
+        open_caps = [c for c in self._c.state.caps if c.ends_s is None or c.ends_s > now_s]
+        return [self._cap_view(cap) for cap in open_caps]
+
+    def _cap_view(self, cap: Cap) -> View:
+        short_w = self._floor_w() - cap.limit_w
+        return views.cap(cap, self._c.clock.now_s(), short_w if short_w > 0 else None)
+
+    def _floor_w(self) -> float:
+        """The least that the site can be brought to: other load and every lowest point, W."""
+        state = self._c.state
+        return state.outlook.other_w + float(state.ladder.base_w.sum())
+
+    def decisions(
+        self, subject: str | None, since: float | None, limit: int
+    ) -> list[Mapping[str, Any]]:
+        """Decisions, newest first."""
+        return [views.decision(d) for d in self._c.journal.decisions(subject, since, limit)]
+
+    def flexibility(self) -> list[Mapping[str, Any]]:
+        """What the site can shed by each deadline."""
+        return list(views.flexibility_steps(self._c.state, self._c.clock.now_s()))
+
+    def metrics_snapshot(self) -> View:
+        """Figures of /metrics."""
+        c, site = self._c, self.site()
+        entries = c.roster.entries
+        return {
+            "site_power_w": {"meter": site["power_w"], "devices": site["mining_w"]},
+            "cap_w": {cap.origin: cap.limit_w for cap in c.state.caps}
+            | {"connection": float(c.state.site.tree.limit_w[0])},
+            "headroom_w": site["headroom_w"],
+            "price_usd_per_mwh": site["price_usd_per_mwh"],
+            "energy_j": [(device, "mining", e.energy_j) for device, e in entries.items()],
+            "overcap_s": c.tally.overcap_s,
+            "leases": views.lease_counts(c.state),
+            "reading_age_s": {d["id"]: d["age_s"] for d in self.devices()},
+            "decision_s": c.tally.decision_s.view(),
+            "shed_s": c.tally.shed_s.view(),
+            "hashes": [
+                (str(e.info.get("algorithm") or "unknown"), device, e.counted["hashes"])
+                for device, e in entries.items()
+            ],
+            "shares": _share_rows(entries),
+            "jobs": views.job_rows(c.state),
+        }
+
+    async def submit_job(self, spec: dict[str, Any], idempotency_key: str | None) -> View:
+        """Write a job down, then take it. Raises ConfigInvalid, Refused, TryLater."""
+        c = self._c
+        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+        if idempotency_key is not None:
+            known = c.journal.job_of_key(idempotency_key)
+            if known is not None:
+                if known[0] != digest:
+                    raise Refused("this Idempotency-Key was used for another job")
+                return self.job(known[1])
+        if sum(not job.state.final for job in c.state.jobs.values()) >= JOBS_MAX:
+            raise TryLater(f"{JOBS_MAX} jobs are open; finish or cancel some")
+        job_id = f"{spec['kind']}-{secrets.token_hex(4)}"
+        try:
+            job = blueprint.job_of(job_id, spec, c.clock.now_s())
+        except JobInvalid as fault:
+            raise ConfigInvalid([Fault("job", "", None, fault.reason)]) from None
+        await c.journal.accept(job, idempotency_key, digest)
+        c.inbox.put([ev.JobSubmitted(job)])
+        c.turn(c.inbox.take())
+        return self.job(job_id)
+
+    async def job_action(self, job_id: str, action: str) -> View:
+        """Pause, resume or cancel a job. Raises NotFound, Refused."""
+        job = self._job(job_id)
+        if job.state.final:
+            raise Refused(f"{job_id} is {job.state.value}")
+        self._c.inbox.put([ev.JobActed(job_id, action)])
+        self._c.turn(self._c.inbox.take())
+        return self.job(job_id)
+
+    async def set_cap(
+        self,
+        limit_w: float,
+        starts_s: float | None,
+        ends_s: float | None,
+        origin: str,
+        strict: bool,
+    ) -> View:
+        """Set an operator cap. With `strict`, Refused where the site cannot shed that far."""
+        floor_w = self._floor_w()
+        if strict and limit_w < floor_w:
+            raise Refused(
+                f"the site cannot go below {floor_w:,.0f} W: short by {floor_w - limit_w:,.0f} W"
+            )
+        try:
+            cap = Cap(f"cap-{secrets.token_hex(4)}", origin, limit_w, starts_s, ends_s)
+        except SiteInvalid as fault:
+            raise ConfigInvalid([Fault("cap", "limit", None, fault.reason)]) from None
+        kept = self._operator_caps()
+        if len(kept) >= CAPS_MAX:
+            raise TryLater(f"{CAPS_MAX} operator caps are open; clear some")
+        await self._keep([*kept, cap])
+        return self._cap_view(cap)
+
+    async def clear_cap(self, cap_id: str | None) -> None:
+        """Lift one operator cap, or all. Raises NotFound."""
+        kept = self._operator_caps()
+        if cap_id is not None and cap_id not in {cap.id for cap in kept}:
+            raise NotFound(f"no operator cap {cap_id}")
+        await self._keep([c for c in kept if cap_id is not None and c.id != cap_id])
+
+    def _operator_caps(self) -> list[Cap]:
+        now_s = self._c.clock.now_s()
+        caps = self._c.state.signals.caps.get("operator", ())
+        return [cap for cap in caps if cap.ends_s is None or cap.ends_s > now_s]
+
+    async def _keep(self, caps: list[Cap]) -> None:
+        """Act first, then write: a cap must bind even while the disk is slow."""
+        self._c.inbox.put([ev.SignalChanged("operator", tuple(caps))])
+        self._c.turn(self._c.inbox.take())
+        self._c.publish("signal", self.signals())
+        await self._c.journal.keep_caps(caps)
+
+    async def inject_signal(self, signal: dict[str, Any]) -> View:
+        """Take a grid event as if a feed had sent it: {source, caps: [...], price_usd_per_mwh}."""
+        source = str(signal.get("source") or "event")
+        if source == "operator":
+            raise Refused("the operator's caps are set with /v1/caps")
+        caps = tuple(_cap(source, i, row) for i, row in enumerate(signal.get("caps") or ()))
+        price = signal.get("price_usd_per_mwh")
+        sets_price = "price_usd_per_mwh" in signal
+        event = ev.SignalChanged(source, caps, None if price is None else float(price), sets_price)
+        self._c.inbox.put([event])
+        self._c.turn(self._c.inbox.take())
+        accepted = self.signals()
+        self._c.publish("signal", accepted)
+        return accepted
+
+    async def subscribe(
+        self, last_id: int | None
+    ) -> AsyncIterator[tuple[int, str, Mapping[str, Any]]]:
+        """Yield events from now on; the HTTP face keeps the ring that makes it resumable."""
+        async for event in self._c.subscribe():
+            if last_id is None or event[0] > last_id:
+                yield event
+
+
+def _share_rows(entries: Mapping[str, Entry]) -> list[tuple[str, str, float]]:
+    rows: dict[tuple[str, str], float] = {}
+    for entry in entries.values():
+        pool = str(entry.info.get("pool") or "unknown")
+        for result in ("accepted", "rejected", "lost"):
+            key = (pool, result)
+            rows[key] = rows.get(key, 0.0) + entry.counted[result]
+    return [(pool, result, count) for (pool, result), count in rows.items() if count]
+
+
+def _cap(source: str, i: int, row: Mapping[str, Any]) -> Cap:
+    try:
+        return Cap(
+            str(row.get("id") or f"{source}-{i}"),
+            source,
+            float(row["limit_w"]),
+            None if row.get("starts_s") is None else float(row["starts_s"]),
+            None if row.get("ends_s") is None else float(row["ends_s"]),
+        )
+    except (KeyError, TypeError, ValueError, SiteInvalid) as fault:
+        raise ConfigInvalid([Fault("event", f"caps[{i}]", None, str(fault))]) from None

@@ -1,0 +1,198 @@
+"""The journal: what must survive a kill -9, in one SQLite file (WAL).
+
+It holds the epoch, every job, the operator's caps, idempotency keys, and every decision with its
+inputs (I5, I7). A job is acknowledged only after its row is on disk. All writes go through one
+thread in the order in which they were handed over; reads have a connection of their own.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wattshift_cluster.errors import WattshiftError
+from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
+from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState
+from wattshift_scheduler.signals import Cap
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE jobs (id TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE caps (id TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, job TEXT NOT NULL);
+CREATE TABLE decisions (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_s REAL NOT NULL, subject TEXT NOT NULL, action TEXT NOT NULL,
+    reason TEXT NOT NULL, inputs TEXT NOT NULL
+);
+CREATE INDEX decisions_by_subject ON decisions (subject, at_s);
+"""
+DECISIONS_KEPT = 1_000_000
+"""Oldest decisions beyond this are dropped at start: about a gigabyte, years of a small site."""
+
+BUSY_S = 5.0
+T = TypeVar("T")
+
+
+class JournalFailed(WattshiftError):
+    """The journal cannot be opened or written: nothing may be promised without it."""
+
+
+class Journal:
+    """The open journal. Make one with `Journal.open`; `close` waits for the last write."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        """Wrap two connections to one file; use `open` instead."""
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+
+    @classmethod
+    def open(cls, path: Path) -> "Journal":
+        """Open or make the journal. Raises JournalFailed on a damaged or newer file."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            writer = _connected(path)
+            _migrate(writer, path)
+            return cls(path, writer, _connected(path))
+        except (sqlite3.Error, OSError) as fault:
+            raise JournalFailed(f"{path}: the journal cannot be opened: {fault}") from fault
+
+    def close(self) -> None:
+        """Finish every write that was handed over, then close."""
+        self._thread.shutdown(wait=True)
+        self._writer.close()
+        self._reader.close()
+
+    def next_epoch(self) -> int:
+        """Take the next epoch and write it down before anybody can use it (I6)."""
+        with self._writer:
+            row = self._writer.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+            epoch = 1 if row is None else int(row[0]) + 1
+            self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(epoch),))
+        return epoch
+
+    def jobs(self) -> dict[str, Job]:
+        """Every job ever accepted, oldest first."""
+        rows = self._reader.execute("SELECT body FROM jobs").fetchall()
+        jobs = sorted((_job(json.loads(body)) for (body,) in rows), key=lambda j: j.submitted_s)
+        return {job.id: job for job in jobs}
+
+    def caps(self) -> list[Cap]:
+        """The operator's caps."""
+        rows = self._reader.execute("SELECT body FROM caps ORDER BY id").fetchall()
+        return [Cap(**json.loads(body)) for (body,) in rows]
+
+    def job_of_key(self, key: str) -> tuple[str, str] | None:
+        """The digest and the job of an idempotency key, None if it is new."""
+        row = self._reader.execute("SELECT digest, job FROM keys WHERE key = ?", (key,)).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def decisions(self, subject: str | None, since_s: float | None, limit: int) -> list[Decision]:
+        """Decisions, newest first, of one subject or all, since a Unix time."""
+        query = (
+            "SELECT at_s, subject, action, reason, inputs FROM decisions"
+            " WHERE (?1 IS NULL OR subject = ?1) AND at_s >= ?2 ORDER BY seq DESC LIMIT ?3"
+        )
+        rows = self._reader.execute(query, (subject, since_s or 0.0, limit)).fetchall()
+        return [Decision(at, who, act, why, json.loads(facts)) for at, who, act, why, facts in rows]
+
+    async def accept(self, job: Job, key: str | None, digest: str) -> None:
+        """Write a job down and return once it is on disk. Raises JournalFailed."""
+
+        def write() -> None:
+            with self._writer:
+                self._writer.execute("INSERT INTO jobs VALUES (?, ?)", (job.id, _job_body(job)))
+                if key is not None:
+                    self._writer.execute("INSERT INTO keys VALUES (?, ?, ?)", (key, digest, job.id))
+
+        await self._wait(write)
+
+    async def keep_caps(self, caps: Iterable[Cap]) -> None:
+        """Replace the operator's caps and return once they are on disk."""
+        rows = [(cap.id, json.dumps(asdict(cap))) for cap in caps]
+
+        def write() -> None:
+            with self._writer:
+                self._writer.execute("DELETE FROM caps")
+                self._writer.executemany("INSERT INTO caps VALUES (?, ?)", rows)
+
+        await self._wait(write)
+
+    def note(self, jobs: Iterable[Job], decisions: Iterable[AnyDecision]) -> None:
+        """Hand over changed jobs and decisions; they are written soon, in order."""
+        job_rows = [(job.id, _job_body(job)) for job in jobs]
+        told = list(decisions)
+        if not (job_rows or told):
+            return
+
+        def write() -> None:
+            rows = [_decision_row(one) for decision in told for one in _spelled(decision)]
+            with self._writer:
+                self._writer.executemany("INSERT OR REPLACE INTO jobs VALUES (?, ?)", job_rows)
+                self._writer.executemany(
+                    "INSERT INTO decisions (at_s, subject, action, reason, inputs)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    rows,
+                )
+
+        self._thread.submit(write)
+
+    async def _wait(self, write: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, write)
+        except sqlite3.Error as fault:
+            raise JournalFailed(f"{self.path}: cannot be written: {fault}") from fault
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # FULL: an acknowledged job survives a power cut, not only a kill.
+    connection.execute("PRAGMA synchronous = FULL")
+    path.chmod(0o600)
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > SCHEMA_VERSION:
+        raise JournalFailed(f"{path}: written by a newer wattshift (schema {version})")
+    if version == 0:
+        with connection:
+            connection.executescript(SCHEMA)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    with connection:
+        newest = connection.execute("SELECT max(seq) FROM decisions").fetchone()[0] or 0
+        connection.execute("DELETE FROM decisions WHERE seq <= ?", (newest - DECISIONS_KEPT,))
+
+
+def _spelled(decision: AnyDecision) -> Iterable[Decision]:
+    return decision.rows() if isinstance(decision, Moves) else (decision,)
+
+
+def _decision_row(one: Decision) -> tuple[float, str, str, str, str]:
+    return one.at_s, one.subject, one.action, one.reason, json.dumps(dict(one.inputs))
+
+
+def _job_body(job: Job) -> str:
+    fields: dict[str, Any] = {name: getattr(job, name) for name in Job.__slots__}
+    fields["spec"] = dict(job.spec)
+    fields["admission"] = int(job.admission)
+    fields["not_before_s"] = None
+    return json.dumps(fields)
+
+
+def _job(body: Mapping[str, Any]) -> Job:
+    fields = dict(body)
+    fields["kind"] = JobKind(fields["kind"])
+    fields["state"] = JobState(fields["state"])
+    fields["admission"] = Admission(fields["admission"])
+    del fields["not_before_s"]
+    return Job(**fields)

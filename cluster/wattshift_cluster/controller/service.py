@@ -1,0 +1,214 @@
+"""The controller keeps the state, turns it once a second, and carries out what comes of it.
+
+One turn: take the events that have come, call `step`, write down what changed, hand commands to
+the sessions, tell the subscribers. Urgent events (a cap, a job, a reply that frees watts) turn it
+at once. Nothing here decides anything.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from wattshift_cluster.config.site import SiteConfig
+from wattshift_cluster.controller import blueprint, views
+from wattshift_cluster.controller.agent_session import AgentSession
+from wattshift_cluster.controller.bridge_session import BridgeSession
+from wattshift_cluster.controller.clock import Clock
+from wattshift_cluster.controller.inbox import Inbox
+from wattshift_cluster.controller.journal import Journal
+from wattshift_cluster.controller.roster import Roster
+from wattshift_cluster.controller.tally import Tally
+from wattshift_cluster.wire.link import Link
+from wattshift_scheduler import events as ev
+from wattshift_scheduler.commands import Command, GrantLeases
+from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
+from wattshift_scheduler.jobs import JobState
+from wattshift_scheduler.signals import next_change_s
+from wattshift_scheduler.state import State, initial
+from wattshift_scheduler.step import step
+
+TURN_MIN_S = 0.02
+"""Shortest time between two turns: a storm of urgent events costs at most 50 steps a second."""
+
+SUBSCRIBER_EVENTS_MAX = 1024
+SPELLED_MAX = 256
+"""Decisions of one turn that are streamed one by one; the journal has all of them."""
+
+log = structlog.get_logger()
+
+
+class Feed(Protocol):
+    """Something that puts events into the inbox until it is cancelled."""
+
+    async def run(self) -> None:
+        """Feed until cancelled."""
+        ...
+
+
+class Controller:
+    """One site's controller. `run` it; the API reaches it through `front.Front`."""
+
+    def __init__(
+        self, config: SiteConfig, journal: Journal, clock: Clock, tokens: Mapping[str, bytes]
+    ) -> None:
+        """Prepare: take an epoch, read jobs and caps from the journal. Nothing is sent yet.
+
+        Args:
+            config: the valid site file.
+            journal: the open journal.
+            clock: where time comes from.
+            tokens: wire token of every agent and of the compute node, by name.
+        """
+        self.config = config
+        self.journal = journal
+        self.clock = clock
+        self.inbox = Inbox()
+        self.roster = Roster()
+        self.tally = Tally()
+        self.meter_quality = "unknown"
+        self.recent: deque[Decision] = deque(maxlen=2000)
+        self.state: State = initial(
+            blueprint.site_of(config),
+            blueprint.values_of(config),
+            journal.next_epoch(),
+            journal.jobs(),
+        )
+        self.bridge: BridgeSession | None = None
+        self._agents: dict[str, AgentSession] = {}
+        self._subscribers: set[asyncio.Queue[tuple[int, str, Mapping[str, Any]]]] = set()
+        self._event_id = self.state.epoch * 10**9
+        self._connect(tokens)
+        now_s = clock.now_s()
+        standing = blueprint.standing_jobs(config, now_s)
+        self.inbox.put([ev.JobSubmitted(job) for job in standing])
+        self.inbox.put([ev.SignalChanged("operator", tuple(journal.caps()))])
+
+    def _connect(self, tokens: Mapping[str, bytes]) -> None:
+        period_s = self.config.site.tick_s
+        for ref in self.config.agents:
+            host, port = ref.address.rsplit(":", 1)
+            link = Link(host, int(port), tokens[ref.name], deadline_s=2.0)
+            self._agents[ref.name] = AgentSession(
+                ref, link, self.inbox, self.roster, self.clock, period_s
+            )
+        compute = self.config.compute
+        if compute is not None:
+            host, port = compute.bridge.rsplit(":", 1)
+            link = Link(host, int(port), tokens[compute.name], deadline_s=3.0)
+            self.bridge = BridgeSession(compute.name, link, self.inbox, self._active_jobs, period_s)
+
+    def _active_jobs(self) -> Mapping[str, str]:
+        """Jobs that the compute bridge must know, because it was told to run them."""
+        active = (JobState.RUNNING, JobState.PAUSING, JobState.CANCELLING, JobState.STARTING)
+        return {
+            job.id: job.kind.value
+            for job in self.state.jobs.values()
+            if job.state in active and job.kind.value != "mining" and job.units
+        }
+
+    async def run(self, stop: asyncio.Event, feeds: Sequence[Feed]) -> None:
+        """Turn until `stop` is set, then close every session."""
+        tasks = [asyncio.create_task(s.run()) for s in self._agents.values()]
+        if self.bridge is not None:
+            tasks.append(asyncio.create_task(self.bridge.run()))
+        tasks += [asyncio.create_task(feed.run()) for feed in feeds]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                self.turn(self.inbox.take())
+                await asyncio.sleep(TURN_MIN_S)
+                waiting = asyncio.create_task(self.inbox.wait(self._pause_s()))
+                await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                _raise_first(tasks)
+        finally:
+            for task in (*tasks, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+
+    def _pause_s(self) -> float:
+        """Until the next tick, or until a cap begins or ends, whichever is sooner."""
+        now_s = self.clock.now_s()
+        change_s = next_change_s(self.state.caps, now_s)
+        tick_s = self.config.site.tick_s
+        return tick_s if change_s is None else max(min(tick_s, change_s - now_s), 0.0)
+
+    def turn(self, events: list[ev.Event]) -> None:
+        """Fold events in, decide, and carry out."""
+        now_s = self.clock.now_s()
+        before = self.state
+        started = time.perf_counter()
+        self.state, commands, decisions = step(before, [*events, ev.Tick()], now_s)
+        took_s = time.perf_counter() - started
+        outlook = self.state.outlook
+        self.tally.stepped(took_s, outlook.committed_w, outlook.budget_w, now_s)
+        changed = [j for j in self.state.jobs.values() if before.jobs.get(j.id) is not j]
+        self.journal.note(changed, decisions)
+        for command in commands:
+            self._send(command)
+        self._tell(changed, decisions, now_s)
+
+    def _send(self, command: Command) -> None:
+        if isinstance(command, GrantLeases):
+            self._agents[command.agent].send(command)
+            return
+        assert self.bridge is not None, "a site without compute has no nodes to command"
+        self.bridge.send(command)
+
+    def _tell(self, jobs: Iterable[Any], decisions: Iterable[AnyDecision], now_s: float) -> None:
+        spelled = list(_spelled(decisions))
+        self.recent.extend(spelled)
+        for one in spelled:
+            log.info("decision", subject=one.subject, action=one.action, reason=one.reason)
+        if not self._subscribers:
+            return
+        site = views.site(self.state, self.roster, self.meter_quality, self.tally.steps, now_s)
+        self.publish("site", site)
+        for one in spelled:
+            self.publish("decision", views.decision(one))
+        for job in jobs:
+            self.publish("job", views.job(job))
+
+    def publish(self, event: str, data: Mapping[str, Any]) -> None:
+        """Tell every subscriber; one that does not keep up loses its oldest events."""
+        self._event_id += 1
+        for queue in self._subscribers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait((self._event_id, event, data))
+
+    async def subscribe(self) -> AsyncIterator[tuple[int, str, Mapping[str, Any]]]:
+        """Yield events from now on."""
+        queue: asyncio.Queue[tuple[int, str, Mapping[str, Any]]] = asyncio.Queue(
+            SUBSCRIBER_EVENTS_MAX
+        )
+        self._subscribers.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._subscribers.discard(queue)
+
+
+def _spelled(decisions: Iterable[AnyDecision]) -> Iterable[Decision]:
+    told = 0
+    for one in decisions:
+        for row in one.rows() if isinstance(one, Moves) else (one,):
+            if told == SPELLED_MAX:
+                return
+            told += 1
+            yield row
+
+
+def _raise_first(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """A session or feed never ends by itself: if one did, that is a bug and must be loud."""
+    for task in tasks:
+        if task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                task.result()
+            raise RuntimeError("a session of the controller ended by itself")

@@ -1,0 +1,236 @@
+"""The controller's state for people and scripts: plain dicts, units in names, None is unknown."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from wattshift_cluster.controller.clock import rfc3339
+from wattshift_cluster.controller.roster import Entry, Roster
+from wattshift_scheduler import leases
+from wattshift_scheduler.arrays import Floats
+from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.flexibility import flexibility
+from wattshift_scheduler.jobs import Job, JobKind, JobState
+from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.state import State
+
+View = dict[str, Any]
+
+
+def known(value: float) -> float | None:
+    """A number for people: None where the core says NaN."""
+    return None if math.isnan(value) or math.isinf(value) else float(value)
+
+
+def site(state: State, roster: Roster, meter_quality: str, tick: int, now_s: float) -> View:
+    """The site now (api.port.SiteView)."""
+    outlook, rules = state.outlook, state.site.rules
+    age_s = now_s - state.meter_at_s
+    stale = not age_s <= rules.stale_after_s
+    measured = _measured_w(state, now_s)
+    return {
+        "name": state.site.name,
+        "at": rfc3339(now_s),
+        "power_w": None if stale else known(state.meter_w),
+        "power_quality": "unknown" if stale else meter_quality,
+        "power_age_s": known(age_s),
+        "cap_w": known(outlook.cap_w),
+        "cap_origin": outlook.cap_origin,
+        "target_w": None,
+        "margin_w": outlook.margin_w,
+        "headroom_w": known(outlook.budget_w - outlook.committed_w),
+        "committed_w": known(outlook.committed_w),
+        "budget_w": known(outlook.budget_w),
+        "inference_w": _granted_w(state, JobKind.SERVICE),
+        "mining_w": measured,
+        "batch_w": _granted_w(state, JobKind.BATCH),
+        "other_w": outlook.other_w,
+        "price_usd_per_mwh": known(outlook.price_usd_per_mwh),
+        "tick": tick,
+        "epoch": state.epoch,
+        "meter_stale": stale,
+        "alarms": [
+            {"id": a.id, "severity": a.severity, "text": a.text, "since": rfc3339(a.since_s)}
+            for a in state.alarms.values()
+        ],
+        "feeders": _feeders(state),
+        "hashes_total": roster.total("hashes"),
+        "shares": {name: int(roster.total(name)) for name in ("accepted", "rejected", "lost")},
+        "jobs": _job_counts(state),
+    }
+
+
+def _measured_w(state: State, now_s: float) -> float | None:
+    """Draw of all mining devices; unknown as soon as one of them is unknown (I3)."""
+    fresh = now_s - state.seen.at_s <= state.site.rules.stale_after_s
+    watts_w = np.where(fresh, state.seen.watts_w, np.nan)
+    return known(float(watts_w.sum())) if len(watts_w) else 0.0
+
+
+def _granted_w(state: State, kind: JobKind) -> float:
+    return sum(job.wanted_w for job in state.of_kind(kind))
+
+
+def _feeders(state: State) -> list[View]:
+    tree, committed_w = state.site.tree, state.outlook.feeder_committed_w
+    return [
+        {
+            "id": name,
+            "parent": None if tree.parent[i] < 0 else tree.names[int(tree.parent[i])],
+            "limit_w": float(tree.limit_w[i]),
+            "committed_w": committed_w[i] if committed_w else 0.0,
+        }
+        for i, name in enumerate(tree.names)
+    ]
+
+
+def _job_counts(state: State) -> dict[str, dict[str, int]]:
+    counts = Counter((job.kind.value, job.state.value) for job in state.jobs.values())
+    table: dict[str, dict[str, int]] = {}
+    for (kind, job_state), count in sorted(counts.items()):
+        table.setdefault(kind, {})[job_state] = count
+    return table
+
+
+def devices(state: State, roster: Roster, now_s: float) -> list[View]:
+    """Every device (api.port.DeviceView)."""
+    rules = state.site.rules
+    ceiling_w = leases.ceilings(state.fleet, state.ledger, state.seen, now_s, rules.stale_after_s)
+    silent = state.silent(now_s)
+    return [
+        _device(state, roster.entries.get(d.id), i, ceiling_w, bool(silent[i]), now_s)
+        for i, d in enumerate(state.fleet.devices)
+    ]
+
+
+def _device(
+    state: State, entry: Entry | None, i: int, ceiling_w: Floats, silent: bool, now_s: float
+) -> View:
+    device, ledger, seen = state.fleet.devices[i], state.ledger, state.seen
+    fresh = now_s - seen.at_s[i] <= state.site.rules.stale_after_s
+    watts_w = known(float(seen.watts_w[i])) if fresh else None
+    point = int(ledger.point[i])
+    info: Mapping[str, Any] = entry.info if entry else {}
+    status, reason = _status(state, i, silent, fresh)
+    return {
+        "id": device.id,
+        "kind": device.kind,
+        "model": str(info.get("model") or "unknown"),
+        "agent": device.agent,
+        "feeder": device.feeder,
+        "mode": device.points[point].mode if point >= 0 else None,
+        "leased_w": known(float(ledger.lease_w[i])),
+        "ceiling_w": float(ceiling_w[i]),
+        "watts_w": watts_w,
+        "quality": str(info.get("quality") or "unknown") if watts_w is not None else "unknown",
+        "age_s": known(float(now_s - seen.at_s[i])),
+        "hashrate_h_per_s": known(float(seen.hashrate_h_per_s[i])) if fresh else None,
+        "state": status,
+        "value_usd_per_h": _value(state, i, watts_w) if point >= 0 else None,
+        "reason": reason,
+    }
+
+
+def _status(state: State, i: int, silent: bool, fresh: bool) -> tuple[str, str]:
+    device = state.fleet.devices[i]
+    if silent:
+        agent = state.agents.get(device.agent)
+        return "unreachable", (agent.lost if agent and agent.lost else "its agent is silent")
+    if state.seen.failed[i]:
+        return "unreachable", "it does not answer its agent"
+    if state.seen.foreign[i]:
+        return "unknown", "its set point was written by somebody else: counted at nameplate"
+    if not fresh:
+        return "unknown", "no fresh reading: counted at its ceiling"
+    if not state.ledger.confirmed[i]:
+        return "settling", "not yet seen to obey its last lease"
+    return "confirmed", "seen to obey its lease"
+
+
+def _value(state: State, i: int, watts_w: float | None) -> float | None:
+    """What the device earns now after its energy, USD/h; None while its draw is unknown."""
+    hashes = float(state.seen.hashrate_h_per_s[i])
+    if watts_w is None or math.isnan(hashes):
+        return None
+    values = state.values
+    reserve = values.reserve_usd_per_mwh if state.fleet.fenced[i] else 0.0
+    energy = (reserve - state.price_usd_per_mwh()) * watts_w / 1e6
+    return hashes * values.usd_per_hash_hour + energy
+
+
+def job(one: Job) -> View:
+    """One job (api.port.JobView)."""
+    progress = None if one.done is None else {"done": one.done, "total": one.total}
+    return {
+        "id": one.id,
+        "kind": one.kind.value,
+        "name": one.name,
+        "state": one.state.value,
+        "reason": one.reason,
+        "admission": one.admission.name.lower(),
+        "submitted_at": rfc3339(one.submitted_s),
+        "watts_w": one.wanted_w if one.kind is not JobKind.MINING else None,
+        "units": one.units,
+        "running": one.running,
+        "p95_ms": one.p95_ms,
+        "progress": progress,
+        "spec": dict(one.spec),
+    }
+
+
+def cap(one: Cap, now_s: float, shortfall_w: float | None) -> View:
+    """One cap (api.port.CapView)."""
+    return {
+        "id": one.id,
+        "origin": one.origin,
+        "limit_w": one.limit_w,
+        "starts_at": None if one.starts_s is None else rfc3339(one.starts_s),
+        "ends_at": None if one.ends_s is None else rfc3339(one.ends_s),
+        "in_force": one.in_force(now_s),
+        "shortfall_w": shortfall_w,
+    }
+
+
+def decision(one: Decision) -> View:
+    """One decision (api.port.DecisionView)."""
+    return {
+        "at": rfc3339(one.at_s),
+        "subject": one.subject,
+        "action": one.action,
+        "reason": one.reason,
+        "inputs": dict(one.inputs),
+    }
+
+
+def flexibility_steps(state: State, now_s: float) -> list[View]:
+    """What the site can shed by each deadline (api.port.FlexibilityStep)."""
+    return [
+        {
+            "deadline_s": one.deadline_s,
+            "deliverable_w": one.deliverable_w,
+            "duration_s": None,
+            "rearm_s": one.rearm_s,
+        }
+        for one in flexibility(state, now_s)
+    ]
+
+
+def lease_counts(state: State) -> dict[str, int]:
+    """Leases by state, for /metrics."""
+    held = state.ledger.point >= 0
+    confirmed = int((held & state.ledger.confirmed).sum())
+    return {
+        "confirmed": confirmed,
+        "settling": int(held.sum()) - confirmed,
+        "none": int((~held).sum()),
+    }
+
+
+def job_rows(state: State) -> list[tuple[str, str, int]]:
+    """Jobs by kind and state, every state of a kind that exists, for /metrics."""
+    counts = Counter((job.kind.value, job.state.value) for job in state.jobs.values())
+    kinds = sorted({kind for kind, _ in counts})
+    return [(k, s.value, counts.get((k, s.value), 0)) for k in kinds for s in JobState]
