@@ -1,1 +1,4 @@
-"""Proof-of-work hashing for wattshift: CUDA and CPU, behind one interface."""
+"""Proof-of-work hashing for wattshift: CUDA and CPU, behind one interface. Knows no cluster.
+
+`registry.choose()` hands out the fastest hasher that gives every known answer here.
+"""

@@ -1,0 +1,90 @@
+"""Which hasher runs here: the fastest that exists and gives every known answer.
+
+A variant that fails its self-test is refused, the next best is taken, and the report says so.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from wattshift_kernels.hasher import Hasher
+from wattshift_kernels.selftest import failure
+
+Maker = Callable[[], Hasher]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One variant that was looked at: why it was refused, or None if it was taken."""
+
+    backend: str
+    refused: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The hasher to use, and what was tried on the way to it."""
+
+    hasher: Hasher
+    report: tuple[Tried, ...]
+
+
+class NoHasher(Exception):
+    """Nothing here hashes correctly; `report` says why for each variant."""
+
+    def __init__(self, report: Sequence[Tried]) -> None:
+        super().__init__("; ".join(f"{t.backend}: {t.refused}" for t in report))
+        self.report = tuple(report)
+
+
+def _cuda() -> Hasher:
+    from wattshift_kernels.sha256d.cuda import CudaHasher
+
+    return CudaHasher()
+
+
+def _numba() -> Hasher:
+    from wattshift_kernels.sha256d.cpu import NumbaHasher
+
+    return NumbaHasher()
+
+
+def _reference() -> Hasher:
+    from wattshift_kernels.sha256d.reference import ReferenceHasher
+
+    return ReferenceHasher()
+
+
+MAKERS: tuple[tuple[str, Maker], ...] = (
+    ("cuda", _cuda),
+    ("numba", _numba),
+    ("reference", _reference),
+)
+"""SHA-256d variants, fastest first."""
+
+
+def choose(preferred: str | None = None, makers: Sequence[tuple[str, Maker]] = MAKERS) -> Chosen:
+    """Make and test hashers until one passes.
+
+    Args:
+        preferred: backend to try first; the rest follow in their order.
+        makers: variants to choose from.
+
+    Raises:
+        NoHasher: every variant is missing or wrong.
+        ValueError: `preferred` is not one of them.
+    """
+    names = [name for name, _ in makers]
+    if preferred is not None and preferred not in names:
+        raise ValueError(f"backend {preferred!r} is not one of {', '.join(names)}")
+    report: list[Tried] = []
+    for name, make in sorted(makers, key=lambda maker: maker[0] != preferred):
+        try:
+            hasher = make()
+        except Exception as missing:  # no driver, no compiler, no package: all mean the same here
+            report.append(Tried(name, f"not usable here: {missing}"))
+            continue
+        refused = failure(hasher)
+        report.append(Tried(name, refused))
+        if refused is None:
+            return Chosen(hasher, tuple(report))
+    raise NoHasher(report)

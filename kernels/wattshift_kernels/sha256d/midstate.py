@@ -1,0 +1,66 @@
+"""What a search prepares once per work: the midstate, the second block, the target as words.
+
+The first 64 bytes of a header do not hold the nonce, so their compression is done once (FIPS 180-4;
+reference: every miner since 2010). The second block is the last 16 bytes, padding and the length.
+"""
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from wattshift_kernels.hasher import Work
+
+Words = npt.NDArray[np.uint32]
+
+INITIAL = (
+    0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
+    0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19,
+)  # fmt: skip
+ROUND = (
+    0x428A2F98, 0x71374491, 0xB5C0FBCF, 0xE9B5DBA5, 0x3956C25B, 0x59F111F1, 0x923F82A4, 0xAB1C5ED5,
+    0xD807AA98, 0x12835B01, 0x243185BE, 0x550C7DC3, 0x72BE5D74, 0x80DEB1FE, 0x9BDC06A7, 0xC19BF174,
+    0xE49B69C1, 0xEFBE4786, 0x0FC19DC6, 0x240CA1CC, 0x2DE92C6F, 0x4A7484AA, 0x5CB0A9DC, 0x76F988DA,
+    0x983E5152, 0xA831C66D, 0xB00327C8, 0xBF597FC7, 0xC6E00BF3, 0xD5A79147, 0x06CA6351, 0x14292967,
+    0x27B70A85, 0x2E1B2138, 0x4D2C6DFC, 0x53380D13, 0x650A7354, 0x766A0ABB, 0x81C2C92E, 0x92722C85,
+    0xA2BFE8A1, 0xA81A664B, 0xC24B8B70, 0xC76C51A3, 0xD192E819, 0xD6990624, 0xF40E3585, 0x106AA070,
+    0x19A4C116, 0x1E376C08, 0x2748774C, 0x34B0BCB5, 0x391C0CB3, 0x4ED8AA4A, 0x5B9CCA4F, 0x682E6FF3,
+    0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7, 0xC67178F2,
+)  # fmt: skip
+MASK = 0xFFFFFFFF
+
+
+def _rotated(x: int, n: int) -> int:
+    return ((x >> n) | (x << (32 - n))) & MASK
+
+
+def compress(state: tuple[int, ...], block: bytes) -> tuple[int, ...]:
+    """One SHA-256 compression (FIPS 180-4, 6.2.2) of a 64-byte block."""
+    w = list(struct.unpack(">16I", block))
+    for i in range(16, 64):
+        s0 = _rotated(w[i - 15], 7) ^ _rotated(w[i - 15], 18) ^ (w[i - 15] >> 3)
+        s1 = _rotated(w[i - 2], 17) ^ _rotated(w[i - 2], 19) ^ (w[i - 2] >> 10)
+        w.append((w[i - 16] + s0 + w[i - 7] + s1) & MASK)
+    a, b, c, d, e, f, g, h = state
+    for i in range(64):
+        big1 = _rotated(e, 6) ^ _rotated(e, 11) ^ _rotated(e, 25)
+        t1 = (h + big1 + ((e & f) ^ (~e & g)) + ROUND[i] + w[i]) & MASK
+        big0 = _rotated(a, 2) ^ _rotated(a, 13) ^ _rotated(a, 22)
+        t2 = (big0 + ((a & b) ^ (a & c) ^ (b & c))) & MASK
+        a, b, c, d, e, f, g, h = (t1 + t2) & MASK, a, b, c, (d + t1) & MASK, e, f, g
+    return tuple((s + x) & MASK for s, x in zip(state, (a, b, c, d, e, f, g, h), strict=True))
+
+
+def midstate(work: Work) -> Words:
+    """State after the first 64 bytes; shape (8,)."""
+    return np.array(compress(INITIAL, work.header76[:64]), dtype=np.uint32)
+
+
+def tail(work: Work) -> Words:
+    """The three words of the second block before the nonce: Merkle end, time, bits; shape (3,)."""
+    return np.array(struct.unpack(">3I", work.header76[64:76]), dtype=np.uint32)
+
+
+def target_words(work: Work) -> Words:
+    """The target as 8 words, most significant first, to be held against byte-swapped H7..H0."""
+    return np.array(struct.unpack(">8I", work.target.to_bytes(32, "big")), dtype=np.uint32)

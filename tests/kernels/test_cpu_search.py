@@ -1,0 +1,66 @@
+"""The CPU search against hashlib, and the range rules that every hasher keeps."""
+
+import random
+
+import pytest
+
+from wattshift_kernels.hasher import Hasher, Work
+from wattshift_kernels.sha256d.cpu import FOUND_MAX, LANES, NumbaHasher
+from wattshift_kernels.sha256d.reference import ReferenceHasher
+
+HEADERS = 1200
+
+
+@pytest.fixture(scope="module")
+def numba_hasher() -> NumbaHasher:
+    return NumbaHasher()
+
+
+def test_random_headers_agree_with_hashlib(numba_hasher: NumbaHasher) -> None:
+    dice = random.Random(20261123)
+    reference = ReferenceHasher()
+    hits = 0
+    for _ in range(HEADERS):
+        work = Work(dice.randbytes(76), 2 ** dice.randrange(250, 256))
+        start, count = dice.randrange(2**32 - 40), dice.randrange(1, 40)
+        wanted = reference.search(work, start, count)
+        assert numba_hasher.search(work, start, count) == wanted
+        hits += len(wanted.hits)
+    assert hits > HEADERS, "the targets must be low enough that the comparison sees many hits"
+
+
+def test_the_whole_target_counts_not_only_its_top_word(numba_hasher: NumbaHasher) -> None:
+    """A target between two hashes that share their top word separates them."""
+    work = Work(bytes(76), 2**256 - 1)
+    values = sorted(
+        int.from_bytes(hit.digest, "little") for hit in ReferenceHasher().search(work, 0, 50).hits
+    )
+    for value in values:
+        exact = numba_hasher.search(Work(bytes(76), value), 0, 50)
+        below = numba_hasher.search(Work(bytes(76), value - 1), 0, 50)
+        assert len(exact.hits) == len(below.hits) + 1
+
+
+def test_more_hits_than_the_buffer_holds(numba_hasher: NumbaHasher) -> None:
+    count = 3 * FOUND_MAX + LANES // 2 + 1
+    result = numba_hasher.search(Work(bytes(76), 2**256 - 1), 7, count)
+    assert [hit.nonce for hit in result.hits] == list(range(7, 7 + count))
+    assert result.hashes == count
+
+
+@pytest.mark.parametrize("make", [NumbaHasher, ReferenceHasher])
+@pytest.mark.parametrize(("start", "count"), [(2**32 - 1, 2), (-1, 1), (0, -1), (2**32, 1)])
+def test_a_range_outside_the_nonce_is_refused(make: type[Hasher], start: int, count: int) -> None:
+    with pytest.raises(ValueError, match="32-bit"):
+        make().search(Work(bytes(76), 1), start, count)
+
+
+def test_an_empty_range_is_no_hash(numba_hasher: NumbaHasher) -> None:
+    result = numba_hasher.search(Work(bytes(76), 1), 5, 0)
+    assert (result.hits, result.hashes) == ((), 0)
+
+
+@pytest.mark.parametrize(("head", "target"), [(bytes(75), 1), (bytes(76), 0), (bytes(76), 2**256)])
+def test_impossible_work_is_refused(head: bytes, target: int) -> None:
+    with pytest.raises(ValueError, match=r"bytes|target"):
+        Work(head, target)
