@@ -1,0 +1,216 @@
+"""Read `site.toml` or `agent.toml`: all of it valid, or every fault at once and nothing started."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError
+
+from wattshift_cluster.config import checks, layers
+from wattshift_cluster.config.agent import AgentConfig
+from wattshift_cluster.config.fields import Section
+from wattshift_cluster.config.layers import Origin, shown
+from wattshift_cluster.config.site import SiteConfig
+from wattshift_cluster.errors import ConfigInvalid, Fault
+
+MAX_FILE_BYTES = 1 << 20
+C = TypeVar("C", bound=Section)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One effective value: its path in the file, the value, and the layer that gave it."""
+
+    path: str
+    value: object
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Traced(Generic[C]):
+    """A valid configuration together with where each of its values came from."""
+
+    config: C
+    settings: tuple[Setting, ...]
+
+
+def load_site(
+    path: Path | str,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> SiteConfig:
+    """The site file at `path`. Raises ConfigInvalid with every fault in it.
+
+    Args:
+        flags: values by dotted path (`site.tick`), which win over everything.
+        environ: the environment; the process's own when None.
+    """
+    return trace_site(path, flags=flags, environ=environ).config
+
+
+def load_agent(
+    path: Path | str,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> AgentConfig:
+    """The agent file at `path`. Raises ConfigInvalid with every fault in it."""
+    return trace_agent(path, flags=flags, environ=environ).config
+
+
+def trace_site(
+    path: Path | str,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Traced[SiteConfig]:
+    """Like `load_site`, and where each value came from."""
+    return _load(Path(path), SiteConfig, AgentConfig, checks.check_site, flags, environ)
+
+
+def trace_agent(
+    path: Path | str,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Traced[AgentConfig]:
+    """Like `load_agent`, and where each value came from."""
+    return _load(Path(path), AgentConfig, SiteConfig, checks.check_agent, flags, environ)
+
+
+def _load(
+    path: Path,
+    model: type[C],
+    other: type[Section],
+    check: Callable[[checks.Draft], list[checks.Finding]],
+    flags: Mapping[str, object] | None,
+    environ: Mapping[str, str] | None,
+) -> Traced[C]:
+    in_file = _read(path)
+    sections = set(model.model_fields)
+    from_env, faults = layers.environment_overrides(
+        os.environ if environ is None else environ, sections, set(other.model_fields) - sections
+    )
+    layered = layers.lay(in_file, [*from_env, *layers.flag_overrides(flags or {})])
+    faults += layered.faults
+
+    context = {"folder": path.absolute().parent}
+    draft, wrong = _draft(layered.raw, model, context)
+    faults += [_fault(path, layered.origins, *finding) for finding in [*wrong, *check(draft)]]
+    if faults:
+        raise ConfigInvalid(faults)
+    config = model.model_validate(layered.raw, context=context, by_alias=True, by_name=False)
+    return Traced(config, tuple(_settings(config, in_file, layered.origins, path)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigInvalid(
+            [Fault(str(path), "", None, f"cannot be read: {error.strerror}")]
+        ) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigInvalid([Fault(str(path), "", None, "is larger than 1 MiB")])
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        raise ConfigInvalid([Fault(str(path), "", None, "is not UTF-8 text")]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid([Fault(str(path), "", None, f"is not TOML: {error}")]) from None
+
+
+def _draft(
+    raw: dict[str, Any], model: type[Section], context: dict[str, Path]
+) -> tuple[checks.Draft, list[checks.Finding]]:
+    """Validate each section by itself, so that the good ones can still be checked together."""
+    valid: dict[str, Section] = {}
+    wrong: list[checks.Finding] = [
+        (key, raw[key], _unknown(key, model)) for key in raw if key not in model.model_fields
+    ]
+    for key, field in model.model_fields.items():
+        section, many = _section_of(field.annotation)
+        if key not in raw:
+            if field.is_required():
+                wrong.append((key, None, f"missing; a file needs {_header(key, many)}"))
+            continue
+        rows = raw[key] if many else [raw[key]]
+        if not isinstance(rows, list):
+            wrong.append((key, rows, f"must be a list of tables, written {_header(key, many)}"))
+            continue
+        for at, row in enumerate(rows):
+            path = f"{key}[{at}]" if many else key
+            if not isinstance(row, dict):
+                wrong.append((path, row, f"must be a table, written {_header(key, many)}"))
+                continue
+            try:
+                valid[path] = section.model_validate(
+                    row, context=context, by_alias=True, by_name=False
+                )
+            except ValidationError as error:
+                wrong += _findings(error, path, row, section)
+    return checks.Draft(raw, valid), wrong
+
+
+def _section_of(annotation: Any) -> tuple[type[Section], bool]:
+    """The section class behind a field of the file, and whether it stands in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation, False
+    inner = next(one for one in get_args(annotation) if one not in (type(None), Ellipsis))
+    assert issubclass(inner, Section)
+    return inner, get_origin(annotation) is tuple
+
+
+def _header(key: str, many: bool) -> str:
+    return f"[[{key}]]" if many else f"[{key}]"
+
+
+def _findings(
+    error: ValidationError, path: str, row: Mapping[str, Any], section: type[Section]
+) -> Iterator[checks.Finding]:
+    for one in error.errors(include_url=False, include_context=False):
+        where = path
+        for part in one["loc"]:
+            where += f"[{part}]" if isinstance(part, int) else f".{part}"
+        key = str(one["loc"][0]) if one["loc"] else ""
+        if one["type"] == "extra_forbidden":
+            yield where, row.get(key), _unknown(key, section)
+        elif one["type"] == "missing":
+            yield where, None, "missing"
+        else:
+            yield where, one["input"], one["msg"].removeprefix("Value error, ")
+
+
+def _unknown(key: str, section: type[Section]) -> str:
+    known = [field.alias or name for name, field in section.model_fields.items()]
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"unknown key{hint} (allowed: {', '.join(known)})"
+
+
+def _fault(
+    file: Path, origins: Mapping[str, Origin], path: str, value: object, message: str
+) -> Fault:
+    origin = origins.get(path)
+    if origin is None:
+        return Fault(str(file), path, shown(value), message)
+    kind = "environment" if origin.source == "environment" else "command line"
+    return Fault(kind, f"{origin.detail} ({path})", shown(value), message)
+
+
+def _settings(
+    config: Section, in_file: Mapping[str, Any], origins: Mapping[str, Origin], path: Path
+) -> Iterator[Setting]:
+    written = {leaf for leaf, _ in layers.leaves(in_file)}
+    effective = config.model_dump(mode="json", by_alias=True)
+    for leaf, value in layers.leaves(effective):
+        default = Origin("file", str(path)) if leaf in written else Origin("default", "built in")
+        yield Setting(leaf, value, origins.get(leaf, default))

@@ -1,0 +1,186 @@
+"""`site.toml`: one site, its feeders, who acts on it, and what its watts are worth.
+
+Field names carry their unit; the key in the file is the shorter alias (`lease_ttl` for
+`lease_ttl_s`), since there every quantity may be text with a unit. Paths are relative to
+the file's own folder.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from wattshift_cluster.config.fields import (
+    FilePath,
+    Glob,
+    HttpUrl,
+    ImportPath,
+    Listen,
+    Name,
+    Peer,
+    Section,
+    Switch,
+    number,
+    seconds,
+    usd,
+    usd_per_mwh,
+    watts,
+    whole,
+)
+
+
+class SiteSection(Section):
+    """`[site]`: the control loop and what nobody leases.
+
+    `margin_pct` is the share of every limit that stays free; `other_load_w` bounds the load that
+    nobody leases; `floor_w` is the least the site can be brought to (None: the sum of safe points).
+    """
+
+    name: Name
+    state_dir: FilePath
+    tick_s: Annotated[float, seconds(0.1, 10)] = Field(1.0, alias="tick")
+    lease_ttl_s: Annotated[float, seconds(1, 300)] = Field(15.0, alias="lease_ttl")
+    lease_renew_s: Annotated[float, seconds(0.2, 100)] = Field(5.0, alias="lease_renew")
+    margin_pct: Annotated[float, number(0, 50, "%")] = 2.0
+    other_load_w: Annotated[float, watts(0)] = Field(0.0, alias="other_load")
+    floor_w: Annotated[float, watts(0)] | None = Field(None, alias="floor")
+
+
+class Feeder(Section):
+    """`[[feeders]]`: one limit of the power tree, in watts or as a breaker in amps per phase.
+
+    A breaker is converted at the least line-to-neutral voltage and the least power factor, so that
+    the watts hold on the worst day: amps * phases * volts * power factor.
+    """
+
+    name: Name
+    parent: Name | None = None
+    stated_limit_w: Annotated[float, watts(1)] | None = Field(None, alias="limit")
+    amps_a: Annotated[float, number(0.1, 100_000, "A")] | None = Field(None, alias="amps")
+    phases: Annotated[int, whole(1, 3)] | None = None
+    min_voltage_v: Annotated[float, number(50, 500_000, "V")] | None = Field(
+        None, alias="min_voltage"
+    )
+    power_factor: Annotated[float, number(0.1, 1)] | None = None
+
+    @property
+    def limit_w(self) -> float:
+        """The feeder's limit in W, whichever way it was stated."""
+        if self.stated_limit_w is not None:
+            return self.stated_limit_w
+        assert self.amps_a is not None, "checked by the loader: a feeder has a limit or amps"
+        volts_v = 218.0 if self.min_voltage_v is None else self.min_voltage_v
+        factor = 0.95 if self.power_factor is None else self.power_factor
+        return self.amps_a * (self.phases or 1) * volts_v * factor
+
+
+class AgentRef(Section):
+    """`[[agents]]`: where an agent listens and which of its devices this site may lease.
+
+    With `config`, `wattshift up` starts the agent as a child with that agent.toml.
+    """
+
+    name: Name
+    address: Peer
+    token_file: FilePath
+    feeder: Name
+    devices: tuple[Glob, ...] = ("*",)
+    config: FilePath | None = None
+
+
+class Compute(Section):
+    """`[compute]`: the Ray node whose `power_w` the controller sets, reached over its bridge.
+
+    `idle_w` is drawn with no work on it, `max_w` with all of it; `gated_by_host` says that the
+    mining devices of the host `name` yield to it through gates.
+    """
+
+    name: Name = "host"
+    bridge: Peer = "127.0.0.1:7410"
+    token_file: FilePath
+    feeder: Name
+    idle_w: Annotated[float, watts(0)] = Field(0.0, alias="idle")
+    max_w: Annotated[float, watts(1)] = Field(alias="max")
+    gated_by_host: Switch = True
+    ray_address: str = "local"
+    child: Switch = False
+
+
+class Meter(Section):
+    """`[meter]`: the site meter over HTTP; a reading older than `stale_after_s` is unknown."""
+
+    url: HttpUrl
+    stale_after_s: Annotated[float, seconds(0.2, 3600)] = Field(3.0, alias="stale_after")
+
+
+class Grid(Section):
+    """`[grid]`: what the grid asks and what energy costs. A price that nobody gives is unknown."""
+
+    schedule: FilePath | None = None
+    prices: FilePath | None = None
+    default_price_usd_per_mwh: Annotated[float, usd_per_mwh(-100_000, 100_000)] | None = None
+    poll_s: Annotated[float, seconds(0.1, 3600)] = Field(1.0, alias="poll")
+
+
+class Values(Section):
+    """`[values]`: what a watt earns in each kind of work.
+
+    `reserve_usd_per_mwh` is the value of a watt that can be shed through a gate, paid for the
+    flexibility and not for the hashes. Service and batch values hold for jobs that name none.
+    """
+
+    hashprice_usd_per_ph_day: Annotated[float, usd(0, 10_000)] = 40.0
+    pool_fee_pct: Annotated[float, number(0, 100, "%")] = 2.0
+    reserve_usd_per_mwh: Annotated[float, usd_per_mwh(0, 100_000)] = 0.0
+    service_usd_per_kwh: Annotated[float, usd(0, 100_000)] = 2.0
+    batch_usd_per_kwh: Annotated[float, usd(0, 100_000)] = 0.5
+
+
+class Mining(Section):
+    """`[mining]`: devices of the standing mining job, as patterns; none switches it off."""
+
+    devices: tuple[Glob, ...] = ()
+
+
+class Service(Section):
+    """`[[services]]`: an inference application that the controller scales within its watts."""
+
+    name: Name
+    import_path: ImportPath
+    watts_per_replica_w: Annotated[float, watts(1, 1e6)] = Field(alias="watts_per_replica")
+    min_replicas: Annotated[int, whole(0, 10_000)] = 1
+    max_replicas: Annotated[int, whole(1, 10_000)] = 1
+    slo_p95_s: Annotated[float, seconds(0.001, 3600)] = Field(0.5, alias="slo_p95")
+    value_usd_per_h: Annotated[float, usd(0, 1e6)] = 1.0
+
+
+class Api(Section):
+    """`[api]`: where the controller serves HTTP."""
+
+    listen: Listen = "127.0.0.1:8080"
+
+
+class SiteConfig(Section):
+    """The whole of `site.toml`."""
+
+    site: SiteSection
+    feeders: tuple[Feeder, ...]
+    agents: tuple[AgentRef, ...] = ()
+    compute: Compute | None = None
+    meter: Meter | None = None
+    grid: Grid = Grid()
+    values: Values = Values()
+    mining: Mining = Mining()
+    services: tuple[Service, ...] = ()
+    api: Api = Api()
+
+    @property
+    def root(self) -> Feeder:
+        """The feeder without a parent: the site's connection."""
+        return next(feeder for feeder in self.feeders if feeder.parent is None)
+
+
+def site_schema() -> dict[str, Any]:
+    """JSON Schema of `site.toml`, by the keys that stand in the file."""
+    return SiteConfig.model_json_schema(by_alias=True)
