@@ -145,7 +145,7 @@ class LuxosDriver:
 
     async def _privileged(self, doing: str, request: Callable[[Any], Awaitable[Any]]) -> None:
         async def with_session(rpc: Any) -> Any:
-            rpc.session_token = None
+            # Each time: a session ends after a minute, and pyasic would go on using it.
             if await rpc.auth() is None:
                 raise AsicRefused(self.address, doing, "the machine opened no session")
             return await request(rpc)
