@@ -1,0 +1,54 @@
+"""The worker's view of a gate: may I launch now, and how large a share of the time?
+
+Asked before every launch of 0.5 to 1 ms. Whatever is missing, damaged or out of date means no.
+"""
+
+from pathlib import Path
+
+from wattshift_cluster.gate import agent_file, clients
+from wattshift_cluster.gate.layout import GateInvalid
+
+
+class WorkerGate:
+    """Both files of a gate, mapped for reading.
+
+    Attributes:
+        reason: why the last answer was 0; None when it was not, or when the lease itself says so.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Map `DIR/<device>.gate` and the clients' file beside it.
+
+        Raises:
+            GateInvalid: one is missing or short. Without a clients' file nobody could claim the
+                device, so a worker does not run then either.
+        """
+        path = Path(path)
+        self.reason: str | None = None
+        self._gate = agent_file.GateReader(path)
+        try:
+            self._clients = clients.ClientsView(path.with_suffix(clients.SUFFIX))
+        except GateInvalid:
+            self._gate.close()
+            raise
+
+    def duty_pct(self, now_ns: int) -> int:
+        """Share of time to launch in, %; 0 means: do not launch.
+
+        Args:
+            now_ns: the boot clock, ns.
+        """
+        try:
+            state = self._gate.read()
+        except GateInvalid as fault:
+            self.reason = str(fault)
+            return 0
+        self.reason = None
+        if state.duty_pct(now_ns, busy=False) == state.duty_pct(now_ns, busy=True):
+            return state.duty_pct(now_ns, busy=True)
+        return state.duty_pct(now_ns, busy=self._clients.busy(now_ns))
+
+    def close(self) -> None:
+        """Unmap both."""
+        self._gate.close()
+        self._clients.close()
