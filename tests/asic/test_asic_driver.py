@@ -180,6 +180,8 @@ def test_a_mute_machine_hits_the_deadline(on_miner, kind):
 def test_a_machine_that_refuses_connections_is_unreachable(on_miner, kind):
     async def scenario(miner):
         driver = await driver_of(miner)
+        await driver.sleep()
+        await driver.wake()
         await miner.inject(Fault.REFUSE)
         for call in (driver.read, driver.sleep, driver.identify):
             with pytest.raises(AsicUnreachable):
@@ -188,6 +190,8 @@ def test_a_machine_that_refuses_connections_is_unreachable(on_miner, kind):
             await driver_of(miner)
         await miner.inject(Fault.NONE)
         assert (await driver.read()).watts_w is not None
+        await driver.sleep()
+        assert miner.machine.asleep, "a restarted machine knows no old session or salt"
 
     on_miner(kind, scenario)
 

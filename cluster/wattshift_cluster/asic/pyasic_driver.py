@@ -1,7 +1,7 @@
 """Connect to an ASIC: find out what it is and return the driver that fits.
 
-pyasic identifies the machine and carries every command; samples are native requests, because pyasic
-needs several times the CPU for the same two numbers (see `wire`). What cannot be identified safely
+pyasic identifies the machine and carries every command; samples are native requests, which have a
+deadline and cost less (see `wire`). What cannot be identified safely
 is refused: a stock Antminer, for one, whose pools pyasic's stop can erase.
 """
 

@@ -55,6 +55,7 @@ class EmulatedMiner:
         self.fault = Fault.NONE
         self._junk = random.Random(seed)
         self._servers: list[asyncio.Server] = []
+        self._restart: Callable[[], None]
         self._tasks: set[asyncio.Task[None]] = set()
         self._ports = self._firmware(kind, seed, clock)
 
@@ -69,8 +70,10 @@ class EmulatedMiner:
 
         if kind == "luxos":
             lux = LuxOs(self.machine, clock=clock, seed=seed, ignoring=ignoring, blank=blank)
+            self._restart = lux.restart
             return {LUXOS_PORT: (_cgminer, lux.answer)}
         whats = Whatsminer(self.machine, seed=seed, ignoring=ignoring, blank=blank)
+        self._restart = whats.restart
         return {PORT_V3: (_framed, whats.answer), PORT_OLD: (_cgminer, whats.answer_old)}
 
     async def start(self) -> None:
@@ -99,11 +102,15 @@ class EmulatedMiner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def inject(self, fault: Fault) -> None:
-        """Replace the fault in force. Raises OSError where a port cannot be opened again."""
+        """Replace the fault in force; a machine that refused connections comes back restarted.
+
+        Raises OSError where a port cannot be opened again.
+        """
         self.fault = fault
         if fault is Fault.REFUSE:
             await self.stop()
         elif not self._servers:
+            self._restart()
             await self.start()
 
     def _serving(

@@ -86,6 +86,10 @@ class LuxOs:
             return _error(14, "Invalid command")
         return {**{name: [self._one(name, "")] for name in names}, "id": 1}
 
+    def restart(self) -> None:
+        """Forget what a firmware forgets when its control board restarts; set points stay."""
+        self._session = None
+
     def _one(self, command: str, parameter: str) -> Reply:
         if command in self._reads:
             return {"STATUS": [_status("S", 0, f"LUXminer {command}")], **self._reads[command]()}

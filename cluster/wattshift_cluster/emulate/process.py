@@ -79,7 +79,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="wattshift emulate asic", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="wattshift emulate asic",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", type=Path, help="JSON file with the machines")
     parser.add_argument(
         "--machine",

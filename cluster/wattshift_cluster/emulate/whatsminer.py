@@ -51,9 +51,15 @@ class Whatsminer:
         self._password = password
         self._ignoring = ignoring
         self._blank = blank
-        self._salt = "".join(rng.choices("abcdefghijkmnpqrstuvwxyz", k=8))
+        self._rng = rng
+        self._salt = ""
+        self.restart()
         self._mac = "CE:02:01:" + ":".join(f"{rng.randrange(256):02X}" for _ in range(3))
         self._serial = f"EMULATED{rng.randrange(10**8):08d}"
+
+    def restart(self) -> None:
+        """Forget what a firmware forgets when its control board restarts; set points stay."""
+        self._salt = "".join(self._rng.choices("abcdefghijkmnpqrstuvwxyz", k=8))
 
     def answer_old(self, request: Reply) -> Reply:
         """Reply to one request on port 4028."""
