@@ -2,8 +2,8 @@
 
 pyasic opens a connection without a deadline, waits up to 100 s for an answer, turns a refused
 connection into an empty reply, and costs two to five times the CPU of a hand-written request. So
-samples are taken here, once a second, while identification and commands go through pyasic. Every exchange is one connection, one deadline, at
-most 1 MiB, and at most 256 at a time in this process.
+samples are taken here, once a second, while identification and commands go through pyasic. Every
+exchange is one connection, one deadline, at most 1 MiB, and at most 256 at a time in this process.
 """
 
 import asyncio
