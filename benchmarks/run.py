@@ -1,0 +1,106 @@
+"""Run one benchmark and hold its figures to their bars: `./dev bench NAME [-o json]`.
+
+A benchmark is a module `benchmarks/NAME.py` (dashes become underscores) with `run() -> dict`. It raises
+`CannotRunHere` where the machine lacks what it needs. The last line of stdout is one JSON object;
+everything else goes to stderr. Exit codes: 0 all bars held, 1 a bar missed, 2 no such benchmark,
+3 it cannot run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import math
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+BARS = FOLDER / "bars.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What one figure must hold: at least `least`, at most `most`; and why that much."""
+
+    figure: str
+    reason: str
+    least: float | None = None
+    most: float | None = None
+
+    def missed_by(self, figures: Mapping[str, object]) -> str | None:
+        """Why `figures` miss this bar; None when they hold it. An unknown figure misses it."""
+        value = figures.get(self.figure)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+            return f"{self.figure} is unknown"
+        if self.least is not None and value < self.least:
+            return f"{self.figure} = {value:.4g}, bar: at least {self.least:g} ({self.reason})"
+        if self.most is not None and value > self.most:
+            return f"{self.figure} = {value:.4g}, bar: at most {self.most:g} ({self.reason})"
+        return None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; see the module's docstring for its exit codes."""
+    parser = argparse.ArgumentParser(prog="./dev bench", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("name", choices=available())
+    parser.add_argument("-o", "--output", choices=("json", "table"), default="table")
+    options = parser.parse_args(arguments)
+
+    from benchmarks.cannot import CannotRunHere
+
+    bars = read_bars(BARS).get(options.name, ())
+    module = importlib.import_module(f"benchmarks.{options.name.replace('-', '_')}")
+    try:
+        with redirect_stdout(sys.stderr):
+            figures: dict[str, object] = module.run()
+    except CannotRunHere as why:
+        print(f"bench {options.name}: cannot run here: {why}", file=sys.stderr)
+        return 3
+    missed = [text for bar in bars if (text := bar.missed_by(figures)) is not None]
+    report(options.name, figures, bars, missed, table=options.output == "table")
+    return 1 if missed else 0
+
+
+def available() -> list[str]:
+    """The names of all benchmarks."""
+    modules = (path.stem for path in FOLDER.glob("*.py"))
+    return sorted(name.replace("_", "-") for name in modules if name not in ("run", "cannot"))
+
+
+def read_bars(path: Path) -> dict[str, tuple[Bar, ...]]:
+    """The bars of every benchmark, by its name."""
+    with path.open("rb") as file:
+        tables = tomllib.load(file)
+    return {
+        name: tuple(Bar(figure, **bar) for figure, bar in figures.items())
+        for name, figures in tables.items()
+    }
+
+
+def report(
+    name: str,
+    figures: Mapping[str, object],
+    bars: Sequence[Bar],
+    missed: Sequence[str],
+    *,
+    table: bool,
+) -> None:
+    """Talk on stderr, the figures as one line on stdout."""
+    if table:
+        for key, value in figures.items():
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            print(f"  {key:<28} {text}", file=sys.stderr)
+    for text in missed:
+        print(f"bench {name}: bar missed: {text}", file=sys.stderr)
+    print(f"bench {name}: {len(bars) - len(missed)} of {len(bars)} bars held", file=sys.stderr)
+    print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(FOLDER.parent)
+    sys.exit(main(sys.argv[1:]))
