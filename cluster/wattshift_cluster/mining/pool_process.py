@@ -1,0 +1,85 @@
+"""The loopback pool as a program, until SIGTERM.
+
+    python -m wattshift_cluster.mining.pool_process --listen 127.0.0.1:3333 --status 127.0.0.1:3334
+
+GET /v1/status on the status address tells what was accepted and rejected. When both addresses
+listen, one line goes to stdout: {"ready": true, "stratum": "host:port", "status": "host:port"}.
+Exit codes: 0 after SIGTERM or SIGINT (the parent's death sends SIGTERM), 1 where a port is in use,
+3 where a flag is invalid, 6 where an address is not on loopback. It pays nobody.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+
+import structlog
+
+from wattshift_cluster.errors import WattshiftError
+from wattshift_cluster.grid.jsonhttp import address, serve_json
+from wattshift_cluster.mining.endpoint import Endpoint
+from wattshift_cluster.mining.pool import LoopbackPool, NotLoopback
+from wattshift_cluster.mining.pool_settings import PoolSettings
+from wattshift_cluster.process import die_with_parent, stop_event
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until told to stop; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    # stdout carries the ready line only.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        settings = PoolSettings(
+            difficulty=arguments.difficulty,
+            seed=arguments.seed,
+            job_every_s=arguments.job_every_s,
+            clean_every_s=arguments.clean_every_s,
+        )
+        listen, status = Endpoint.parse(arguments.listen), Endpoint.parse(arguments.status)
+    except (ValueError, WattshiftError) as fault:
+        sys.stderr.write(f"pool: {fault}\n")
+        return 3
+    die_with_parent()
+    try:
+        return asyncio.run(_run(settings, listen, status))
+    except WattshiftError as fault:
+        sys.stderr.write(f"pool: {fault}\n")
+        return fault.exit_code
+    except OSError as fault:
+        sys.stderr.write(f"pool: cannot listen: {fault.strerror or fault}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wattshift pool serve", description=__doc__)
+    add = parser.add_argument
+    default = PoolSettings()
+    add("--listen", default="127.0.0.1:3333", help="Stratum address, on loopback")
+    add("--status", default="127.0.0.1:3334", help="HTTP address of the status, on loopback")
+    add("--difficulty", type=float, default=default.difficulty, help="of shares; 1 is 2^32 hashes")
+    add("--seed", type=int, default=default.seed, help="of the synthetic templates")
+    add("--job-every-s", type=float, default=default.job_every_s, help="time between jobs")
+    add("--clean-every-s", type=float, default=default.clean_every_s, help="time between tips")
+    return parser
+
+
+async def _run(settings: PoolSettings, listen: Endpoint, status: Endpoint) -> int:
+    stopped = stop_event()
+    if not status.is_loopback:
+        raise NotLoopback(f"{status}: the status of a loopback pool stays on loopback")
+    pool = LoopbackPool(settings)
+    server = await serve_json(status.host, status.port, {"/v1/status": pool.status})
+    try:
+        bound = await pool.start(listen)
+        ready = {"ready": True, "stratum": str(bound), "status": address(server)}
+        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.flush()
+        await stopped.wait()
+    finally:
+        server.close()
+        await pool.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
