@@ -127,6 +127,13 @@ class Children:
             return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-lines:])
         return "(no log)"
 
+    async def end(self, name: str) -> None:
+        """End one child for good."""
+        for child, task in self._tasks:
+            if child.name == name:
+                task.cancel()
+                await self._end(child)
+
     async def stop(self) -> None:
         """End every child, the last started first."""
         self._ending = True

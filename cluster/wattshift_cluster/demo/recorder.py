@@ -1,0 +1,94 @@
+"""What independent witnesses saw during a demo, read after it from what they wrote themselves.
+
+The meter process logs every sample, the load generator every request, the pool counts shares, the
+emulator says when each machine took a command, the batch job's output lies on disk. Only two things
+come from the controller: which machines it says it shed, and the hashes that workers counted.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wattshift_cluster.demo.verdict import Request
+
+LINE_MAX = 1 << 20
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines of a JSONL file; a line that is being written is left out."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n") and len(line) <= LINE_MAX:
+                yield json.loads(line)
+
+
+def samples(path: Path) -> list[tuple[float, float | None]]:
+    """(Unix time, watts) of each meter sample."""
+    return [(float(row["at_s"]), row["watts_w"]) for row in json_lines(path)]
+
+
+def parts(path: Path) -> list[tuple[float, dict[str, float | None]]]:
+    """(Unix time, watts by part) of each meter sample."""
+    return [
+        (float(row["at_s"]), {part["name"]: part["watts_w"] for part in row["parts"]})
+        for row in json_lines(path)
+    ]
+
+
+def qualities(path: Path) -> dict[str, str]:
+    """How the meter came to each of its parts: measured, emulated or modelled."""
+    last: dict[str, str] = {}
+    for row in json_lines(path):
+        last.update({part["name"]: part["quality"] for part in row["parts"]})
+    return last
+
+
+def first_commands(path: Path, cut_s: float) -> dict[str, float]:
+    """When each emulated machine received its first command at or after the cut, Unix s."""
+    first: dict[str, float] = {}
+    for row in json_lines(path):
+        for part in row["parts"]:
+            at_s = part.get("commanded_at_s")
+            if at_s is not None and at_s >= cut_s:
+                first[part["name"]] = min(float(at_s), first.get(part["name"], float(at_s)))
+    return first
+
+
+def requests(path: Path) -> list[Request]:
+    """Every request of the load generator."""
+    return [
+        Request(float(row["sent_s"]), float(row["latency_ms"]), row["status"] == 200)
+        for row in json_lines(path)
+    ]
+
+
+def shed_machines(
+    decisions: Iterable[Mapping[str, Any]], cut_s: float, within_s: float
+) -> set[str]:
+    """Devices that the journal says were lowered at the cut."""
+    return {
+        str(one["subject"])
+        for one in decisions
+        if one["action"] == "shed" and cut_s <= float(one["at_s"]) <= cut_s + within_s
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutput:
+    """Items in a batch job's output folder: distinct ones, and how many appear twice or more."""
+
+    found: int
+    duplicates: int
+
+
+def batch_output(folder: Path, key: str = "index") -> BatchOutput:
+    """Count the items in the chunk files of a finished batch job."""
+    counts: Counter[Any] = Counter()
+    for file in sorted(folder.glob("chunk-*.jsonl")):
+        counts.update(row[key] for row in json_lines(file))
+    return BatchOutput(len(counts), sum(1 for n in counts.values() if n > 1))

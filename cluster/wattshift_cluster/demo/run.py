@@ -1,0 +1,335 @@
+"""`wattshift demo`: build the stage, run the scenario, ask the witnesses, judge, report.
+
+The driver plays the outside world only: it writes the schedule and the price file, raises the
+load, submits one batch job over the public API, and waits. It never tells the controller what to do
+about any of it.
+"""
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import structlog
+
+from wattshift_cluster.client import ControllerClient
+from wattshift_cluster.demo import recorder, report
+from wattshift_cluster.demo.scenario import SHORTEST_S, Scenario
+from wattshift_cluster.demo.stage import Stage, build, gate_dir, load, world
+from wattshift_cluster.demo.up import EmbeddedSite
+from wattshift_cluster.demo.verdict import Evidence, Verdict, judge
+from wattshift_cluster.errors import ConfigInvalid, Fault, TryLater
+from wattshift_cluster.process import stop_event
+
+READY_DEADLINE_S = 150.0
+BATCH_ITEMS = 96
+CUT_MOVES_WITHIN_S = 1.0
+"""Decisions of the first second after the cut are the ones whose commands must be out in time."""
+
+DRAIN_S = 2.0
+"""After the last phase: time for requests and shares in flight to come home."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Counters at the moment of ready, so that the demo judges only its own length."""
+
+    accepted: int
+    rejected: int
+    difficulty: float
+    hashes: float
+
+
+def run_demo(
+    seconds: float = 120.0,
+    headless: bool = False,
+    output: str = "table",
+    report_dir: Path | None = None,
+    scenario: Scenario | None = None,
+) -> int:
+    """Run the demo; returns 0 if the promise was kept, 1 if it was broken.
+
+    Args:
+        seconds: length, counted from ready.
+        headless: no live view in the terminal.
+        output: "table" or "json"; JSON puts the verdict on the last line of stdout.
+        report_dir: where the report goes; ./demo-report by default.
+        scenario: what happens when; the standard one by default.
+
+    Raises:
+        ConfigInvalid: `seconds` is too short for the promise to be judged.
+    """
+    if seconds < SHORTEST_S:
+        allowed = f"at least {SHORTEST_S:g} s: shorter runs cannot hold 200 requests per phase"
+        raise ConfigInvalid([Fault("command line", "--seconds", f"{seconds:g}", allowed)])
+    play = scenario or Scenario(seconds)
+    folder = Path(tempfile.mkdtemp(prefix="wattshift-demo-"))
+    target = report_dir or Path("demo-report")
+    try:
+        verdict, page = asyncio.run(_perform(folder, play, headless, target))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _print(verdict, page, output)
+    return 0 if verdict.kept else 1
+
+
+async def _perform(
+    folder: Path, play: Scenario, headless: bool, target: Path
+) -> tuple[Verdict, Path]:
+    stage = build(folder, play)
+    site = EmbeddedSite(stage.site_file)
+    stop = stop_event()
+    stopped = asyncio.create_task(stop.wait())
+    show = asyncio.create_task(_show(site, stage, headless, target))
+    try:
+        await asyncio.wait({show, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not show.done():
+            raise KeyboardInterrupt
+        return await show
+    finally:
+        show.cancel()
+        stopped.cancel()
+        await asyncio.gather(show, return_exceptions=True)
+        await site.stop()
+        _keep_logs(site, target)
+        shutil.rmtree(gate_dir(stage), ignore_errors=True)
+
+
+def _keep_logs(site: EmbeddedSite, target: Path) -> None:
+    source = site.config.site.state_dir / "logs"
+    if source.is_dir():
+        shutil.copytree(source, target / "logs", dirs_exist_ok=True)
+
+
+async def _show(
+    site: EmbeddedSite, stage: Stage, headless: bool, target: Path
+) -> tuple[Verdict, Path]:
+    _say("starting: emulated ASICs, pool, meter, agents, Ray, controller")
+    stage.prices_file.write_text(stage.scenario.prices_csv(time.time() + 10 * 86400.0))
+    await site.start(world(stage))
+    token = site.admin_token_file.read_text().strip()
+    _say(f"watch it at {site.url}/#token={token}")
+    client = ControllerClient(site.url, token)
+    items = _items(stage.folder)
+    job = await asyncio.to_thread(client.submit_job, _batch(stage, items), None)
+    service_url = await _ready(client)
+    await site.children.start(load(stage, service_url))
+    await _until(lambda: _steady(client), 30.0, "the site did not settle")
+    return await _scenes(site, stage, client, str(job["id"]), headless, target)
+
+
+async def _scenes(
+    site: EmbeddedSite,
+    stage: Stage,
+    client: ControllerClient,
+    job: str,
+    headless: bool,
+    target: Path,
+) -> tuple[Verdict, Path]:
+    play = stage.scenario
+    ready_s = time.time()
+    base = await _baseline(stage, client)
+    stage.prices_file.write_text(play.prices_csv(ready_s))
+    _say(f"ready: {play.seconds:g} s of scenario begin")
+    viewer = None if headless else asyncio.create_task(_view(client))
+    await _sleep_to(play.moment_s(ready_s, play.burst_at))
+    _load_factor(stage, play.burst_factor)
+    await _sleep_to(play.moment_s(ready_s, play.burst_until))
+    _load_factor(stage, 1.0)
+    cap_w = play.cap_share * await _power_before_w(stage)
+    stage.schedule_file.write_text(play.schedule_csv(ready_s, cap_w))
+    _say(f"the grid announces a cap of {cap_w:,.0f} W")
+    await _sleep_to(ready_s + play.seconds)
+    await site.children.end("load")
+    await asyncio.sleep(DRAIN_S)
+    await _until(lambda: _finished(client, job), 60.0, "the batch job did not finish")
+    if viewer is not None:
+        viewer.cancel()
+    seen = await _evidence(stage, client, base, ready_s, cap_w)
+    verdict = judge(seen)
+    return verdict, report.write(target, seen, verdict, await _page(stage, client, ready_s))
+
+
+async def _ready(client: ControllerClient) -> str:
+    """Wait for every device to obey and for the service to answer; return the service's URL."""
+
+    async def serving() -> bool:
+        jobs = await asyncio.to_thread(client.jobs)
+        devices = await asyncio.to_thread(client.devices)
+        services = [job for job in jobs if job["kind"] == "service"]
+        obeying = devices and all(one["state"] == "confirmed" for one in devices)
+        return bool(obeying and services and all(job["running"] for job in services))
+
+    await _until(serving, READY_DEADLINE_S, "the site did not get ready")
+    jobs = await asyncio.to_thread(client.jobs)
+    service = next(job for job in jobs if job["kind"] == "service")
+    return str(service["url"])
+
+
+async def _steady(client: ControllerClient) -> bool:
+    """Whether no rig is still on its way up: draw and lease agree within a tenth."""
+    devices = await asyncio.to_thread(client.devices)
+    asics = [one for one in devices if one["kind"] == "asic"]
+    return all(
+        one["watts_w"] is not None and one["watts_w"] >= 0.85 * one["leased_w"] for one in asics
+    )
+
+
+async def _finished(client: ControllerClient, job: str) -> bool:
+    view = await asyncio.to_thread(client.job, job)
+    return view["state"] in ("completed", "failed", "cancelled")
+
+
+async def _until(holds: Callable[[], Awaitable[bool]], deadline_s: float, otherwise: str) -> None:
+    ends_s = time.monotonic() + deadline_s
+    while not await holds():
+        if time.monotonic() > ends_s:
+            raise TryLater(f"{otherwise} within {deadline_s:g} s; see demo-report/logs")
+        await asyncio.sleep(0.5)
+
+
+async def _sleep_to(moment_s: float) -> None:
+    await asyncio.sleep(max(moment_s - time.time(), 0.0))
+
+
+def _load_factor(stage: Stage, factor: float) -> None:
+    stage.load_control_file.write_text(json.dumps({"factor": factor}))
+
+
+async def _power_before_w(stage: Stage) -> float:
+    """Mean of the meter over the last five seconds before the cap is announced, W."""
+    recent = [w for _, w in recorder.samples(stage.samples_file)[-25:] if w is not None]
+    if not recent:
+        raise TryLater("the meter has no samples; see demo-report/logs/meter.log")
+    return sum(recent) / len(recent)
+
+
+def _items(folder: Path) -> Path:
+    """The batch job's input: numbered sentences."""
+    path = folder / "items.jsonl"
+    rows = (
+        json.dumps({"index": i, "text": f"Sentence number {i} about power, work and the grid."})
+        for i in range(BATCH_ITEMS)
+    )
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def _batch(stage: Stage, items: Path) -> dict[str, Any]:
+    return {
+        "kind": "batch",
+        "name": "embed-sentences",
+        "callable": "wattshift_cluster.workload.samples:embed_text",
+        "input": str(items),
+        "output": str(stage.folder / "batch"),
+        "watts": "100W",
+        "value": 0.5,
+        "chunk_items": 8,
+    }
+
+
+async def _baseline(stage: Stage, client: ControllerClient) -> Baseline:
+    pool = await _pool(stage)
+    site = await asyncio.to_thread(client.site)
+    return Baseline(
+        accepted=int(pool["accepted"]),
+        rejected=int(pool["rejected"]),
+        difficulty=float(pool["accepted_difficulty"]),
+        hashes=float(site["hashes_total"]),
+    )
+
+
+async def _pool(stage: Stage) -> dict[str, Any]:
+    async with httpx2.AsyncClient(timeout=5.0) as http:
+        answer = await http.get(f"http://{stage.pool_status}/v1/status")
+        answer.raise_for_status()
+        status: dict[str, Any] = answer.json()
+        return status
+
+
+async def _evidence(
+    stage: Stage, client: ControllerClient, base: Baseline, ready_s: float, cap_w: float
+) -> Evidence:
+    play = stage.scenario
+    cut_s = play.moment_s(ready_s, play.cut_at)
+    after = await _baseline(stage, client)
+    output = recorder.batch_output(stage.folder / "batch")
+    machines = {machine.id for machine in stage.machines}
+    decisions = await asyncio.to_thread(client.decisions, None, cut_s, 5000)
+    shed = recorder.shed_machines(decisions, cut_s, CUT_MOVES_WITHIN_S) & machines
+    return Evidence(
+        ready_s=ready_s,
+        cut_s=cut_s,
+        restore_s=play.moment_s(ready_s, play.restore_at),
+        end_s=ready_s + play.seconds,
+        cap_w=cap_w,
+        samples=recorder.samples(stage.samples_file),
+        commanded=sorted(shed),
+        command_s=recorder.first_commands(stage.samples_file, cut_s),
+        requests=[r for r in recorder.requests(stage.requests_file) if r.sent_s >= ready_s],
+        shares_accepted=after.accepted - base.accepted,
+        shares_rejected=after.rejected - base.rejected,
+        accepted_difficulty=after.difficulty - base.difficulty,
+        hashes=after.hashes - base.hashes,
+        batch_items=BATCH_ITEMS,
+        batch_found=output.found,
+        batch_duplicates=output.duplicates,
+    )
+
+
+async def _page(stage: Stage, client: ControllerClient, ready_s: float) -> report.Page:
+    play = stage.scenario
+    decisions = await asyncio.to_thread(client.decisions, None, ready_s, 400)
+    qualities = recorder.qualities(stage.samples_file)
+    origins = {
+        f"power of {name}": f"{quality}; 5 samples a second, by the meter process"
+        for name, quality in qualities.items()
+    }
+    origins |= {
+        "inference latency, failures": "measured by the load generator, every request",
+        "shares, difficulty": "measured by the pool, which checks every share completely",
+        "hashes": "counted by the hashing worker",
+        "commands out": "measured by the emulated machines when a command reached them",
+        "batch items": "counted in the job's output files",
+        "prices, hashprice, schedule": "scenario input, not a market",
+    }
+    steps = [
+        (ready_s, play.price_usd_per_mwh),
+        (play.moment_s(ready_s, play.spike_at), play.spike_usd_per_mwh),
+        (play.moment_s(ready_s, play.spike_until), play.price_usd_per_mwh),
+        (ready_s + play.seconds, play.price_usd_per_mwh),
+    ]
+    rows = [row for row in recorder.parts(stage.samples_file) if row[0] >= ready_s]
+    return report.Page(rows, steps, origins, list(reversed(decisions)))
+
+
+async def _view(client: ControllerClient) -> None:
+    """A live table in the terminal, once a second, until cancelled."""
+    from wattshift_cluster.cli.top import live
+
+    await live(client)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"demo: {text}\n")
+    sys.stderr.flush()
+
+
+def _print(verdict: Verdict, page: Path, output: str) -> None:
+    if output == "json":
+        sys.stdout.write(json.dumps(verdict.figures) + "\n")
+        return
+    width = max(len(check.name) for check in verdict.checks)
+    for check in verdict.checks:
+        mark = "kept  " if check.ok else "BROKEN"
+        sys.stdout.write(f"{mark} {check.name:{width}}  {check.found:>14}  ({check.promised})\n")
+    sys.stdout.write(f"the promise was {verdict.figures['verdict']}; report: {page}\n")
