@@ -1,10 +1,10 @@
 """Walk up the ladder under the feeder tree: which device runs at which point.
 
-Taking rungs in order of value, and dropping the least valuable where a feeder is full, is optimal
-for continuous watts: the objective is separable and concave and the limits are nested (a laminar
-family, hence a polymatroid; Federgruen and Groenevelt 1986). Whole rungs lose at most one rung per
-binding feeder; a short repair pass then fills what is left with smaller rungs and with devices that
-take any number of watts.
+Taking rungs in order of value, and cutting the least valuable where a feeder is full, from the
+leaves up, is optimal for continuous watts: the objective is separable and concave and the limits
+are nested (a laminar family, hence a polymatroid; Federgruen and Groenevelt 1986). Whole rungs lose
+at most one rung per binding feeder; what such a rung leaves free goes to the next rungs that fit,
+at that feeder, and a last pass gives away what a cut higher up has freed below it.
 """
 
 from dataclasses import dataclass
@@ -64,21 +64,20 @@ def allocate(
     """
     worth = slice(0, ladder.worth_taking(price_usd_per_mwh))
     rungs = np.flatnonzero(eligible[ladder.device[worth]])
-    device = ladder.device[rungs]
+    device, feeder = ladder.device[rungs], fleet.feeder[ladder.device[rungs]]
     counted_w = beyond(credit_w[device], ladder.end_w[rungs]) - beyond(
         credit_w[device], ladder.start_w[rungs]
     )
-    fits = fit_prefix(tree, fleet.feeder[device], counted_w, room_w)
+    given_w = fill(tree, feeder, device, counted_w, room_w, fleet.continuous[device])
+    left_w = room_w - tree.totals(summed(feeder, given_w, len(tree.names)))
+    _top_up(tree, feeder, device, counted_w, given_w, left_w, fleet.continuous[device])
 
     point = np.zeros(len(fleet), dtype=np.int64)
     watts_w = ladder.base_w.copy()
-    np.maximum.at(point, device[fits], ladder.point[rungs[fits]])
-    np.maximum.at(watts_w, device[fits], ladder.end_w[rungs[fits]])
-    left_w = room_w - tree.totals(
-        summed(fleet.feeder[device[fits]], counted_w[fits], len(tree.names))
-    )
-    if not fits.all():
-        _repair(fleet, ladder, tree, rungs[~fits], counted_w[~fits], point, watts_w, left_w)
+    reached_w = _reached(fleet, ladder, rungs, counted_w, given_w, credit_w)
+    on = reached_w > ladder.start_w[rungs] + CENT_W
+    np.maximum.at(point, device[on], ladder.point[rungs[on]])
+    np.maximum.at(watts_w, device[on], reached_w[on])
     taken = watts_w[device] > ladder.start_w[rungs] + CENT_W
     values = ladder.usd_per_mwh[rungs]
     return Allocation(
@@ -86,7 +85,7 @@ def allocate(
         watts_w=watts_w,
         next_usd_per_mwh=_next_values(ladder, watts_w),
         marginal_usd_per_mwh=float(values[taken].min()) if taken.any() else float("nan"),
-        binding=_binding(tree, fleet.feeder[device[~taken]], counted_w[~taken], left_w),
+        binding=_binding(tree, feeder[~taken], counted_w[~taken], left_w),
     )
 
 
@@ -116,33 +115,114 @@ def beyond(credit_w: Floats, watts_w: Floats) -> Floats:
     return np.maximum(watts_w - credit_w, 0.0)
 
 
-def _repair(
+def fill(
+    tree: FeederTree, feeder: Ints, device: Ints, item_w: Floats, room_w: Floats, divisible: Bools
+) -> Floats:
+    """Give watts to items in order of preference, feeder by feeder from the leaves up.
+
+    At every full feeder the longest prefix that fits is kept, then what is left goes to the next
+    items that fit; a divisible one takes the rest. Truncating from the leaves up is what makes the
+    divisible case optimal: a feeder passes up its own best watts only.
+
+    Args:
+        tree: the feeder tree.
+        feeder, device: where each item hangs and whose it is; a device's items stand in the order
+            in which they must be taken; shape (items,).
+        item_w: watts of each item, W; shape (items,).
+        room_w: watts that each feeder can give to the items below it, not negative, W.
+        divisible: items of which any part may be taken; shape (items,).
+
+    Returns:
+        Watts given to each item, W; shape (items,).
+    """
+    given_w = item_w.copy()
+    for depth in range(int(tree.depth.max()), -1, -1):
+        at = tree.ancestor_at(depth)[feeder]
+        inside = at >= 0
+        total_w = summed(at[inside], given_w[inside], len(tree.names))
+        full = np.flatnonzero(total_w > room_w + CENT_W)
+        if not len(full):
+            continue
+        order = np.argsort(at, kind="stable")
+        begin = np.searchsorted(at[order], full, side="left")
+        end = np.searchsorted(at[order], full, side="right")
+        for one, lo, hi in zip(full, begin, end, strict=True):
+            rows = order[lo:hi]
+            given_w[rows] = _filled(
+                given_w[rows], item_w[rows], device[rows], divisible[rows], float(room_w[one])
+            )
+    return given_w
+
+
+def _filled(
+    want_w: Floats, item_w: Floats, device: Ints, divisible: Bools, room_w: float
+) -> Floats:
+    """One feeder's share of `fill`: `want_w` is what its children have let through."""
+    total_w = np.cumsum(want_w)
+    cut = int(np.searchsorted(total_w, room_w + CENT_W, side="right"))
+    left_w = room_w - (float(total_w[cut - 1]) if cut else 0.0)
+    given_w = want_w.copy()
+    given_w[cut:] = 0.0
+    # A device whose item was cut short, here or below, must not get its next one.
+    short = set(device[:cut][want_w[:cut] < item_w[:cut] - CENT_W].tolist())
+    for i in range(cut, min(cut + REPAIR_TRIES, len(want_w))):
+        if left_w <= CENT_W:
+            break
+        if device[i] in short or want_w[i] <= 0.0:
+            continue
+        if want_w[i] <= left_w + CENT_W:
+            given_w[i] = want_w[i]
+        elif divisible[i]:
+            given_w[i] = left_w
+        left_w -= float(given_w[i])
+        if given_w[i] < item_w[i] - CENT_W:
+            short.add(int(device[i]))
+    return given_w
+
+
+def _top_up(
+    tree: FeederTree,
+    feeder: Ints,
+    device: Ints,
+    item_w: Floats,
+    given_w: Floats,
+    left_w: Floats,
+    divisible: Bools,
+) -> None:
+    """Give what a cut higher up has freed below it, best item first; changes given_w and left_w."""
+    short: set[int] = set()
+    open_items = np.flatnonzero(given_w < item_w - CENT_W)
+    for i in open_items[:REPAIR_TRIES]:
+        path = _path(tree, int(feeder[i]))
+        spare_w = float(min(left_w[path]))
+        need_w = float(item_w[i] - given_w[i])
+        more_w = 0.0
+        if int(device[i]) not in short and spare_w > CENT_W:
+            whole = need_w <= spare_w + CENT_W
+            more_w = need_w if whole else (spare_w if divisible[i] else 0.0)
+        given_w[i] += more_w
+        left_w[path] -= more_w
+        if more_w < need_w - CENT_W:
+            short.add(int(device[i]))
+
+
+def _reached(
     fleet: Fleet,
     ladder: Ladder,
-    tree: FeederTree,
-    dropped: Ints,
-    dropped_w: Floats,
-    point: Ints,
-    watts_w: Floats,
-    left_w: Floats,
-) -> None:
-    """Fill what the prefix left over, best rung first; changes point, watts_w and left_w."""
-    for rung, need_w in zip(dropped[:REPAIR_TRIES], dropped_w[:REPAIR_TRIES], strict=True):
-        column = int(ladder.device[rung])
-        if watts_w[column] < ladder.start_w[rung] - CENT_W:
-            continue
-        path = _path(tree, int(fleet.feeder[column]))
-        spare_w = float(min(left_w[path]))
-        if need_w <= spare_w + CENT_W:
-            share = 1.0
-        elif fleet.continuous[column] and need_w > 0 and spare_w > CENT_W:
-            share = spare_w / need_w
-        else:
-            continue
-        span_w = ladder.end_w[rung] - ladder.start_w[rung]
-        watts_w[column] = ladder.start_w[rung] + share * span_w
-        point[column] = ladder.point[rung]
-        left_w[path] -= share * need_w
+    rungs: Ints,
+    counted_w: Floats,
+    given_w: Floats,
+    credit_w: Floats,
+) -> Floats:
+    """Lease watts that each rung reaches with the watts given to it; shape (rungs,).
+
+    Where compute counts a part of a rung already, that part comes first and costs nothing.
+    """
+    start_w, end_w = ladder.start_w[rungs], ladder.end_w[rungs]
+    whole = given_w >= counted_w - CENT_W
+    free_w = np.clip(credit_w[ladder.device[rungs]], start_w, end_w)
+    part_w = np.where(fleet.continuous[ladder.device[rungs]], free_w + given_w, start_w)
+    return np.where(whole, end_w, np.minimum(part_w, end_w))
 
 
 def _path(tree: FeederTree, feeder: int) -> list[int]:
@@ -167,6 +247,9 @@ def _binding(tree: FeederTree, feeder: Ints, item_w: Floats, left_w: Floats) -> 
     names: list[str] = []
     for depth in range(int(tree.depth.max()) + 1):
         at = tree.ancestor_at(depth)[feeder]
-        needs = {int(one): item_w[at == one].min() for one in np.unique(at[at >= 0])}
-        names.extend(tree.names[i] for i, need_w in needs.items() if left_w[i] < need_w - CENT_W)
+        inside = at >= 0
+        need_w = np.full(len(tree.names), np.inf)
+        np.minimum.at(need_w, at[inside], item_w[inside])
+        tight = np.isfinite(need_w) & (left_w < need_w - CENT_W)
+        names.extend(tree.names[i] for i in np.flatnonzero(tight))
     return tuple(names)

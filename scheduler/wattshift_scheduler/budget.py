@@ -61,10 +61,13 @@ def credit_w(state: State) -> Floats:
     A gated miner hashes only while the compute beside it does not, so of the two only the larger is
     drawn. The watts granted to the node are shared between the gated devices of that host.
     """
-    hosts = [device.host if device.fenced else None for device in state.fleet.devices]
-    shared = {name: hosts.count(name) for name in state.nodes}
-    bound = {name: node.bound_w / max(shared[name], 1) for name, node in state.nodes.items()}
-    return np.array([bound.get(host, 0.0) if host else 0.0 for host in hosts], dtype=np.float64)
+    fleet = state.fleet
+    bounds = [state.nodes[name].bound_w if name in state.nodes else 0.0 for name in fleet.hosts]
+    overlaps = fleet.host >= 0
+    shared = np.bincount(fleet.host[overlaps], minlength=len(fleet.hosts))
+    # The last entry is what a device without a host finds at index -1.
+    each_w = np.append(np.array(bounds, dtype=np.float64) / np.maximum(shared, 1), 0.0)
+    return each_w[fleet.host]
 
 
 def compute_w(state: State, watts: dict[str, float]) -> Floats:

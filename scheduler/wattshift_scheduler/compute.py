@@ -128,7 +128,8 @@ def _power(out: _Outbox, placement: Placement, raise_w: float) -> None:
         return
     ask_w = min(placement.target_w, node.bound_w + max(raise_w, 0.0))
     grows = ask_w > node.granted_w + 1e-6
-    shrinks = ask_w < node.granted_w - 1e-6 and out.now_s - node.asked_s >= SHRINK_AGAIN_S
+    # Against the bound, not the grant: a raise that was never answered must be taken back too.
+    shrinks = ask_w < node.bound_w - 1e-6 and out.now_s - node.asked_s >= SHRINK_AGAIN_S
     if not (grows or shrinks):
         return
     number = out.number("set_node_power", placement.node)

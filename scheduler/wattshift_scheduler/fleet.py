@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen
+from wattshift_scheduler.arrays import Bools, Floats, Ints, Texts, frozen
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.site import Device, FeederTree
 
@@ -30,6 +30,12 @@ class Fleet:
         point_transition_s: time to reach each point, s; shape (p,).
         nameplate_w: nameplate plus tolerance, the ceiling of an unconfirmed device, W; shape (n,).
         tolerance, fenced, continuous, safe_w: as on Device; shape (n,).
+        agents: names of all agents, sorted.
+        agent: index into `agents`; shape (n,).
+        hosts: names of all hosts whose compute a gated device overlaps, sorted.
+        host: index into `hosts`, -1 where a device overlaps none; shape (n,).
+        ids: device ids as a column, for quick picking; shape (n,).
+        modes: name of each point; shape (p,).
     """
 
     devices: tuple[Device, ...]
@@ -45,6 +51,12 @@ class Fleet:
     fenced: Bools
     continuous: Bools
     safe_w: Floats
+    agents: tuple[str, ...]
+    agent: Ints
+    hosts: tuple[str, ...]
+    host: Ints
+    ids: Texts
+    modes: Texts
 
     @classmethod
     def of(cls, devices: Iterable[Device], tree: FeederTree) -> "Fleet":
@@ -57,6 +69,8 @@ class Fleet:
             if device.feeder not in tree.index:
                 raise SiteInvalid(device.id, f"its feeder {device.feeder!r} does not exist")
             index[device.id] = i
+        agents, agent = _named([d.agent for d in rows])
+        hosts, host = _named([d.host if d.fenced else None for d in rows])
         points = [point for device in rows for point in device.points]
         counts = np.array([len(device.points) for device in rows], dtype=np.int64)
         tolerance = np.array([d.tolerance for d in rows], dtype=np.float64)
@@ -78,6 +92,12 @@ class Fleet:
             fenced=frozen(np.array([d.fenced for d in rows], dtype=np.bool_)),
             continuous=frozen(continuous),
             safe_w=_floats([d.safe_w for d in rows]),
+            agents=agents,
+            agent=agent,
+            hosts=hosts,
+            host=host,
+            ids=_texts([d.id for d in rows]),
+            modes=_texts([p.mode for p in points]),
         )
 
     def __len__(self) -> int:
@@ -90,6 +110,19 @@ class Fleet:
     def mode_of(self, column: int, point: int) -> str:
         """Name of a device's point, counted from its first."""
         return self.devices[column].points[point].mode
+
+
+def _named(names: list[str | None]) -> tuple[tuple[str, ...], Ints]:
+    """The distinct names, sorted, and where each row's name stands among them; -1 for None."""
+    distinct = tuple(sorted({name for name in names if name is not None}))
+    at = {name: i for i, name in enumerate(distinct)}
+    return distinct, _ints([-1 if name is None else at[name] for name in names])
+
+
+def _texts(values: list[str]) -> Texts:
+    column: Texts = np.empty(len(values), dtype=np.object_)
+    column[:] = values
+    return frozen(column)
 
 
 def _floats(values: list[float]) -> Floats:

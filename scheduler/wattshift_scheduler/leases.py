@@ -52,6 +52,7 @@ class Ledger:
         lease_w: watts of the last grant, NaN if none.
         held_w: most watts that any lease which may still live allows.
         held_until_s: when the last of those leases is dead by our count.
+        until_s: when the last grant is dead by our count; -inf if none.
         bound_w: proven bound of the draw at what was last written to the device.
         acked: the agent has taken the last grant.
         acked_s: when it did.
@@ -65,6 +66,7 @@ class Ledger:
     lease_w: Floats
     held_w: Floats
     held_until_s: Floats
+    until_s: Floats
     bound_w: Floats
     acked: Bools
     acked_s: Floats
@@ -83,6 +85,7 @@ class Ledger:
             lease_w=np.full(n, np.nan),
             held_w=fleet.nameplate_w.copy(),
             held_until_s=np.full(n, np.inf),
+            until_s=np.full(n, -np.inf),
             bound_w=fleet.nameplate_w.copy(),
             acked=no,
             acked_s=np.full(n, -np.inf),
@@ -143,6 +146,7 @@ def granted(
     new.held_until_s[columns] = np.maximum(
         np.where(dead, until_s, ledger.held_until_s[columns]), until_s
     )
+    new.until_s[columns] = until_s
     new.bound_w[columns] = np.maximum(ledger.bound_w[columns], watts_w)
     new.issued_s[columns] = now_s
     return new
@@ -161,6 +165,7 @@ def answered(
     new.acked[taken] = True
     new.acked_s[first] = now_s
     new.held_w[taken] = ledger.lease_w[taken]
+    new.held_until_s[taken] = ledger.until_s[taken]
     return new
 
 
@@ -221,10 +226,13 @@ def confirm(fleet: Fleet, ledger: Ledger, seen: Telemetry, now_s: float, stale_s
     limited = np.isnan(seen.limit_w) | (seen.limit_w <= ledger.lease_w * (1.0 + fleet.tolerance))
     obeyed = after & ~seen.foreign & ~seen.failed & limited & (by_watts | by_hashes)
     obeyed |= fleet.fenced & granted_point & ledger.acked
+    # Watts above the bound disprove it, and stay believed when the readings stop (I3).
+    fresh = now_s - seen.at_s <= stale_s
+    seen_w = np.fmax(ledger.bound_w, np.where(fresh, seen.watts_w, np.nan))
     return replace(
         ledger,
         confirmed=np.where(obeyed, True, ledger.confirmed & ~(after & ~(by_watts | by_hashes))),
-        bound_w=np.where(obeyed, ledger.lease_w, ledger.bound_w),
+        bound_w=np.where(obeyed, ledger.lease_w, seen_w),
     )
 
 

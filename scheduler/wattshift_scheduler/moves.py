@@ -36,6 +36,7 @@ def target(
     wanted: Allocation,
     *,
     stuck: Bools,
+    short: Bools,
     ceiling_w: Floats,
     credit_w: Floats,
     headroom_w: Floats,
@@ -47,6 +48,8 @@ def target(
         state: the present state.
         wanted: the allocation to move to.
         stuck: devices that cannot be relied on now; they keep what they hold.
+        short: devices below a feeder that stays too full without the stuck ones; there a stuck
+            device is asked to shed as well, for it may still obey.
         ceiling_w: the most each device can draw, W; shape (n,).
         credit_w: overlap with compute, W; shape (n,).
         headroom_w: watts by which the sum of ceilings may still rise, W; shape (feeders,).
@@ -58,7 +61,7 @@ def target(
     held_w = np.where(new, np.inf, ledger.lease_w)
     flat = fleet.first[:-1] + np.maximum(ledger.point, 0)
     settled = ledger.confirmed & (now_s >= ledger.changed_s + fleet.point_transition_s[flat])
-    lower = ~stuck & (watts_w < held_w)
+    lower = (~stuck | short) & (watts_w < held_w)
     # A first lease is a raise too, unless it only asks for the lowest point.
     first = new & (watts_w > state.ladder.base_w)
     raising = np.flatnonzero(~stuck & ((~new & settled & (watts_w > held_w)) | first))
@@ -102,17 +105,17 @@ def grant(
     state: State, wanted: Target, next_usd_per_mwh: Floats, inputs: dict[str, Input], now_s: float
 ) -> tuple[State, tuple[GrantLeases, ...], tuple[Moves, ...]]:
     """Issue the leases that are due: changes, renewals, and what was never answered."""
-    ledger, rules = state.ledger, state.site.rules
-    unheard = ~ledger.acked & (now_s - ledger.issued_s >= REPEAT_S)
+    fleet, ledger, rules = state.fleet, state.ledger, state.site.rules
+    unheard = ~ledger.acked & (now_s - ledger.issued_s >= REPEAT_S) & ~_waiting(state)
     due = wanted.changed | unheard | (now_s - ledger.issued_s >= rules.lease_renew_s)
     due &= ~state.silent(now_s)
     columns = np.flatnonzero(due)
     if not len(columns):
         return state, (), ()
     before_w = ledger.lease_w.copy()
-    until_s = np.array(
-        [_seen_s(state, int(c)) + rules.lease_ttl_s * leases.TTL_SLACK for c in columns]
-    )
+    seen_s = [agent.seen_s if (agent := state.agents.get(a)) else -np.inf for a in fleet.agents]
+    heard_s = np.array(seen_s, dtype=np.float64)[fleet.agent[columns]]
+    until_s = heard_s + rules.lease_ttl_s * leases.TTL_SLACK
     ledger = leases.granted(
         ledger,
         columns,
@@ -127,27 +130,33 @@ def grant(
     return state, commands, _told(state, moved, before_w, next_usd_per_mwh, inputs, now_s)
 
 
-def _seen_s(state: State, column: int) -> float:
-    return state.agents[state.fleet.devices[column].agent].seen_s
+def _waiting(state: State) -> Bools:
+    """Devices whose agent still owes an answer to a grant; shape (n,).
+
+    Asking again would only outdate the answer under way: a slow agent would never be heard.
+    """
+    asked = {sent.subject for sent in state.sent.values() if sent.kind == "grant_leases"}
+    owes = np.array([name in asked for name in state.fleet.agents], dtype=np.bool_)
+    return owes[state.fleet.agent]
 
 
 def _commands(state: State, columns: Ints, now_s: float) -> tuple[State, tuple[GrantLeases, ...]]:
-    by_agent: dict[str, list[int]] = {}
-    for column in columns:
-        by_agent.setdefault(state.fleet.devices[column].agent, []).append(int(column))
+    fleet = state.fleet
+    columns = columns[np.argsort(fleet.agent[columns], kind="stable")]
+    cuts = np.flatnonzero(np.diff(fleet.agent[columns])) + 1
     commands, sent, number = [], dict(state.sent), state.next_command
-    for name, rows in sorted(by_agent.items()):
+    for at in np.split(columns, cuts):
+        name = fleet.agents[fleet.agent[at[0]]]
         agent = state.agents[name]
-        at = np.array(rows, dtype=np.int64)
         commands.append(
             GrantLeases(
                 id=number,
                 agent=name,
                 boot_id=agent.boot_id,
                 epoch=state.epoch,
-                devices=tuple(state.fleet.devices[i].id for i in rows),
+                devices=tuple(fleet.ids[at]),
                 sequence=state.ledger.sequence[at],
-                modes=tuple(state.fleet.mode_of(i, int(state.ledger.point[i])) for i in rows),
+                modes=tuple(fleet.modes[fleet.first[at] + state.ledger.point[at]]),
                 watts_w=state.ledger.lease_w[at],
                 valid_until_boot_s=agent.boot_s + state.site.rules.lease_ttl_s,
             )
@@ -167,7 +176,8 @@ def _told(
 ) -> tuple[Moves, ...]:
     if not len(moved):
         return ()
-    ids = tuple(state.fleet.devices[i].id for i in moved)
-    modes = tuple(state.fleet.mode_of(int(i), int(state.ledger.point[i])) for i in moved)
+    fleet = state.fleet
+    ids = tuple(fleet.ids[moved])
+    modes = tuple(fleet.modes[fleet.first[moved] + state.ledger.point[moved]])
     after_w = state.ledger.lease_w[moved]
     return (Moves(now_s, ids, modes, before_w[moved], after_w, next_usd_per_mwh[moved], inputs),)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Floats, Ints, frozen
+from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen
 from wattshift_scheduler.errors import SiteInvalid
 
 
@@ -96,6 +96,13 @@ class FeederTree:
             deeper = (current >= 0) & (self.depth[current] > depth)
             current = np.where(deeper, self.parent[current], current)
         return np.where(self.depth[current] == depth, current, -1)
+
+    def any_above(self, marked: Bools) -> Bools:
+        """For each feeder whether it or one of its ancestors is marked. Shape (feeders,)."""
+        found = np.array(marked, dtype=np.bool_)
+        for i in range(1, len(self.names)):
+            found[i] |= found[self.parent[i]]
+        return found
 
     def totals(self, load_w: Floats) -> Floats:
         """Sum per-feeder loads up the tree. Shape (feeders,) in and out, W."""

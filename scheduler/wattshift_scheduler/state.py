@@ -82,6 +82,7 @@ class Outlook:
     margin_w: float = 0.0
     budget_w: float = math.nan
     committed_w: float = math.nan
+    spare_w: float = 0.0
     other_w: float = 0.0
     price_usd_per_mwh: float = math.nan
     marginal_usd_per_mwh: float = math.nan
@@ -151,12 +152,13 @@ class State:
     def silent(self, now_s: float) -> Bools:
         """Devices whose agent is not answering now; shape (n,)."""
         stale_s = self.site.rules.stale_after_s
-        answering = {
-            name
-            for name, agent in self.agents.items()
-            if not agent.lost and now_s - agent.seen_s <= stale_s
-        }
-        return np.array([d.agent not in answering for d in self.fleet.devices], dtype=np.bool_)
+        dumb = [
+            (agent := self.agents.get(name)) is None
+            or bool(agent.lost)
+            or now_s - agent.seen_s > stale_s
+            for name in self.fleet.agents
+        ]
+        return np.array(dumb, dtype=np.bool_)[self.fleet.agent]
 
 
 def initial(site: Site, values: Values, epoch: int, jobs: Mapping[str, Job] | None = None) -> State:

@@ -183,6 +183,7 @@ def _mine(
         state,
         wanted,
         stuck=view.stuck,
+        short=tree.any_above(room_w < 0)[state.fleet.feeder],
         ceiling_w=view.ceiling_w,
         credit_w=spent.credit_w,
         headroom_w=headroom_w,
@@ -200,12 +201,25 @@ def _mine(
     outlook = _outlook(state, view, wanted.binding, marginal, room_w, now_s)
     excess_w = budget.excess_w(
         state,
-        explained_w=outlook.committed_w,
+        explained_w=_explained_w(state, outlook),
         cap_w=view.verdict.cap_w,
         elapsed_s=max(now_s - state.decided_s, 0.0) if np.isfinite(state.decided_s) else 0.0,
         fresh=now_s - state.meter_at_s <= state.site.rules.stale_after_s,
     )
     return replace(state, excess_w=excess_w), grants, told, outlook
+
+
+def _explained_w(state: State, outlook: Outlook) -> float:
+    """The most that the ledger says the meter could have shown since the last decision, W.
+
+    The meter was read between then and now, so what was counted then still explains it. What is
+    kept free for an excess or for the plan explains nothing.
+    """
+    spare_w = state.excess_w + state.reserve_w
+    before = state.outlook
+    if np.isnan(before.committed_w):
+        return outlook.committed_w - spare_w
+    return max(outlook.committed_w - spare_w, before.committed_w - before.spare_w)
 
 
 def _may_mine(state: State) -> Bools:
@@ -218,6 +232,8 @@ def _may_mine(state: State) -> Bools:
     ]
     if "*" in patterns:
         return np.ones(len(state.fleet), dtype=np.bool_)
+    if not patterns:
+        return np.zeros(len(state.fleet), dtype=np.bool_)
     named = [any(fnmatchcase(d.id, p) for p in patterns) for d in state.fleet.devices]
     return np.array(named, dtype=np.bool_)
 
@@ -244,6 +260,7 @@ def _outlook(
         margin_w=spent.margin_w,
         budget_w=float(spent.limit_w[0]),
         committed_w=float(committed_w[0]),
+        spare_w=state.excess_w + state.reserve_w,
         other_w=float(spent.fixed_w[0]),
         price_usd_per_mwh=state.price_usd_per_mwh(),
         marginal_usd_per_mwh=marginal,
