@@ -48,14 +48,20 @@ def qualities(path: Path) -> dict[str, str]:
     return last
 
 
-def first_commands(path: Path, cut_s: float) -> dict[str, float]:
-    """When each emulated machine received its first command at or after the cut, Unix s."""
+def first_commands(truth: Mapping[str, Any], cut_s: float, now_s: float) -> dict[str, float]:
+    """When each emulated machine received its first command at or after the cut, Unix s.
+
+    Args:
+        truth: the emulator's truth, whose times are on the boot clock.
+        cut_s: Unix time of the cut, s.
+        now_s: Unix time when the truth was read, s.
+    """
+    behind_s = now_s - float(truth["at_s"])
     first: dict[str, float] = {}
-    for row in json_lines(path):
-        for part in row["parts"]:
-            at_s = part.get("commanded_at_s")
-            if at_s is not None and at_s >= cut_s:
-                first[part["name"]] = min(float(at_s), first.get(part["name"], float(at_s)))
+    for machine in truth["machines"]:
+        later = [at_s + behind_s for at_s in machine["commands_s"] if at_s + behind_s >= cut_s]
+        if later:
+            first[str(machine["id"])] = min(later)
     return first
 
 

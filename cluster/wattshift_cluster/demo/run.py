@@ -249,11 +249,15 @@ async def _baseline(stage: Stage, client: ControllerClient) -> Baseline:
 
 
 async def _pool(stage: Stage) -> dict[str, Any]:
+    return await _json(f"http://{stage.pool_status}/v1/status")
+
+
+async def _json(url: str) -> dict[str, Any]:
     async with httpx2.AsyncClient(timeout=5.0) as http:
-        answer = await http.get(f"http://{stage.pool_status}/v1/status")
+        answer = await http.get(url)
         answer.raise_for_status()
-        status: dict[str, Any] = answer.json()
-        return status
+        body: dict[str, Any] = answer.json()
+        return body
 
 
 async def _evidence(
@@ -263,6 +267,7 @@ async def _evidence(
     cut_s = play.moment_s(ready_s, play.cut_at)
     after = await _baseline(stage, client)
     output = recorder.batch_output(stage.folder / "batch")
+    truth = await _json(f"http://{stage.truth}/v1/truth")
     machines = {machine.id for machine in stage.machines}
     decisions = await asyncio.to_thread(client.decisions, None, cut_s, 5000)
     shed = recorder.shed_machines(decisions, cut_s, CUT_MOVES_WITHIN_S) & machines
@@ -274,7 +279,7 @@ async def _evidence(
         cap_w=cap_w,
         samples=recorder.samples(stage.samples_file),
         commanded=sorted(shed),
-        command_s=recorder.first_commands(stage.samples_file, cut_s),
+        command_s=recorder.first_commands(truth, cut_s, time.time()),
         requests=[r for r in recorder.requests(stage.requests_file) if r.sent_s >= ready_s],
         shares_accepted=after.accepted - base.accepted,
         shares_rejected=after.rejected - base.rejected,

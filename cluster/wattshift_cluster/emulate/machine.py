@@ -11,6 +11,7 @@ carry no noise; what the firmware *reports* is off by up to 1 %.
 
 import random
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,8 +44,14 @@ def _traits(spec: Spec, rng: random.Random) -> _Traits:
     )
 
 
+COMMANDS_KEPT = 64
+"""Commands whose times a machine remembers, for those who want to know when one arrived."""
+
+
 class Machine:
     """One miner. Not thread-safe; setters and getters look at the clock once each.
+
+    `commands_s` holds the times of the last commands that it took.
 
     Args:
         machine_id: name in the truth and in logs.
@@ -75,6 +82,7 @@ class Machine:
         self._limit_w = spec.limit_w[1] if spec.limit_w else None
         self._from_w = self._target_w = self._goal_w()
         self._changed_s = self.started_s
+        self.commands_s: deque[float] = deque(maxlen=COMMANDS_KEPT)
 
     # Set points
 
@@ -181,6 +189,7 @@ class Machine:
         return table_w * (1.0 + self._traits.bias)
 
     def _retarget(self) -> None:
+        self.commands_s.append(self._clock())
         goal_w = self._goal_w()
         if goal_w == self._target_w:
             # A repeated command must not start the reaction delay over again.

@@ -1,7 +1,8 @@
 """The emulator's own HTTP port: true watts for a meter, fault switches for tests.
 
     GET  /v1/truth   {"at_s", "machines": [{"id", "address", "kind", "watts_w",
-                      "hashrate_h_per_s", "mode", "fault"}]}        at_s is the boot clock
+                      "hashrate_h_per_s", "mode", "fault", "commands_s"}]}
+                     at_s and commands_s (the last commands taken) are on the boot clock
     POST /v1/faults  {"id": "rig-1", "fault": "mute"}               see `faults.Fault`
 
 Small HTTP/1.1 without a framework, so that the emulator runs where nothing is installed: one
@@ -36,6 +37,7 @@ def truth(miners: Sequence[EmulatedMiner], now_s: float) -> dict[str, Any]:
             "hashrate_h_per_s": miner.machine.hashrate_h_per_s(),
             "mode": miner.machine.mode,
             "fault": miner.fault.value,
+            "commands_s": [round(at_s, 4) for at_s in miner.machine.commands_s],
         }
         for miner in miners
     ]
