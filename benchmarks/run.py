@@ -1,9 +1,9 @@
 """Run one benchmark and hold its figures to their bars: `./dev bench NAME [-o json]`.
 
-A benchmark is a module `benchmarks/NAME.py` (dashes become underscores) with `run() -> dict`. It raises
-`CannotRunHere` where the machine lacks what it needs. The last line of stdout is one JSON object;
-everything else goes to stderr. Exit codes: 0 all bars held, 1 a bar missed, 2 no such benchmark,
-3 it cannot run here.
+A benchmark is a module `benchmarks/NAME.py` (dashes become underscores) with `run() -> dict`. It
+raises `CannotRunHere` where the machine lacks what it needs. The last line of stdout is one JSON
+object; everything else goes to stderr. Exit codes: 0 all bars held, 1 a bar missed, 2 no such
+benchmark, 3 it cannot run here.
 """
 
 from __future__ import annotations
