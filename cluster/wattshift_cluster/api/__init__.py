@@ -1,0 +1,1 @@
+"""The controller's HTTP face: routes, tokens, event stream, metrics and one live page."""

@@ -1,0 +1,154 @@
+"""Bodies of POST requests and of event files, other than jobs: caps, grid events, tokens.
+
+Quantities are numbers in base units or text with a unit; a moment is an RFC 3339 time with its zone
+or a duration from now.
+"""
+
+import json
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+
+from wattshift_cluster.api.jobspec import absolute_s, faults
+from wattshift_cluster.config.fields import Name, Section, Switch, seconds, usd_per_mwh, watts
+from wattshift_cluster.config.quantities import parse_seconds
+from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound
+
+AHEAD_MAX_S = 366 * 86400.0
+CAPS_MAX = 1000
+FILE_BYTES_MAX = 1 << 20
+
+
+def _time(value: object) -> float | None:
+    """Return a Unix time in s from an RFC 3339 time with zone or a duration from now."""
+    if value is None:
+        return None
+    try:
+        at_s = absolute_s(value)
+        at_s = time.time() + parse_seconds(value) if at_s is None else at_s
+    except ValueError as wrong:
+        allowed = "a duration from now such as 5m, or a time such as 2026-12-01T18:00:00Z"
+        raise ValueError(f"{wrong}; allowed: {allowed}") from None
+    if abs(at_s - time.time()) > AHEAD_MAX_S:
+        raise ValueError("out of range; allowed: within 366 days of now")
+    return at_s
+
+
+def _source(value: str) -> str:
+    if value == "operator":
+        raise ValueError("operator caps are set with /v1/caps; allowed: any other name")
+    return value
+
+
+Time = Annotated[float | None, BeforeValidator(_time)]
+CapWatts = Annotated[float, watts(0.0)]
+
+
+class CapBody(Section):
+    """A cap to set: `until` a time or `for` a duration; neither leaves it open."""
+
+    limit: CapWatts
+    starts: Time = None
+    until: Time = None
+    for_s: Annotated[float, seconds(1.0, AHEAD_MAX_S)] | None = Field(None, alias="for")
+    strict: Switch = False
+
+    @model_validator(mode="after")
+    def _one_end(self) -> "CapBody":
+        if self.until is not None and self.for_s is not None:
+            raise ValueError("until and for exclude each other; allowed: one of them")
+        starts_s, ends_s = self.span_s()
+        if ends_s is not None and ends_s <= max(starts_s or 0.0, time.time()):
+            raise ValueError("the cap ends before it begins or in the past; allowed: later")
+        return self
+
+    def span_s(self) -> tuple[float | None, float | None]:
+        """Return start and end as Unix times in s; None is open."""
+        if self.for_s is None:
+            return self.starts, self.until
+        return self.starts, (self.starts or time.time()) + self.for_s
+
+
+class EventCap(Section):
+    """One cap of a grid event."""
+
+    id: Name | None = None
+    limit: CapWatts
+    starts: Time = None
+    ends: Time = None
+
+
+class EventBody(Section):
+    """A grid event: the caps of its source from now on, and a price if the event carries one."""
+
+    source: Annotated[Name, AfterValidator(_source)] = "event"
+    caps: list[EventCap] = Field(default_factory=list, max_length=CAPS_MAX)
+    price: Annotated[float, usd_per_mwh(-1e5, 1e5)] | None = None
+
+    def to_signal(self) -> dict[str, Any]:
+        """Return what the controller takes: units in names, times as Unix seconds."""
+        rows = [
+            {"id": cap.id, "limit_w": cap.limit, "starts_s": cap.starts, "ends_s": cap.ends}
+            for cap in self.caps
+        ]
+        signal: dict[str, Any] = {"source": self.source, "caps": rows}
+        if "price" in self.model_fields_set:
+            signal["price_usd_per_mwh"] = self.price
+        return signal
+
+
+class TokenBody(Section):
+    """A token to make."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    role: str = "viewer"
+    ttl: Annotated[float, seconds(60.0, 10 * AHEAD_MAX_S)] | None = None
+
+
+B = TypeVar("B", bound=Section)
+
+
+def parse_body(model: type[B], raw: object, source: str) -> B:
+    """Return `raw` as `model`. Raises ConfigInvalid with one fault per wrong key or value."""
+    if not isinstance(raw, dict):
+        raise ConfigInvalid(
+            [Fault(source, "", None, "must be a table of keys, not a list or text")]
+        )
+    try:
+        return model.model_validate(raw, by_alias=True, by_name=False)
+    except ValidationError as error:
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        raise ConfigInvalid(faults(error, source, tuple(known))) from None
+
+
+def load_table(path: Path) -> object:
+    """Return what a YAML, JSON or TOML file holds.
+
+    Raises:
+        NotFound: there is no such file.
+        ConfigInvalid: it is larger than 1 MiB, cannot be read, or is not in its format.
+    """
+
+    def wrong(message: str) -> ConfigInvalid:
+        return ConfigInvalid([Fault(str(path), "", None, message)])
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise NotFound(f"no file {path}") from None
+    except OSError as error:
+        raise wrong(f"cannot be read: {error.strerror}") from None
+    if len(content) > FILE_BYTES_MAX:
+        raise wrong("is larger than 1 MiB")
+    try:
+        text = content.decode()
+        if path.suffix == ".toml":
+            return tomllib.loads(text)
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise wrong(f"cannot be parsed: {' '.join(str(error).split())}") from None

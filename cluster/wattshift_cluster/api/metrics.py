@@ -1,0 +1,122 @@
+"""/metrics in Prometheus text: base units, names and labels of INTERFACES.
+
+The controller keeps the figures; a scrape turns one snapshot into a registry of its own, so nothing
+is global and a device that has left is gone from the next scrape. Unknown figures are left out.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+# Key of MetricsView, metric, help, labels. Counters lose `_total` here; the library adds it back.
+SCALARS = (
+    ("headroom_w", "wattshift_headroom_watts", "Watts below the cap less its margin."),
+    (
+        "price_usd_per_mwh",
+        "wattshift_price_usd_per_megawatt_hour",
+        "Price of energy; not a base unit, because no one quotes it per joule.",
+    ),
+)
+MAPPED = (
+    ("site_power_w", "wattshift_site_power_watts", "Site power.", "source"),
+    ("cap_w", "wattshift_cap_watts", "Caps in force.", "origin"),
+    ("leases", "wattshift_leases", "Leases by state.", "state"),
+    ("reading_age_s", "wattshift_reading_age_seconds", "Age of the last reading.", "device"),
+)
+COUNTED = (
+    ("energy_j", "wattshift_energy_joules", "Energy drawn.", ("device", "work")),
+    ("hashes", "wattshift_hashes", "Hashes computed.", ("algorithm", "device")),
+    ("shares", "wattshift_shares", "Shares found, by what became of them.", ("pool", "result")),
+)
+HISTOGRAMS = (
+    ("decision_s", "wattshift_decision_seconds", "Time that one control step takes."),
+    ("shed_s", "wattshift_shed_seconds", "Time from a cut to site power at or below the cap."),
+)
+
+
+class Snapshot(Collector):
+    """One scrape's figures as Prometheus metrics."""
+
+    def __init__(self, figures: Mapping[str, Any]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric of which the snapshot knows at least one figure."""
+        yield from (metric for metric in self._metrics() if metric.samples)
+
+    def _metrics(self) -> Iterator[Metric]:
+        figures = self._figures
+        yield build_info()
+        for key, name, text in SCALARS:
+            yield gauge(name, text, (), [((), figures.get(key))])
+        for key, name, text, label in MAPPED:
+            rows = [((value,), number) for value, number in figures.get(key, {}).items()]
+            yield gauge(name, text, (label,), rows)
+        jobs = [((kind, state), count) for kind, state, count in figures.get("jobs", ())]
+        yield gauge("wattshift_jobs", "Jobs by kind and state.", ("kind", "state"), jobs)
+        for key, name, text, labels in COUNTED:
+            yield counter(name, text, labels, figures.get(key, ()))
+        if figures.get("overcap_s") is not None:
+            overcap = [(figures["overcap_s"],)]
+            yield counter("wattshift_overcap_seconds", "Time above the cap.", (), overcap)
+        for key, name, text in HISTOGRAMS:
+            if figures.get(key):
+                yield histogram(name, text, figures[key])
+
+
+def build_info() -> Metric:
+    """Return the metric that carries the version as a label."""
+    try:
+        built = version("wattshift")
+    except PackageNotFoundError:
+        built = "unknown"
+    return gauge("wattshift_build_info", "Version.", ("version",), [((built,), 1)])
+
+
+def gauge(
+    name: str,
+    text: str,
+    labels: tuple[str, ...],
+    rows: Iterable[tuple[tuple[str, ...], float | None]],
+) -> Metric:
+    """Return a gauge of the rows (label values, figure) whose figure is known."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in rows:
+        if number is not None:
+            family.add_metric(values, number)
+    return family
+
+
+def counter(
+    name: str, text: str, labels: tuple[str, ...], rows: Iterable[tuple[Any, ...]]
+) -> Metric:
+    """Return a counter of rows that hold the label values and then the figure."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for *values, number in rows:
+        family.add_metric([str(value) for value in values], number)
+    return family
+
+
+def histogram(name: str, text: str, view: Mapping[str, Any]) -> Metric:
+    """Return a histogram from cumulative counts by upper bound."""
+    family = HistogramMetricFamily(name, text)
+    bounds = sorted((float(bound), count) for bound, count in view["buckets"].items())
+    buckets = [(f"{bound:g}", float(count)) for bound, count in bounds]
+    family.add_metric((), [*buckets, ("+Inf", float(view["count"]))], sum_value=view["sum"])
+    return family
+
+
+def exposition(figures: Mapping[str, Any]) -> bytes:
+    """Return a snapshot in the Prometheus text format."""
+    registry = CollectorRegistry()
+    registry.register(Snapshot(figures))
+    return generate_latest(registry)

@@ -1,0 +1,267 @@
+"""What the HTTP face needs of a controller, and the shape of every answer.
+
+The controller implements `ControllerPort` structurally and returns plain dicts of these shapes; it
+never imports this package. Units end the names. Unknown is None, never 0. Times are RFC 3339 UTC
+text, except in arguments, where they are Unix seconds.
+
+Events of `subscribe` (name: data):
+
+    site      SiteView, once per control tick
+    decision  DecisionView, one per decision
+    job       JobView, on every change of state
+    signal    any signal view, when a cap, price or grid event arrives or ends
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
+
+from typing_extensions import TypedDict
+
+
+class AlarmView(TypedDict):
+    """Something a person should know; `severity` is "warning" or "critical"."""
+
+    id: str
+    severity: str
+    text: str
+    since: str
+
+
+class FeederView(TypedDict):
+    """One limit of the power tree and the ceilings committed under it, W."""
+
+    id: str
+    parent: str | None
+    limit_w: float
+    committed_w: float
+
+
+class SharesView(TypedDict):
+    """Mining shares so far; found = accepted + rejected + lost + still in flight."""
+
+    accepted: int
+    rejected: int
+    lost: int
+
+
+class SiteView(TypedDict):
+    """The site now. `power_w` is the meter's word, None while it is unknown."""
+
+    name: str
+    at: str
+    power_w: float | None
+    power_quality: str
+    power_age_s: float | None
+    cap_w: float | None
+    cap_origin: str | None
+    target_w: float | None
+    margin_w: float
+    headroom_w: float | None
+    committed_w: float
+    budget_w: float
+    inference_w: float | None
+    mining_w: float | None
+    batch_w: float | None
+    other_w: float | None
+    price_usd_per_mwh: float | None
+    tick: int
+    epoch: int
+    meter_stale: bool
+    alarms: list[AlarmView]
+    feeders: list[FeederView]
+    hashes_total: float
+    shares: SharesView
+    jobs: dict[str, dict[str, int]]
+
+
+class DeviceView(TypedDict):
+    """One device; `state` is "confirmed", "settling", "unknown" or "unreachable"."""
+
+    id: str
+    kind: str
+    model: str
+    agent: str
+    feeder: str
+    mode: str | None
+    leased_w: float | None
+    ceiling_w: float
+    watts_w: float | None
+    quality: str
+    age_s: float | None
+    hashrate_h_per_s: float | None
+    state: str
+    value_usd_per_h: float | None
+    reason: str
+
+
+class DeviceList(TypedDict):
+    """Answer of /v1/devices."""
+
+    devices: list[DeviceView]
+
+
+class ProgressView(TypedDict):
+    """Items of a batch job; `total` is None until its input has been counted."""
+
+    done: int
+    total: int | None
+
+
+class JobView(TypedDict):
+    """One job and why it stands where it stands."""
+
+    id: str
+    kind: str
+    name: str
+    state: str
+    reason: str
+    submitted_at: str
+    watts_w: float | None
+    progress: ProgressView | None
+    spec: dict[str, Any]
+
+
+class CapView(TypedDict):
+    """One cap; `shortfall_w` is what the site cannot shed of it, None where all fits."""
+
+    id: str
+    origin: str
+    limit_w: float
+    starts_at: str | None
+    ends_at: str | None
+    in_force: bool
+    shortfall_w: float | None
+
+
+class DecisionView(TypedDict):
+    """One decision with the figures that it rests on."""
+
+    at: str
+    subject: str
+    action: str
+    reason: str
+    inputs: dict[str, Any]
+
+
+class FlexibilityStep(TypedDict):
+    """Watts that can be shed within `deadline_s`, for how long, and when the reserve is back."""
+
+    deadline_s: float
+    deliverable_w: float
+    duration_s: float | None
+    rearm_s: float | None
+
+
+class HistogramView(TypedDict):
+    """A Prometheus histogram: cumulative counts by upper bound in s, with their sum and count."""
+
+    buckets: dict[float, int]
+    sum: float
+    count: int
+
+
+class MetricsView(TypedDict, total=False):
+    """Figures of /metrics. Counters only grow; an absent key leaves its metric out.
+
+    `energy_j` rows are (device, work, J); `hashes` rows (algorithm, device, hashes);
+    `shares` rows (pool, result, shares); `jobs` rows (kind, state, jobs).
+    """
+
+    site_power_w: dict[str, float | None]
+    cap_w: dict[str, float]
+    headroom_w: float | None
+    price_usd_per_mwh: float | None
+    energy_j: list[tuple[str, str, float]]
+    overcap_s: float
+    leases: dict[str, int]
+    reading_age_s: dict[str, float | None]
+    decision_s: HistogramView
+    shed_s: HistogramView
+    hashes: list[tuple[str, str, float]]
+    shares: list[tuple[str, str, float]]
+    jobs: list[tuple[str, str, int]]
+
+
+Event = tuple[int, str, Mapping[str, Any]]
+
+
+class ControllerPort(Protocol):
+    """The controller as its HTTP face sees it. The sync views are cheap and never block.
+
+    Every method may raise a WattshiftError; each kind becomes one HTTP status (problems.py).
+    """
+
+    def site(self) -> Mapping[str, Any]:
+        """Return a SiteView."""
+        ...
+
+    def devices(self) -> list[Mapping[str, Any]]:
+        """Return a DeviceView per device."""
+        ...
+
+    def jobs(self, state: str | None = None) -> list[Mapping[str, Any]]:
+        """Return JobViews, oldest first, of one state or of all."""
+        ...
+
+    def job(self, job_id: str) -> Mapping[str, Any]:
+        """Return one JobView. Raises NotFound."""
+        ...
+
+    def job_logs(self, job_id: str) -> list[str]:
+        """Return the newest log lines of a job, oldest first. Raises NotFound."""
+        ...
+
+    def signals(self) -> Mapping[str, Any]:
+        """Return the signals in force: price, caps, grid events."""
+        ...
+
+    def caps(self) -> list[Mapping[str, Any]]:
+        """Return a CapView per cap that is in force or still to come."""
+        ...
+
+    def decisions(
+        self, subject: str | None, since: float | None, limit: int
+    ) -> list[Mapping[str, Any]]:
+        """Return DecisionViews, newest first, of one subject, since a Unix time in s."""
+        ...
+
+    def flexibility(self) -> list[Mapping[str, Any]]:
+        """Return one FlexibilityStep per deadline, tightest first."""
+        ...
+
+    def metrics_snapshot(self) -> Mapping[str, Any]:
+        """Return a MetricsView."""
+        ...
+
+    async def submit_job(
+        self, spec: dict[str, Any], idempotency_key: str | None
+    ) -> Mapping[str, Any]:
+        """Store a job durably and return its JobView; a known key returns the job it made."""
+        ...
+
+    async def job_action(self, job_id: str, action: str) -> Mapping[str, Any]:
+        """Pause, resume or cancel a job. Raises NotFound, Refused."""
+        ...
+
+    async def set_cap(
+        self,
+        limit_w: float,
+        starts_s: float | None,
+        ends_s: float | None,
+        origin: str,
+        strict: bool,
+    ) -> Mapping[str, Any]:
+        """Set a cap and return its CapView. With `strict`, Refused below the site's floor."""
+        ...
+
+    async def clear_cap(self, cap_id: str | None) -> None:
+        """Lift one cap, or every operator cap. Raises NotFound."""
+        ...
+
+    async def inject_signal(self, signal: dict[str, Any]) -> Mapping[str, Any]:
+        """Take a grid event as if a feed had sent it, and return it as accepted."""
+        ...
+
+    def subscribe(self, last_id: int | None) -> AsyncIterator[Event]:
+        """Yield (id, event, data) after `last_id`, or from now on; ids grow."""
+        ...

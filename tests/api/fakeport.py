@@ -1,0 +1,271 @@
+"""A small in-memory controller behind the port, and a real server around it, for tests."""
+
+import asyncio
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wattshift_cluster.api.app import create_app
+from wattshift_cluster.api.server import start
+from wattshift_cluster.api.tokens import Role, TokenStore, rfc3339
+from wattshift_cluster.errors import NotFound, Refused
+
+FLOOR_W = 800.0
+
+
+@dataclass
+class FakePort:
+    """Remembers what it is told and streams what `publish` gives it."""
+
+    power_w: float | None = 9_400.0
+    cap_w: float = 14_000.0
+    tick: int = 7
+    submitted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    held_caps: list[dict[str, Any]] = field(default_factory=list)
+    injected: list[dict[str, Any]] = field(default_factory=list)
+    told: list[dict[str, Any]] = field(default_factory=list)
+    delay_s: float = 0.0
+    fails: Exception | None = None
+    mix_w: tuple[float, float, float, float] = (2_400.0, 300.0, 6_540.0, 160.0)
+
+    def __post_init__(self) -> None:
+        self._queues: set[asyncio.Queue[tuple[int, str, Mapping[str, Any]]]] = set()
+        self._event_id = 1000
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.start_s = time.time()
+
+    def site(self) -> dict[str, Any]:
+        if self.fails is not None:
+            raise self.fails
+        inference_w, batch_w, mining_w, other_w = self.mix_w
+        return {
+            "name": "yard-7",
+            "at": rfc3339(time.time()),
+            "power_w": self.power_w,
+            "power_quality": "unknown" if self.power_w is None else "emulated",
+            "power_age_s": 0.4 if self.power_w is not None else None,
+            "cap_w": self.cap_w,
+            "cap_origin": "schedule",
+            "target_w": None,
+            "margin_w": 280.0,
+            "headroom_w": 4_100.0,
+            "committed_w": 9_620.0,
+            "budget_w": 13_720.0,
+            "inference_w": inference_w,
+            "mining_w": mining_w,
+            "batch_w": batch_w,
+            "other_w": other_w,
+            "price_usd_per_mwh": 41.25,
+            "tick": self.tick,
+            "epoch": 3,
+            "meter_stale": self.power_w is None,
+            "alarms": [],
+            "feeders": [
+                {"id": "root", "parent": None, "limit_w": 14_000.0, "committed_w": 9_620.0},
+                {"id": "row-a", "parent": "root", "limit_w": 7_000.0, "committed_w": 6_900.0},
+            ],
+            "hashes_total": 4.2e13,
+            "shares": {"accepted": 1234, "rejected": 0, "lost": 2},
+            "jobs": {"batch": {"running": 1}},
+        }
+
+    def devices(self) -> list[Mapping[str, Any]]:
+        def device(name: str, **changes: Any) -> dict[str, Any]:
+            return {
+                "id": name,
+                "kind": "asic",
+                "model": "Antminer S19j Pro",
+                "agent": "row-a",
+                "feeder": "row-a",
+                "mode": "profile-2",
+                "leased_w": 3_000.0,
+                "ceiling_w": 3_150.0,
+                "watts_w": 2_950.0,
+                "quality": "emulated",
+                "age_s": 0.6,
+                "hashrate_h_per_s": 96.2e12,
+                "state": "confirmed",
+                "value_usd_per_h": 0.12,
+                "reason": "it runs at its top under cap 14,000 W (schedule)",
+                **changes,
+            }
+
+        lost = {"watts_w": None, "age_s": None, "hashrate_h_per_s": None, "state": "unreachable"}
+        return [
+            device("asic-1"),
+            device("asic-2", mode="sleep", state="settling", watts_w=1_420.0, leased_w=60.0),
+            device("asic-3", reason="no answer for 12 s; counted at its ceiling", **lost),
+            device("host-cpu", kind="cpu", model="2 cores", quality="modelled", watts_w=41.0),
+        ]
+
+    def jobs(self, state: str | None = None) -> list[Mapping[str, Any]]:
+        return [job for job in self.submitted.values() if state in (None, job["state"])]
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        if job_id not in self.submitted:
+            raise NotFound(f"no job {job_id}")
+        return self.submitted[job_id]
+
+    def job_logs(self, job_id: str) -> list[str]:
+        return [f"{self.job(job_id)['submitted_at']} submitted"]
+
+    def signals(self) -> dict[str, Any]:
+        return {"price_usd_per_mwh": 41.25, "sources": {"event": self.injected}}
+
+    def caps(self) -> list[Mapping[str, Any]]:
+        return list(self.held_caps)
+
+    def decisions(
+        self, subject: str | None, since: float | None, limit: int
+    ) -> list[Mapping[str, Any]]:
+        found = [d for d in self.told if subject in (None, d["subject"])]
+        return [d for d in found if since is None or d["at_s"] >= since][:limit]
+
+    def flexibility(self) -> list[Mapping[str, Any]]:
+        step = {"deliverable_w": 540.0, "duration_s": None, "rearm_s": 0.0}
+        return [{"deadline_s": 0.25, **step}, {"deadline_s": 600.0, **step}]
+
+    def metrics_snapshot(self) -> dict[str, Any]:
+        return {
+            "site_power_w": {"meter": self.power_w, "devices": 9_380.0},
+            "cap_w": {"schedule": self.cap_w},
+            "headroom_w": None,
+            "energy_j": [("asic-1", "mining", 1.5e6)],
+            "overcap_s": 2.5,
+            "leases": {"confirmed": 3},
+            "reading_age_s": {"asic-1": 0.6, "asic-3": None},
+            "decision_s": {"buckets": {0.001: 3, 0.01: 5}, "sum": 0.02, "count": 6},
+            "hashes": [("sha256d", "asic-1", 4.2e13)],
+            "shares": [("127.0.0.1:3333", "accepted", 1234)],
+            "jobs": [("batch", "running", 1)],
+        }
+
+    async def submit_job(self, spec: dict[str, Any], idempotency_key: str | None) -> dict[str, Any]:
+        await asyncio.sleep(self.delay_s)
+        if idempotency_key in self.keys:
+            return self.submitted[self.keys[idempotency_key]]
+        job_id = f"{spec['kind']}-{secrets.token_hex(4)}"
+        self.submitted[job_id] = {
+            "id": job_id,
+            "kind": spec["kind"],
+            "name": spec["name"],
+            "state": "pending",
+            "reason": "waits for 60 W under feeder row-a",
+            "submitted_at": rfc3339(time.time()),
+            "watts_w": spec.get("watts_w"),
+            "progress": {"done": 12, "total": 80} if spec["kind"] == "batch" else None,
+            "spec": spec,
+        }
+        if idempotency_key is not None:
+            self.keys[idempotency_key] = job_id
+        return self.submitted[job_id]
+
+    async def job_action(self, job_id: str, action: str) -> dict[str, Any]:
+        job = self.job(job_id)
+        if job["state"] == "cancelled":
+            raise Refused(f"{job_id} is cancelled")
+        state = {"pause": "paused", "resume": "running", "cancel": "cancelled"}[action]
+        job.update(state=state, reason=f"{action} by a person")
+        return job
+
+    async def set_cap(
+        self,
+        limit_w: float,
+        starts_s: float | None,
+        ends_s: float | None,
+        origin: str,
+        strict: bool,
+    ) -> dict[str, Any]:
+        short_w = FLOOR_W - limit_w
+        if strict and short_w > 0:
+            raise Refused(f"the site cannot go below {FLOOR_W:.0f} W: short by {short_w:.0f} W")
+        cap = {
+            "id": f"cap-{secrets.token_hex(4)}",
+            "origin": origin,
+            "limit_w": limit_w,
+            "starts_at": None if starts_s is None else rfc3339(starts_s),
+            "ends_at": None if ends_s is None else rfc3339(ends_s),
+            "in_force": True,
+            "shortfall_w": short_w if short_w > 0 else None,
+        }
+        self.held_caps.append(cap)
+        return cap
+
+    async def clear_cap(self, cap_id: str | None) -> None:
+        if cap_id is not None and cap_id not in {cap["id"] for cap in self.held_caps}:
+            raise NotFound(f"no operator cap {cap_id}")
+        self.held_caps = [c for c in self.held_caps if cap_id is not None and c["id"] != cap_id]
+
+    async def inject_signal(self, signal: dict[str, Any]) -> dict[str, Any]:
+        self.injected.append(signal)
+        return self.signals()
+
+    async def subscribe(self, last_id: int | None) -> AsyncIterator[tuple[int, str, Any]]:
+        queue: asyncio.Queue[tuple[int, str, Mapping[str, Any]]] = asyncio.Queue()
+        self._queues.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._queues.discard(queue)
+
+    def publish(self, event: str, data: Mapping[str, Any]) -> int:
+        """Send an event to every subscriber, from any thread, and return its id."""
+        self._event_id += 1
+        event_id = self._event_id
+        assert self.loop is not None
+        for queue in list(self._queues):
+            self.loop.call_soon_threadsafe(queue.put_nowait, (event_id, event, data))
+        return event_id
+
+    def decide(self, subject: str, action: str, reason: str, at_s: float | None = None) -> None:
+        """Note a decision and stream it."""
+        at_s = time.time() if at_s is None else at_s
+        row = {"at": rfc3339(at_s), "at_s": at_s, "subject": subject, "action": action}
+        row |= {"reason": reason, "inputs": {"cap_w": self.cap_w}}
+        self.told.insert(0, row)
+        self.publish("decision", row)
+
+
+@dataclass
+class Served:
+    """A running server: where, who may enter, and what is behind it."""
+
+    url: str
+    port: FakePort
+    store: TokenStore
+    secrets: dict[str, str]
+
+
+@contextlib.contextmanager
+def serving(state_dir: Path, port: FakePort | None = None, listen: int = 0) -> Iterator[Served]:
+    """Serve a fake controller on a real socket from a thread of its own."""
+    port = port or FakePort()
+    store = TokenStore(state_dir)
+    kept = {role.name.lower(): store.create(role.name.lower(), role)[0] for role in Role}
+    ready, stop = threading.Event(), threading.Event()
+    found: dict[str, Any] = {}
+
+    async def main() -> None:
+        port.loop = asyncio.get_running_loop()
+        api = await start(create_app(port, store), "127.0.0.1", listen)
+        found["url"] = api.url
+        ready.set()
+        await asyncio.to_thread(stop.wait)
+        await api.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    assert ready.wait(10), "the server did not start"
+    try:
+        yield Served(found["url"], port, store, kept)
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive(), "the server did not end"
