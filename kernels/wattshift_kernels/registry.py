@@ -3,6 +3,7 @@
 A variant that fails its self-test is refused, the next best is taken, and the report says so.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -62,22 +63,38 @@ MAKERS: tuple[tuple[str, Maker], ...] = (
 """SHA-256d variants, fastest first."""
 
 
+_lock = threading.Lock()
+_chosen: dict[str | None, Chosen] = {}
+
+
 def choose(preferred: str | None = None, makers: Sequence[tuple[str, Maker]] = MAKERS) -> Chosen:
-    """Make and test hashers until one passes.
+    """The fastest hasher that passes its self-test; made and tested once per process.
+
+    Nothing is left to compile afterwards, so this is also the warm-up.
 
     Args:
-        preferred: backend to try first; the rest follow in their order.
-        makers: variants to choose from.
+        preferred: backend to begin with; slower ones follow, faster ones do not. So "numba" never
+            ends up on a GPU.
+        makers: variants to choose from, fastest first.
 
     Raises:
         NoHasher: every variant is missing or wrong.
         ValueError: `preferred` is not one of them.
     """
+    if makers is not MAKERS:
+        return _first_right(preferred, makers)
+    with _lock:
+        if preferred not in _chosen:
+            _chosen[preferred] = _first_right(preferred, makers)
+        return _chosen[preferred]
+
+
+def _first_right(preferred: str | None, makers: Sequence[tuple[str, Maker]]) -> Chosen:
     names = [name for name, _ in makers]
     if preferred is not None and preferred not in names:
         raise ValueError(f"backend {preferred!r} is not one of {', '.join(names)}")
     report: list[Tried] = []
-    for name, make in sorted(makers, key=lambda maker: maker[0] != preferred):
+    for name, make in makers[names.index(preferred) if preferred else 0 :]:
         try:
             hasher = make()
         except Exception as missing:  # no driver, no compiler, no package: all mean the same here

@@ -1,6 +1,10 @@
 """The CPU search against hashlib, and the range rules that every hasher keeps."""
 
+import os
 import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -64,3 +68,33 @@ def test_an_empty_range_is_no_hash(numba_hasher: NumbaHasher) -> None:
 def test_impossible_work_is_refused(head: bytes, target: int) -> None:
     with pytest.raises(ValueError, match=r"bytes|target"):
         Work(head, target)
+
+
+def test_threads_may_share_a_hasher(numba_hasher: NumbaHasher) -> None:
+    works = [Work(bytes([i]) * 76, 2**248) for i in range(4)]
+    alone = [numba_hasher.search(work, 0, 50_000) for work in works]
+    with ThreadPoolExecutor(4) as threads:
+        again = threads.map(lambda work: numba_hasher.search(work, 0, 50_000), works * 5)
+        assert list(again) == alone * 5
+
+
+@pytest.mark.parametrize(("only_cache", "comes_up"), [("False", True), ("True", False)])
+def test_it_compiles_where_no_cache_can_be_written(only_cache: str, comes_up: bool) -> None:
+    """A container may be read-only everywhere. The second case shows that numba alone gives up."""
+    code = (
+        "from numba import njit; from wattshift_kernels.sha256d import cpu, lanes;"
+        f"njit(cache=True)(lanes._search) if {only_cache} else cpu.NumbaHasher()"
+    )
+    nowhere = {
+        "NUMBA_CACHE_DIR": "/dev/null/nowhere",
+        "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        env={**os.environ, **nowhere},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert (done.returncode == 0) == comes_up, done.stderr

@@ -8,13 +8,12 @@ import subprocess
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from wattshift_kernels.hasher import Work
 from wattshift_kernels.header import sha256d, with_nonce
-from wattshift_kernels.sha256d.cuda import JOB, source
-from wattshift_kernels.sha256d.midstate import midstate, tail, target_words
+from wattshift_kernels.sha256d.cuda import job_of, source
+from wattshift_kernels.sha256d.midstate import target_words
 
 HEADERS = 1000
 
@@ -46,18 +45,12 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def _job(work: Work) -> bytes:
-    job = np.zeros(1, dtype=JOB)
-    job["midstate"], job["tail"], job["target"] = midstate(work), tail(work), target_words(work)
-    return job.tobytes()
-
-
 def test_device_code_agrees_with_hashlib(shim: ctypes.CDLL) -> None:
     dice = random.Random(7)
     digest = (ctypes.c_uint32 * 8)()
     for _ in range(HEADERS):
         work, nonce = Work(dice.randbytes(76), 1), dice.randrange(2**32)
-        shim.hash_one(_job(work), nonce, digest)
+        shim.hash_one(job_of(work).tobytes(), nonce, digest)
         assert struct.pack(">8I", *digest) == sha256d(with_nonce(work.header76, nonce))
 
 

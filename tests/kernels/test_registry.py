@@ -1,5 +1,8 @@
 """Run-time choice: a wrong variant is refused, the next best is taken, and the report says so."""
 
+import subprocess
+import sys
+
 import pytest
 
 from wattshift_kernels.hasher import Hasher, Hit, SearchResult, Work
@@ -64,6 +67,37 @@ def test_preference_and_its_typo() -> None:
     assert choose("reference").hasher.backend == "reference"
     with pytest.raises(ValueError, match="cudda"):
         choose("cudda")
+
+
+def test_a_preference_never_climbs_to_a_faster_device() -> None:
+    makers = (("gpu", ReferenceHasher), ("cpu", Misses), ("slow", ReferenceHasher))
+    assert [tried.backend for tried in choose("cpu", makers).report] == ["cpu", "slow"]
+
+
+def test_a_hasher_is_made_once_per_process() -> None:
+    assert choose("numba").hasher is choose("numba").hasher
+
+
+def test_a_fault_below_the_top_word_is_none_for_a_kernel_that_looks_no_further() -> None:
+    reference = ReferenceHasher()
+    digest = reference.search(Work(bytes(76), 2**256 - 1), 0, 1).hits[0].digest
+    just_missed = Work(bytes(76), int.from_bytes(digest, "little") - 1)
+    assert confirmed("top", just_missed, [0], top_word_only=True) == ()
+    with pytest.raises(KernelWrong):
+        confirmed("exact", just_missed, [0])
+    with pytest.raises(KernelWrong):
+        confirmed("top", Work(bytes(76), 1), [0], top_word_only=True)
+
+
+def test_nothing_heavy_is_imported_before_a_hasher_is_made() -> None:
+    code = (
+        "import sys, wattshift_kernels.registry, wattshift_kernels.sha256d.cuda;"
+        "print([name for name in ('numba', 'llvmlite', 'cupy') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_no_reported_nonce_is_believed_unchecked() -> None:

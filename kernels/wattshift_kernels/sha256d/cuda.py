@@ -4,6 +4,8 @@ CuPy is imported only here and only when a GPU hasher is made. The stream is non
 lowest priority, so that inference in the same context goes first.
 """
 
+import ctypes
+import threading
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -48,13 +50,18 @@ def source() -> str:
 
 
 class CudaHasher:
-    """SHA-256d on one GPU."""
+    """SHA-256d on one GPU. Threads may share it; their searches take turns."""
 
     name = "sha256d-cuda"
     backend = "cuda"
 
     def __init__(self, device: int = 0, launch: Launch | None = None) -> None:
         """Compile for GPU `device`. Raises GpuMissing."""
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError as fault:
+            # Asked first: CuPy takes a second to import.
+            raise GpuMissing(f"no NVIDIA driver: {fault}") from fault
         try:
             import cupy
         except ImportError as fault:
@@ -64,13 +71,16 @@ class CudaHasher:
         self._cupy: Any = cupy
         self._launch = launch or Launch()
         self._device = cupy.cuda.Device(device)
+        self._one_search = threading.Lock()
+        # The numerically greatest priority is the lowest one; 0 is the default and lowest.
         with self._device:
+            self._stream = cupy.cuda.Stream(non_blocking=True, priority=0)
+        # Within the stream: a non-blocking one would not wait for zeros written on the default one.
+        with self._device, self._stream:
             sms = int(self._device.attributes["MultiProcessorCount"])
             self._kernel = cupy.RawModule(code=source(), options=("-std=c++17",)).get_function(
                 "ws_search"
             )
-            # The numerically greatest priority is the lowest one; 0 is the default and lowest.
-            self._stream = cupy.cuda.Stream(non_blocking=True, priority=0)
             self._stop = cupy.zeros(1, dtype=cupy.uint32)
             self._hits = cupy.zeros(1, dtype=cupy.uint32)
             self._tried = cupy.zeros(1, dtype=cupy.uint64)
@@ -81,7 +91,8 @@ class CudaHasher:
     def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
         """Try `count` nonces. Raises ValueError when the range leaves 32 bits."""
         check_range(nonce_start, count)
-        nonces, tried = self._once(_job(work), nonce_start, count)
+        with self._one_search:
+            nonces, tried = self._once(job_of(work), nonce_start, count)
         if nonces is None:
             # More hits than the ring holds: halve the range until they fit.
             half = count // 2
@@ -110,7 +121,8 @@ class CudaHasher:
         return [int(nonce) for nonce in ring[:hits]], tried
 
 
-def _job(work: Work) -> "np.ndarray[Any, Any]":
+def job_of(work: Work) -> "np.ndarray[Any, Any]":
+    """The launch's first argument: CuPy passes an array of exactly one element by value."""
     job = np.zeros(1, dtype=JOB)
     job["midstate"], job["tail"], job["target"] = midstate(work), tail(work), target_words(work)
-    return job[0]  # type: ignore[no-any-return]
+    return job
