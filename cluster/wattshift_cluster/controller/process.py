@@ -7,14 +7,12 @@ themselves on the agents.
 
 import argparse
 import asyncio
-import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
-import uvicorn
 
+from wattshift_cluster.api import server
 from wattshift_cluster.api.app import create_app
 from wattshift_cluster.api.tokens import TokenStore
 from wattshift_cluster.config.load import load_site
@@ -28,19 +26,7 @@ from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.process import die_with_parent, stop_event
 from wattshift_cluster.wire.token import read_token
 
-DRAIN_S = 2
-"""Time for open HTTP requests to end after SIGTERM, s."""
-
 log = structlog.get_logger()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn inside our own event loop: the signals are ours."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signal handlers alone."""
-        yield
 
 
 async def run_controller(config: SiteConfig) -> None:
@@ -50,30 +36,15 @@ async def run_controller(config: SiteConfig) -> None:
     try:
         controller = Controller(config, journal, SteadyClock(), _wire_tokens(config))
         app = create_app(Front(controller), TokenStore(config.site.state_dir))
-        server = _server(app, config.api.listen)
-        serving = asyncio.create_task(server.serve())
-        turning = asyncio.create_task(controller.run(stop, feeds_of(controller)))
+        host, port = config.api.listen.rsplit(":", 1)
+        api = await server.start(app, host, int(port))
         log.info("controller up", site=config.site.name, epoch=controller.state.epoch)
-        await asyncio.wait({serving, turning}, return_when=asyncio.FIRST_COMPLETED)
-        stop.set()
-        server.should_exit = True
-        await asyncio.gather(serving, turning)
+        try:
+            await controller.run(stop, feeds_of(controller))
+        finally:
+            await api.close()
     finally:
         journal.close()
-
-
-def _server(app: object, listen: str) -> _Server:
-    host, port = listen.rsplit(":", 1)
-    settings = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        host=host,
-        port=int(port),
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=DRAIN_S,
-        limit_concurrency=256,
-    )
-    return _Server(settings)
 
 
 def _wire_tokens(config: SiteConfig) -> dict[str, bytes]:

@@ -71,7 +71,7 @@ class Tally:
             self.shed_s.add(now_s - self.cut_since_s)
             self.cut_since_s = None
 
-    def metered(self, watts_w: float, cap_w: float, at_s: float) -> None:
+    def metered_sample(self, watts_w: float, cap_w: float, at_s: float) -> None:
         """Count one meter sample against the cap in force."""
         gap_s = 0.0 if self.metered_s is None else at_s - self.metered_s
         if watts_w > cap_w and 0.0 < gap_s <= GAP_MAX_S:

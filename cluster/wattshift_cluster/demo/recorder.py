@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,13 @@ def shed_machines(
     return {
         str(one["subject"])
         for one in decisions
-        if one["action"] == "shed" and cut_s <= float(one["at_s"]) <= cut_s + within_s
+        if one["action"] == "shed" and cut_s <= _unix_s(one["at"]) <= cut_s + within_s
     }
+
+
+def _unix_s(text: str) -> float:
+    """Unix time of RFC 3339 text; the journal's milliseconds may round a moment down."""
+    return datetime.fromisoformat(text).timestamp() + 0.001
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import httpx2
 import structlog
 
 from wattshift_cluster.client import ControllerClient
+from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.demo import recorder, report
 from wattshift_cluster.demo.scenario import SHORTEST_S, Scenario
 from wattshift_cluster.demo.stage import Stage, build, gate_dir, load, world
@@ -120,7 +121,7 @@ async def _show(
     _say(f"watch it at {site.url}/#token={token}")
     client = ControllerClient(site.url, token)
     items = _items(stage.folder)
-    job = await asyncio.to_thread(client.submit_job, _batch(stage, items), None)
+    job = await asyncio.to_thread(client.post, "/v1/jobs", _batch(stage, items))
     service_url = await _ready(client)
     await site.children.start(load(stage, service_url))
     await _until(lambda: _steady(client), 30.0, "the site did not settle")
@@ -163,21 +164,21 @@ async def _ready(client: ControllerClient) -> str:
     """Wait for every device to obey and for the service to answer; return the service's URL."""
 
     async def serving() -> bool:
-        jobs = await asyncio.to_thread(client.jobs)
-        devices = await asyncio.to_thread(client.devices)
+        jobs = (await asyncio.to_thread(client.get, "/v1/jobs"))["jobs"]
+        devices = (await asyncio.to_thread(client.get, "/v1/devices"))["devices"]
         services = [job for job in jobs if job["kind"] == "service"]
         obeying = devices and all(one["state"] == "confirmed" for one in devices)
         return bool(obeying and services and all(job["running"] for job in services))
 
     await _until(serving, READY_DEADLINE_S, "the site did not get ready")
-    jobs = await asyncio.to_thread(client.jobs)
+    jobs = (await asyncio.to_thread(client.get, "/v1/jobs"))["jobs"]
     service = next(job for job in jobs if job["kind"] == "service")
     return str(service["url"])
 
 
 async def _steady(client: ControllerClient) -> bool:
     """Whether no rig is still on its way up: draw and lease agree within a tenth."""
-    devices = await asyncio.to_thread(client.devices)
+    devices = (await asyncio.to_thread(client.get, "/v1/devices"))["devices"]
     asics = [one for one in devices if one["kind"] == "asic"]
     return all(
         one["watts_w"] is not None and one["watts_w"] >= 0.85 * one["leased_w"] for one in asics
@@ -185,7 +186,7 @@ async def _steady(client: ControllerClient) -> bool:
 
 
 async def _finished(client: ControllerClient, job: str) -> bool:
-    view = await asyncio.to_thread(client.job, job)
+    view = await asyncio.to_thread(client.get, f"/v1/jobs/{job}")
     return view["state"] in ("completed", "failed", "cancelled")
 
 
@@ -239,7 +240,7 @@ def _batch(stage: Stage, items: Path) -> dict[str, Any]:
 
 async def _baseline(stage: Stage, client: ControllerClient) -> Baseline:
     pool = await _pool(stage)
-    site = await asyncio.to_thread(client.site)
+    site = await asyncio.to_thread(client.get, "/v1/site")
     return Baseline(
         accepted=int(pool["accepted"]),
         rejected=int(pool["rejected"]),
@@ -269,7 +270,7 @@ async def _evidence(
     output = recorder.batch_output(stage.folder / "batch")
     truth = await _json(f"http://{stage.truth}/v1/truth")
     machines = {machine.id for machine in stage.machines}
-    decisions = await asyncio.to_thread(client.decisions, None, cut_s, 5000)
+    decisions = await _decisions(client, cut_s, 1000)
     shed = recorder.shed_machines(decisions, cut_s, CUT_MOVES_WITHIN_S) & machines
     return Evidence(
         ready_s=ready_s,
@@ -291,9 +292,18 @@ async def _evidence(
     )
 
 
+async def _decisions(client: ControllerClient, since_s: float, limit: int) -> list[dict[str, Any]]:
+    """Decisions since a Unix time, newest first."""
+    answer = await asyncio.to_thread(
+        lambda: client.get("/v1/decisions", since=rfc3339(since_s), limit=limit)
+    )
+    rows: list[dict[str, Any]] = answer["decisions"]
+    return rows
+
+
 async def _page(stage: Stage, client: ControllerClient, ready_s: float) -> report.Page:
     play = stage.scenario
-    decisions = await asyncio.to_thread(client.decisions, None, ready_s, 400)
+    decisions = await _decisions(client, ready_s, 400)
     qualities = recorder.qualities(stage.samples_file)
     origins = {
         f"power of {name}": f"{quality}; 5 samples a second, by the meter process"

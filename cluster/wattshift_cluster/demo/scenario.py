@@ -62,6 +62,7 @@ class Scenario:
             (ready_s - 3600.0, self.price_usd_per_mwh),
             (self.moment_s(ready_s, self.spike_at), self.spike_usd_per_mwh),
             (self.moment_s(ready_s, self.spike_until), self.price_usd_per_mwh),
+            (ready_s + 86400.0, self.price_usd_per_mwh),
         )
         rows = "".join(f"{rfc3339(at_s)},{usd}\n" for at_s, usd in steps)
         return f"time,usd_per_mwh\n{rows}"

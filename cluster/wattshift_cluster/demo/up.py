@@ -5,7 +5,6 @@ controller. Ctrl-C ends them in reverse order; each leaves its devices at their 
 """
 
 import asyncio
-import json
 import os
 import socket
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from wattshift_cluster.api.tokens import Role, TokenStore, write_private
-from wattshift_cluster.client import runtime_file
+from wattshift_cluster.client import remove_runtime, write_runtime
 from wattshift_cluster.config.load import load_agent, load_site
 from wattshift_cluster.config.site import AgentRef, Compute, SiteConfig
 from wattshift_cluster.demo.children import Child, Children, listens
@@ -66,16 +65,12 @@ class EmbeddedSite:
         await asyncio.gather(
             *(self.children.start(child, deadline_s=90.0) for child in self._parts())
         )
-        write_private(
-            runtime_file(),
-            json.dumps({"url": self.url, "token_file": str(self.admin_token_file)}),
-        )
+        write_runtime(self.url, self.admin_token_file, self.config.site.state_dir)
 
     async def stop(self) -> None:
         """End every child in reverse order."""
         await self.children.stop()
-        if runtime_file().exists() and self.url in runtime_file().read_text():
-            runtime_file().unlink()
+        remove_runtime(self.url)
 
     def _check_ports(self) -> None:
         config = self.config

@@ -1,0 +1,118 @@
+"""The feeds of a site: its meter, its schedule file and its prices, each a source of events.
+
+A feed only says what it reads; what follows is the core's business. A cap or price that changes is
+urgent, a meter sample is not. A feed that fails says so once and keeps asking.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from wattshift_cluster.controller.service import Controller, Feed
+from wattshift_cluster.grid.meter import HttpMeter
+from wattshift_cluster.grid.prices import FilePrices
+from wattshift_cluster.grid.schedule import Schedule
+from wattshift_scheduler import events as ev
+from wattshift_scheduler.signals import Cap
+
+METER_PERIOD_S = 0.5
+FILE_PERIOD_MOST_S = 1.0
+"""A file on this machine is looked at least this often, whatever the poll period of other feeds."""
+
+log = structlog.get_logger()
+
+
+def feeds_of(controller: Controller) -> Sequence[Feed]:
+    """The feeds that the site file names. Raises ConfigInvalid where a file has faults."""
+    config = controller.config
+    feeds: list[Feed] = []
+    if config.meter is not None:
+        meter = HttpMeter(config.meter.url, stale_after_s=config.meter.stale_after_s)
+        feeds.append(MeterFeed(controller, meter))
+    period_s = min(config.grid.poll_s, FILE_PERIOD_MOST_S)
+    if config.grid.schedule is not None:
+        feeds.append(ScheduleFeed(controller, Schedule(config.grid.schedule), period_s))
+    if config.grid.prices is not None:
+        feeds.append(PriceFeed(controller, FilePrices(config.grid.prices), period_s))
+    return feeds
+
+
+class MeterFeed:
+    """The site meter. Its sample's age is kept: a late answer is not a fresh one."""
+
+    def __init__(self, controller: Controller, meter: HttpMeter) -> None:
+        """Read `meter` for `controller`."""
+        self._c = controller
+        self._meter = meter
+        self._last_at_s: float | None = None
+
+    async def run(self) -> None:
+        """Feed until cancelled."""
+        try:
+            while True:
+                await self._once()
+                await asyncio.sleep(METER_PERIOD_S)
+        finally:
+            await self._meter.close()
+
+    async def _once(self) -> None:
+        reading = await self._meter.poll()
+        if reading.watts_w is None or reading.age_s is None or reading.at_s == self._last_at_s:
+            return
+        self._last_at_s = reading.at_s
+        at_s = self._c.clock.now_s() - reading.age_s
+        self._c.meter_quality = reading.quality or "unknown"
+        cap_w = self._c.state.outlook.cap_w
+        self._c.tally.metered_sample(reading.watts_w, cap_w, at_s)
+        self._c.inbox.put([ev.MeterRead(reading.watts_w, at_s)])
+
+
+class ScheduleFeed:
+    """The schedule file: tells its whole set of caps whenever it changes."""
+
+    def __init__(self, controller: Controller, schedule: Schedule, period_s: float) -> None:
+        """Follow `schedule` for `controller`."""
+        self._c = controller
+        self._schedule = schedule
+        self._period_s = period_s
+        self._told: Any = None
+
+    async def run(self) -> None:
+        """Feed until cancelled."""
+        while True:
+            entries = self._schedule.entries()
+            if entries is not self._told:
+                self._told = entries
+                caps = tuple(
+                    Cap(entry.id, "schedule", entry.limit_w, entry.starts_s, entry.ends_s)
+                    for entry in entries
+                )
+                self._c.inbox.put([ev.SignalChanged("schedule", caps)], urgent=True)
+            await asyncio.sleep(self._period_s)
+
+
+class PriceFeed:
+    """The price series: tells the price whenever it changes; None when it ends."""
+
+    def __init__(self, controller: Controller, prices: FilePrices, period_s: float) -> None:
+        """Follow `prices` for `controller`."""
+        self._c = controller
+        self._prices = prices
+        self._period_s = period_s
+        self._told: float | None = None
+        self._first = True
+
+    async def run(self) -> None:
+        """Feed until cancelled."""
+        while True:
+            price = self._prices.at(self._c.clock.now_s())
+            if self._first or price.usd_per_mwh != self._told:
+                self._first, self._told = False, price.usd_per_mwh
+                log.info("price", usd_per_mwh=price.usd_per_mwh, fault=price.fault)
+                event = ev.SignalChanged(
+                    "price", (), price_usd_per_mwh=price.usd_per_mwh, sets_price=True
+                )
+                self._c.inbox.put([event], urgent=True)
+            await asyncio.sleep(self._period_s)
