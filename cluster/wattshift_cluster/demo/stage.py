@@ -51,6 +51,9 @@ MACHINES = (
     Machine("wm-2", "whatsminer", "rack-b"),
 )
 
+RACKS = tuple(sorted({machine.rack for machine in MACHINES}))
+"""Each rack is a feeder with an agent of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -102,7 +105,8 @@ class Stage:
 def build(folder: Path, scenario: Scenario, api: str = PAGE) -> Stage:
     """Write the demo's site into `folder` (which is made) and return where everything is."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ports = iter(_free_ports(7))
+    agents = ("host", *RACKS)
+    ports = iter(_free_ports(5 + len(agents)))
     # Two demos at once on one machine do not meet: each takes a /24 of its own.
     net = f"127.20.{os.getpid() % 250 + 1}"
     stage = Stage(
@@ -113,7 +117,7 @@ def build(folder: Path, scenario: Scenario, api: str = PAGE) -> Stage:
         pool=f"127.0.0.1:{next(ports)}",
         pool_status=f"127.0.0.1:{next(ports)}",
         bridge=f"127.0.0.1:{next(ports)}",
-        agents={name: f"127.0.0.1:{next(ports)}" for name in ("host", "racks")},
+        agents={name: f"127.0.0.1:{next(ports)}" for name in agents},
         machines=MACHINES,
         addresses={m.id: f"{net}.{i}" for i, m in enumerate(MACHINES, 1)},
         scenario=scenario,
@@ -123,7 +127,8 @@ def build(folder: Path, scenario: Scenario, api: str = PAGE) -> Stage:
     stage.schedule_file.write_text("starts,ends,limit,kind\n")
     (folder / "emulator.json").write_text(_emulator(stage))
     (folder / "agent-host.toml").write_text(_host_agent(stage))
-    (folder / "agent-racks.toml").write_text(_rack_agent(stage))
+    for rack in RACKS:
+        (folder / f"agent-{rack}.toml").write_text(_rack_agent(stage, rack))
     stage.site_file.write_text(_site(stage))
     return stage
 
@@ -171,17 +176,18 @@ def gate_dir(stage: Stage) -> Path:
     return base / f"wattshift-demo-{os.getuid()}-{stage.folder.name}"
 
 
-def _rack_agent(stage: Stage) -> str:
+def _rack_agent(stage: Stage, rack: str) -> str:
     rows = "".join(
         f'\n[[asics]]\nid = "{m.id}"\naddress = "{stage.addresses[m.id]}"\nemulated = true\n'
         for m in stage.machines
+        if m.rack == rack
     )
     return f"""\
 [agent]
-name = "racks"
-listen = "{stage.agents["racks"]}"
-token_file = "racks.token"
-state_dir = "agent-racks"
+name = "{rack}"
+listen = "{stage.agents[rack]}"
+token_file = "{rack}.token"
+state_dir = "agent-{rack}"
 gate_dir = "{gate_dir(stage)}"
 
 [hashing]
@@ -190,13 +196,12 @@ devices = "none"
 
 
 def _site(stage: Stage) -> str:
-    racks = sorted({m.rack for m in stage.machines})
     feeders = "".join(
         f'\n[[feeders]]\nname = "{rack}"\nparent = "main"\n'
-        'amps = "20A"\nphases = 3\nmin_voltage = "218V"\npower_factor = 0.95\n'
-        for rack in racks
+        "amps = 20\nphases = 3\nmin_voltage = 218\npower_factor = 0.95\n"
+        for rack in RACKS
     )
-    agents = "".join(_rack_ref(stage, rack) for rack in racks)
+    agents = "".join(_rack_ref(stage, rack) for rack in RACKS)
     return f"""\
 [site]
 name = "demo"
@@ -254,15 +259,13 @@ listen = "{stage.api}"
 
 
 def _rack_ref(stage: Stage, rack: str) -> str:
-    """One agent may serve several racks: each is a view on its devices at another feeder."""
-    ids = ", ".join(f'"{m.id}"' for m in stage.machines if m.rack == rack)
     return f"""
 [[agents]]
-name = "racks-{rack}"
-address = "{stage.agents["racks"]}"
-token_file = "racks.token"
+name = "{rack}"
+address = "{stage.agents[rack]}"
+token_file = "{rack}.token"
 feeder = "{rack}"
-devices = [{ids}]
+config = "agent-{rack}.toml"
 """
 
 
