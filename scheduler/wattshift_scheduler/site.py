@@ -235,12 +235,13 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The fixed part of a site: its tree, its compute nodes and its rules."""
+    """The fixed part of a site: its tree, its compute nodes, the agents it expects, its rules."""
 
     name: str
     tree: FeederTree
     nodes: tuple[Node, ...] = ()
     rules: Rules = field(default_factory=Rules)
+    agents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for node in self.nodes:

@@ -6,7 +6,7 @@ asked, also proves that the agent lives and what its boot clock says.
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -19,6 +19,7 @@ from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.wire.link import Link, LinkError
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import GrantLeases
+from wattshift_scheduler.site import Device
 
 WAITING_MAX = 8
 """Lease commands that may wait for one agent; older ones are superseded by newer leases anyway."""
@@ -30,9 +31,17 @@ class AgentSession:
     """Polls one agent and carries its leases until it is cancelled."""
 
     def __init__(
-        self, ref: AgentRef, link: Link, inbox: Inbox, roster: Roster, clock: Clock, period_s: float
+        self,
+        ref: AgentRef,
+        link: Link,
+        inbox: Inbox,
+        roster: Roster,
+        clock: Clock,
+        period_s: float,
+        keep: Callable[[Iterable[Device]], None],
     ) -> None:
-        """Prepare; `run` does the work."""
+        """Prepare; `run` does the work. `keep` remembers devices beyond a restart."""
+        self._keep = keep
         self._ref = ref
         self._link = link
         self._inbox = inbox
@@ -89,6 +98,7 @@ class AgentSession:
         infos = answer.get("devices", [])
         devices = agent_words.devices(self._ref, infos)
         self._roster.offered(self._ref.name, infos)
+        self._keep(devices)
         self._inbox.put(
             [agent_words.seen(self._ref.name, answer, received_s), ev.DeviceJoined(devices)]
         )

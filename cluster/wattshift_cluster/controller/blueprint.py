@@ -25,7 +25,8 @@ def site_of(config: SiteConfig) -> Site:
         stale_after_s=max(3.0, 3 * section.tick_s),
         other_load_w=section.other_load_w + (config.compute.idle_w if config.compute else 0.0),
     )
-    return Site(section.name, tree, nodes, rules)
+    agents = tuple(agent.name for agent in config.agents)
+    return Site(section.name, tree, nodes, rules, agents)
 
 
 def values_of(config: SiteConfig) -> Values:

@@ -1,8 +1,9 @@
 """The journal: what must survive a kill -9, in one SQLite file (WAL).
 
-It holds the epoch, every job, the operator's caps, idempotency keys, and every decision with its
-inputs (I5, I7). A job is acknowledged only after its row is on disk. All writes go through one
-thread in the order in which they were handed over; reads have a connection of their own.
+It holds the epoch, every job, known devices, the operator's caps, idempotency keys, and every
+decision with its inputs (I5, I7). A job is acknowledged only after its row is on disk. All writes
+go through one thread in the order in which they were handed over; reads have a connection of their
+own.
 """
 
 import asyncio
@@ -18,12 +19,14 @@ from wattshift_cluster.errors import WattshiftError
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState
 from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.site import Device, OperatingPoint
 
 SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE jobs (id TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE caps (id TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE devices (id TEXT PRIMARY KEY, agent TEXT NOT NULL, body TEXT NOT NULL);
 CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, job TEXT NOT NULL);
 CREATE TABLE decisions (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -88,6 +91,25 @@ class Journal:
         """The operator's caps."""
         rows = self._reader.execute("SELECT body FROM caps ORDER BY id").fetchall()
         return [Cap(**json.loads(body)) for (body,) in rows]
+
+    def devices(self, agents: Iterable[str]) -> list[Device]:
+        """Devices that these agents have ever offered and that nobody removed.
+
+        A controller that starts while an agent is silent must count its devices, not forget them.
+        """
+        wanted = set(agents)
+        rows = self._reader.execute("SELECT agent, body FROM devices ORDER BY id").fetchall()
+        return [_device(json.loads(body)) for agent, body in rows if agent in wanted]
+
+    def keep_devices(self, devices: Iterable[Device]) -> None:
+        """Remember what an agent offers; written soon, in order."""
+        rows = [(d.id, d.agent, json.dumps(asdict(d))) for d in devices]
+
+        def write() -> None:
+            with self._writer:
+                self._writer.executemany("INSERT OR REPLACE INTO devices VALUES (?, ?, ?)", rows)
+
+        self._thread.submit(write)
 
     def job_of_key(self, key: str) -> tuple[str, str] | None:
         """The digest and the job of an idempotency key, None if it is new."""
@@ -179,6 +201,11 @@ def _spelled(decision: AnyDecision) -> Iterable[Decision]:
 
 def _decision_row(one: Decision) -> tuple[float, str, str, str, str]:
     return one.at_s, one.subject, one.action, one.reason, json.dumps(dict(one.inputs))
+
+
+def _device(body: Mapping[str, Any]) -> Device:
+    points = tuple(OperatingPoint(**point) for point in body["points"])
+    return Device(**{**body, "points": points})
 
 
 def _job_body(job: Job) -> str:

@@ -84,6 +84,8 @@ class Controller:
         self._event_id = self.state.epoch * 10**9
         self._connect(tokens)
         now_s = clock.now_s()
+        known = tuple(journal.devices(agent.name for agent in config.agents))
+        self.inbox.put([ev.DeviceJoined(known)] if known else [])
         standing = blueprint.standing_jobs(config, now_s)
         self.inbox.put([ev.JobSubmitted(job) for job in standing])
         self.inbox.put([ev.SignalChanged("operator", tuple(journal.caps()))])
@@ -94,7 +96,7 @@ class Controller:
             host, port = ref.address.rsplit(":", 1)
             link = Link(host, int(port), tokens[ref.name], deadline_s=2.0)
             self._agents[ref.name] = AgentSession(
-                ref, link, self.inbox, self.roster, self.clock, period_s
+                ref, link, self.inbox, self.roster, self.clock, period_s, self.journal.keep_devices
             )
         compute = self.config.compute
         if compute is not None:
