@@ -1,4 +1,4 @@
-"""What the loopback pool counts: shares by user, outcome and reason, and the difficulty accepted."""
+"""What the pool counts: shares by user, outcome and reason, and the difficulty accepted."""
 
 from collections import Counter
 from dataclasses import dataclass, field

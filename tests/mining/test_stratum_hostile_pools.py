@@ -1,0 +1,329 @@
+"""Pools that misbehave: the client never hangs, never follows elsewhere, and comes back."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from wattshift_cluster.mining.backoff import Backoff
+from wattshift_cluster.mining.client import StratumClient
+from wattshift_cluster.mining.endpoint import Endpoint, EndpointInvalid
+from wattshift_cluster.mining.pool import LoopbackPool
+from wattshift_cluster.mining.pool_settings import PoolSettings
+from wattshift_cluster.mining.session import Deadlines
+
+SHORT = Deadlines(connect_s=1.0, configure_s=0.2, answer_s=0.3, idle_s=1.0)
+
+NOTIFY: list[Any] = [
+    "j1", "00" * 32, "01", "02", [], "20000000", "1d00ffff", "65000000", True
+]  # fmt: skip
+
+Script = Callable[["Miner"], Awaitable[None]]
+
+
+class Miner:
+    """The server's end of one connection, for scripted pools."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.heard: list[str] = []
+
+    async def hear(self) -> dict[str, Any]:
+        line = await self.reader.readline()
+        if not line:
+            raise ConnectionResetError
+        body: dict[str, Any] = json.loads(line)
+        self.heard.append(body.get("method", "answer"))
+        return body
+
+    def say(self, **body: Any) -> None:
+        self.writer.write(json.dumps(body).encode() + b"\n")
+
+    async def log_in(self, *, authorized: bool = True) -> None:
+        """Answer like a pool without configure and without suggest_difficulty."""
+        while True:
+            request = await self.hear()
+            if request["method"] == "mining.subscribe":
+                self.say(id=request["id"], result=[[], "aabbccdd", 4], error=None)
+            if request["method"] == "mining.authorize":
+                self.say(id=None, method="mining.set_difficulty", params=[1e-7])
+                self.say(id=request["id"], result=authorized, error=None)
+                return
+
+    def notify(self, **changes: Any) -> None:
+        params = list(NOTIFY)
+        for index, value in changes.items():
+            params[int(index[1:])] = value
+        self.say(id=None, method="mining.notify", params=params)
+
+
+@asynccontextmanager
+async def scripted(script: Script) -> AsyncIterator[tuple[Endpoint, list[Miner]]]:
+    miners: list[Miner] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        miner = Miner(reader, writer)
+        miners.append(miner)
+        try:
+            await script(miner)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield Endpoint(*server.sockets[0].getsockname()[:2]), miners
+    finally:
+        server.close()
+        for miner in miners:
+            miner.writer.transport.abort()
+
+
+@asynccontextmanager
+async def mining_on(at: Endpoint, **more: Any) -> AsyncIterator[StratumClient]:
+    backoff = Backoff(random.Random(3), least_s=0.01, first_s=0.02, most_s=0.05)
+    client = StratumClient(f"stratum+tcp://{at}", "rig", backoff=backoff, deadlines=SHORT, **more)
+    task = asyncio.create_task(client.run())
+    try:
+        yield client
+    finally:
+        task.cancel()
+        await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 3)
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 8.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - any state of either side, not one event
+            await asyncio.sleep(0.005)
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await body()
+
+    asyncio.run(bounded())
+
+
+async def forever(_miner: Miner) -> None:
+    await asyncio.sleep(60)
+
+
+async def garbage(miner: Miner) -> None:
+    miner.writer.write(b"\x00\xffHTTP/1.1 400 Bad Request\r\n\r\n")
+    await forever(miner)
+
+
+async def endless_line(miner: Miner) -> None:
+    for _ in range(200):
+        miner.writer.write(b"x" * 1024)
+        await miner.writer.drain()
+    await forever(miner)
+
+
+async def drip(miner: Miner) -> None:
+    while True:
+        miner.writer.write(b" ")
+        await asyncio.sleep(0.05)
+
+
+async def hang_up(_miner: Miner) -> None:
+    return
+
+
+async def bad_subscribe(miner: Miner) -> None:
+    while True:
+        request = await miner.hear()
+        miner.say(id=request["id"], result=[[], "zz", "4"], error=None)
+
+
+async def bad_notify(miner: Miner) -> None:
+    await miner.log_in()
+    miner.notify(_1="short")
+    await forever(miner)
+
+
+@pytest.mark.parametrize(
+    "script", [forever, garbage, endless_line, drip, hang_up, bad_subscribe, bad_notify]
+)
+def test_no_pool_hangs_the_client(script: Script) -> None:
+    """It gives the session up within its deadlines and tries again."""
+
+    async def body() -> None:
+        async with scripted(script) as (at, miners), mining_on(at) as client:
+            await until(lambda: len(miners) >= 3)
+            assert client.current_job() is None
+            assert client.fault
+
+    run(body)
+
+
+def test_a_silent_pool_is_left_after_the_idle_deadline() -> None:
+    async def silent_later(miner: Miner) -> None:
+        await miner.log_in()
+        miner.notify()
+        await forever(miner)
+
+    async def body() -> None:
+        async with scripted(silent_later) as (at, miners), mining_on(at) as client:
+            await until(client.current_job)
+            await until(lambda: len(miners) >= 2)
+            await until(lambda: client.reconnects == 1)
+
+    run(body)
+
+
+def test_a_pool_that_hangs_up_on_configure_is_asked_without_it() -> None:
+    async def old(miner: Miner) -> None:
+        first = await miner.hear()
+        if first["method"] == "mining.configure":
+            return
+        miner.say(id=first["id"], result=[[], "aabbccdd", 4], error=None)
+        request = await miner.hear()
+        miner.say(id=request["id"], result=True, error=None)
+        miner.notify()
+        await forever(miner)
+
+    async def body() -> None:
+        async with scripted(old) as (at, miners), mining_on(at) as client:
+            await until(client.current_job)
+            assert [miner.heard[0] for miner in miners[:2]] == [
+                "mining.configure",
+                "mining.subscribe",
+            ]
+            job = client.current_job()
+            assert job is not None
+            assert job.version_mask == 0
+
+    run(body)
+
+
+def test_notifications_are_obeyed_in_their_order_and_unknown_ones_ignored() -> None:
+    """Difficulty and extranonce hold from the next job; a version mask at once (BIP 310)."""
+    asked: list[dict[str, Any]] = []
+
+    async def talkative(miner: Miner) -> None:
+        while True:
+            request = await miner.hear()
+            if request["method"] == "mining.configure":
+                answer = {"version-rolling": True, "version-rolling.mask": "1fffe000"}
+                miner.say(id=request["id"], result=answer, error=None)
+            if request["method"] == "mining.subscribe":
+                miner.notify()  # even before its own answer
+                miner.say(id=request["id"], result=[[], "aabbccdd", 4], error=None)
+            if request["method"] == "mining.authorize":
+                miner.say(id=request["id"], result=True, error=None)
+                break
+        miner.say(id=None, method="mining.surprise", params=[{"a": 1}])
+        miner.say(id=None, method="client.show_message", params=["hello"])
+        miner.say(id=7, method="client.get_version", params=[])
+        asked.append(await miner.hear())
+        miner.say(id=None, method="mining.set_difficulty", params=[0.5])
+        miner.say(id=None, method="mining.set_extranonce", params=["ee", 2])
+        await asyncio.sleep(0.1)
+        miner.notify(_0="j2")
+        await asyncio.sleep(0.1)
+        miner.say(id=None, method="mining.set_version_mask", params=["00006000"])
+        await forever(miner)
+
+    async def body() -> None:
+        jobs: list[Any] = []
+        async with scripted(talkative) as (at, _), mining_on(at, on_job=jobs.append) as client:
+            await until(lambda: len(jobs) == 3)
+            assert asked == [{"id": 7, "result": "wattshift", "error": None}]
+            seen = [(job.job_id, job.difficulty, job.extranonce.extranonce1.hex()) for job in jobs]
+            assert seen == [("j1", 1.0, "aabbccdd"), ("j2", 0.5, "ee"), ("j2", 0.5, "ee")]
+            assert [job.version_mask for job in jobs] == [0x1FFFE000, 0x1FFFE000, 0x6000]
+            assert len(client.next_extranonce2()) == 2
+
+    run(body)
+
+
+def test_reconnect_follows_to_another_port_of_the_same_host_only() -> None:
+    async def body() -> None:
+        pool = LoopbackPool(PoolSettings(difficulty=1e-7))
+        target = await pool.start(Endpoint("127.0.0.1", 0))
+
+        async def redirecting(miner: Miner) -> None:
+            await miner.log_in()
+            miner.notify()
+            elsewhere = {"id": None, "method": "client.reconnect"}
+            miner.say(**elsewhere, params=["pool.example.org", 3333, 0])
+            await asyncio.sleep(0.2)
+            miner.say(**elsewhere, params=["", target.port, 0])
+            await forever(miner)
+
+        async with scripted(redirecting) as (at, miners), mining_on(at) as client:
+            await until(lambda: pool.links and client.current_job())
+            assert len(miners) == 1  # the foreign host did not end the session
+            work = client.next_work()
+            assert work is not None
+            nonce = next(n for n in range(1 << 20) if work.is_share(n))
+            assert (await client.submit(work.share(nonce))).accepted
+        await pool.stop()
+
+    run(body)
+
+
+def test_shares_without_an_answer_are_lost_with_a_reason_and_none_vanishes() -> None:
+    async def deaf_then_gone(miner: Miner) -> None:
+        await miner.log_in()
+        miner.notify()
+        await miner.hear()  # the first share: never answered
+        refused = await miner.hear()
+        miner.say(id=refused["id"], result=False, error=[21, "Stale", None])
+        object_error = await miner.hear()
+        miner.say(id=object_error["id"], result=None, error={"code": 20, "message": "why not"})
+        await miner.hear()  # and now the connection ends
+
+    async def body() -> None:
+        async with scripted(deaf_then_gone) as (at, _), mining_on(at) as client:
+            await until(client.current_job)
+            for _ in range(4):
+                work = client.next_work()
+                assert work is not None
+                nonce = next(n for n in range(1 << 20) if work.is_share(n))
+                assert not (await client.submit(work.share(nonce))).accepted
+            counts = client.counts
+            assert counts.rejected == {"21 Stale": 1, "20 why not": 1}
+            assert counts.lost == {"lost: no answer": 1, "lost: disconnected": 1}
+            assert counts.found == 4
+            assert counts.waiting == 0
+
+    run(body)
+
+
+def test_a_refused_user_is_not_tried_again_at_once() -> None:
+    async def refusing(miner: Miner) -> None:
+        await miner.log_in(authorized=False)
+        await forever(miner)
+
+    async def body() -> None:
+        async with scripted(refusing) as (at, miners), mining_on(at) as client:
+            await until(lambda: client.fault != "not started")
+            await asyncio.sleep(0.3)
+            assert len(miners) == 1
+            assert "not authorized" in (client.fault or "")
+
+    run(body)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "stratum+tcp://host", "", "x:99999"])
+def test_an_unusable_address_is_refused_at_once(url: str) -> None:
+    with pytest.raises(EndpointInvalid):
+        StratumClient(url, "rig")
+
+
+def test_backoff_doubles_to_its_ceiling_and_repeats_from_its_seed() -> None:
+    waits = [Backoff(random.Random(5), first_s=1.0, most_s=8.0) for _ in range(2)]
+    series = [[backoff.next_s() for _ in range(200)] for backoff in waits]
+    assert series[0] == series[1]
+    assert all(wait <= min(8.0, 2.0**n) for n, wait in enumerate(series[0]))
+    assert max(series[0]) > 7.0
+    waits[0].reset()
+    assert waits[0].next_s() <= 1.0
