@@ -1,0 +1,103 @@
+"""What an agent says over the wire: inventory, readings, counters. None is unknown, never zero."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal["gpu", "cpu", "asic"]
+Quality = Literal["measured", "modelled", "emulated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One way a device can run: watts (W), hashes per second, seconds to get there."""
+
+    mode: str
+    watts_w: float
+    hashrate_h_per_s: float
+    transition_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What a device is and what it offers.
+
+    Attributes:
+        id: unique in the site; it also names the gate's files.
+        kind, model, firmware, algorithm: what it is.
+        nameplate_w: the most it draws at any point, W; `tolerance` is the share it may exceed it.
+        continuous: any watts between the points can be leased.
+        fenced: falls to its safe point by itself when its lease ends, even if this agent is dead.
+        safe_w, power_on_w: draw at the safe point, and after a power cycle with no word from us, W.
+        host: the machine whose compute it overlaps, or None.
+        quality: how its watts are had.
+        points: ascending in watts; the first is where a shed ends.
+    """
+
+    id: str
+    kind: Kind
+    model: str
+    firmware: str
+    algorithm: str
+    nameplate_w: float
+    tolerance: float
+    continuous: bool
+    fenced: bool
+    safe_w: float
+    power_on_w: float
+    host: str | None
+    quality: Quality
+    points: tuple[Point, ...]
+
+    def wire(self) -> dict[str, Any]:
+        """As it goes over the wire."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a device has hashed and found since this agent started; None where we cannot know."""
+
+    hashes: int | None = None
+    shares_found: int | None = None
+    accepted: int | None = None
+    rejected: int | None = None
+    lost: int | None = None
+    accepted_difficulty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The last sample of a device.
+
+    Attributes:
+        at_boot_s: when it was taken, boot clock, s.
+        watts_w, enforced_limit_w, hashrate_h_per_s, temperature_c: None where not known.
+        mode: what the device itself says it does.
+        foreign_write: it does something that we did not write.
+        error: why it cannot be read or set; None while all is well.
+    """
+
+    device: str
+    at_boot_s: float
+    quality: Quality
+    watts_w: float | None = None
+    enforced_limit_w: float | None = None
+    hashrate_h_per_s: float | None = None
+    temperature_c: float | None = None
+    mode: str | None = None
+    foreign_write: bool = False
+    error: str | None = None
+    counters: Counters = Counters()
+
+    def wire(self, lease: dict[str, Any] | None) -> dict[str, Any]:
+        """As it goes over the wire, with the lease in force."""
+        fields = asdict(self)
+        for name in ("watts_w", "enforced_limit_w", "hashrate_h_per_s", "temperature_c"):
+            fields[name] = finite(fields[name])
+        return {**fields, "lease": lease}
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None for one that is not finite."""
+    return value if value is not None and math.isfinite(value) else None
