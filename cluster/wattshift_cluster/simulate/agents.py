@@ -73,9 +73,7 @@ class ModelledAgent:
         reasons = tuple(self._taken(command, i, now_s) for i in range(len(command.devices)))
         accepted = np.array([not reason for reason in reasons], dtype=np.bool_)
         self.refused += int((~accepted).sum())
-        return ev.LeasesReplied(
-            command.id, command.devices, command.sequence, accepted, reasons
-        )
+        return ev.LeasesReplied(command.id, command.devices, command.sequence, accepted, reasons)
 
     def _taken(self, command: GrantLeases, row: int, now_s: float) -> str:
         """Take one lease; the reason of a refusal, or empty."""
@@ -151,8 +149,6 @@ class ModelledAgent:
         )
 
 
-def agent_of(
-    name: str, devices: dict[str, ModelledDevice], rng: random.Random
-) -> ModelledAgent:
+def agent_of(name: str, devices: dict[str, ModelledDevice], rng: random.Random) -> ModelledAgent:
     """An agent whose host has been up for a random while."""
     return ModelledAgent(name, devices, boot_at_s=-rng.uniform(10.0, 1e6))

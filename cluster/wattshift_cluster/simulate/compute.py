@@ -106,6 +106,15 @@ class ModelledNode:
                 total_w += job.unit_w * (up if batch else min(self.wanted_units(job), up))
         return total_w
 
+    def earns_usd_per_h(self, now_s: float) -> float:
+        """What its work is worth now, USD/h: units that are up, a service's as far as used."""
+        total = 0.0
+        for job in self.jobs.values():
+            up = self.up(job.id, now_s)
+            batch = job.kind is JobKind.BATCH
+            total += job.value_usd_per_h * (up if batch else min(self.wanted_units(job), up))
+        return total
+
     def report(self, now_s: float) -> list[ev.Event]:
         """What the compute bridge says once a second."""
         told: list[ev.Event] = [ev.ComputeSeen(self.node.name, True, self.granted_w)]

@@ -3,6 +3,7 @@
 What it does is not what its lease says but what was last written to it, as with a real one.
 """
 
+import itertools
 import random
 from dataclasses import dataclass, field
 
@@ -109,7 +110,7 @@ class ModelledDevice:
     def hashrate_h_per_s(self, watts_w: float) -> float:
         """Hashes per second at these watts: straight lines between its operating points."""
         points = self.device.points
-        for low, high in zip(points, points[1:], strict=False):
+        for low, high in itertools.pairwise(points):
             if watts_w <= high.watts_w:
                 share = (watts_w - low.watts_w) / (high.watts_w - low.watts_w)
                 rise = high.hashrate_h_per_s - low.hashrate_h_per_s

@@ -42,12 +42,6 @@ LONGEST_S: Mapping[FaultKind, float] = MappingProxyType(
 )
 """Longest time that a fault of each kind lasts, s: beyond a lease's life wherever that matters."""
 
-HARMFUL = frozenset({FaultKind.FOREIGN_WRITE, FaultKind.SET_POINT_IGNORED, FaultKind.AGENT_DEAD})
-"""Kinds in which a device's watts leave our control, so that no controller could hold the cap alone.
-
-Their devices are counted at their ceilings from the moment they are noticed; until then, and where
-the rest of the site is too small, watts above the cap are theirs."""
-
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -81,7 +75,8 @@ def schedule(
         return ()
     rng = random.Random(f"faults {seed}")
     agents, devices = sorted(world.agents), sorted(world.devices)
-    faults, at_s = [], 0.0
+    faults: list[Fault] = []
+    at_s = 0.0
     while True:
         at_s += rng.expovariate(per_day / 86400.0)
         if at_s >= until_s:

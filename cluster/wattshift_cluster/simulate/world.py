@@ -1,4 +1,4 @@
-"""The modelled site as one thing: agents, compute nodes, other load, a meter, and time for them all.
+"""The modelled site as one: agents, compute nodes, other load, a meter, and time for them all.
 
 A controller meets it as it meets the real world: it polls for events and hands over commands.
 """
@@ -30,7 +30,11 @@ METER_NOISE_SHARE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A short time in which the watts were about constant: means over it, W."""
+    """A short time in which the watts were about constant: means over it, W.
+
+    `reserve_w` is the part of the mining watts that stands behind gates; `work_usd_per_h` is what
+    services and batch jobs earned meanwhile.
+    """
 
     at_s: float
     lasts_s: float
@@ -38,6 +42,8 @@ class Slice:
     service_w: float
     batch_w: float
     other_w: float
+    reserve_w: float
+    work_usd_per_h: float
 
     @property
     def total_w(self) -> float:
@@ -156,11 +162,14 @@ class World:
         lasts_s, at_s = end_s - self.now_s, self.now_s
         service_w = sum(n.drawn_w(JobKind.SERVICE, at_s) for n in self.nodes.values())
         batch_w = sum(n.drawn_w(JobKind.BATCH, at_s) for n in self.nodes.values())
-        mining_w = 0.0
+        earned = sum(n.earns_usd_per_h(at_s) for n in self.nodes.values())
+        mining_w = reserve_w = 0.0
         for agent in self.agents.values():
             for one in agent.devices.values():
                 share, before = self._open(one), one.hashes
-                mining_w += one.move(lasts_s) * share
+                mean_w = one.move(lasts_s) * share
+                mining_w += mean_w
+                reserve_w += mean_w if one.device.fenced else 0.0
                 one.hashes = before + (one.hashes - before) * share
         self.now_s = end_s
         for agent in self.agents.values():
@@ -168,10 +177,9 @@ class World:
         for node in self.nodes.values():
             node.settle(end_s)
         other_w = self.site.rules.other_load_w * OTHER_SHARE
-        return Slice(at_s, lasts_s, mining_w, service_w, batch_w, other_w)
+        return Slice(at_s, lasts_s, mining_w, service_w, batch_w, other_w, reserve_w, earned)
 
     def _open(self, one: ModelledDevice) -> float:
         """Share of time in which this device's gate is open: compute on its host closes it."""
-        if not one.device.fenced or one.device.host not in self.nodes:
-            return 1.0
-        return 1.0 - self.nodes[one.device.host].busy(self.now_s)
+        node = self.nodes.get(one.device.host or "") if one.device.fenced else None
+        return 1.0 if node is None else 1.0 - node.busy(self.now_s)
