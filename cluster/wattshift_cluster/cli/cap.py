@@ -1,0 +1,105 @@
+"""`wattshift cap`: the operator's own upper limit of site power."""
+
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from wattshift_cluster.cli.options import DURATION, WATTS, controller_options
+from wattshift_cluster.cli.output import emit, grid, output_option, talk, watts
+from wattshift_cluster.client import ControllerClient
+
+
+@click.group()
+def cap() -> None:
+    """Set, clear or show caps.
+
+    \b
+      wattshift cap set 800kW --for 30m
+      wattshift cap show
+      wattshift cap clear
+    """
+
+
+@cap.command(name="set")
+@click.argument("limit", type=WATTS)
+@click.option("--starts", metavar="WHEN", help="5m from now, or a UTC time; now if not given.")
+@click.option("--until", metavar="WHEN", help="A UTC time, or a duration from now.")
+@click.option("--for", "for_s", type=DURATION, help="How long it holds.")
+@click.option("--strict", is_flag=True, help="Refuse (exit 6) a cap below what can be shed.")
+@controller_options
+@output_option
+def set_cap(
+    limit: float,
+    starts: str | None,
+    until: str | None,
+    for_s: float | None,
+    strict: bool,
+    url: str | None,
+    token: str | None,
+    output: str,
+) -> None:
+    """Set a cap. It holds until it ends or is cleared; the lowest cap in force wins.
+
+    \b
+      wattshift cap set 800kW --for 30m
+      wattshift cap set 1.2MW --until 2026-12-01T18:00:00Z --strict
+    """
+    if until is not None and for_s is not None:
+        raise click.UsageError("--until and --for exclude each other.")
+    wanted = {"limit": limit, "starts": starts, "until": until, "for": for_s}
+    body: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+    with ControllerClient.find(url, token) as controller:
+        view = controller.post("/v1/caps", {**body, "strict": strict})
+    if view["shortfall_w"] is not None:
+        talk(f"The site sheds to its floor and stays {watts(view['shortfall_w'])} above this cap.")
+    emit(view, output, lambda one: caps_text([one]))
+
+
+@cap.command()
+@controller_options
+@output_option
+def show(url: str | None, token: str | None, output: str) -> None:
+    """Show caps in force and to come.
+
+    \b
+      wattshift cap show -o json
+    """
+    with ControllerClient.find(url, token) as controller:
+        found = controller.get("/v1/caps")["caps"]
+    emit(found, output, caps_text)
+
+
+@cap.command()
+@click.argument("cap_id", metavar="[ID]", required=False)
+@controller_options
+def clear(cap_id: str | None, url: str | None, token: str | None) -> None:
+    """Clear one cap, or every operator cap.
+
+    \b
+      wattshift cap clear
+      wattshift cap clear cap-1a2b3c4d
+    """
+    with ControllerClient.find(url, token) as controller:
+        controller.delete("/v1/caps" if cap_id is None else f"/v1/caps/{quote(cap_id, safe='')}")
+    talk("every operator cap is cleared" if cap_id is None else f"{cap_id} is cleared")
+
+
+def caps_text(found: list[dict[str, Any]]) -> str:
+    """Return caps for people."""
+    if not found:
+        return "no caps"
+    headers = ("ID", "ORIGIN", "LIMIT", "STARTS", "ENDS", "IN FORCE", "SHORTFALL")
+    rows = [
+        (
+            one["id"],
+            one["origin"],
+            watts(one["limit_w"]),
+            one["starts_at"] or "now",
+            one["ends_at"] or "open",
+            "yes" if one["in_force"] else "no",
+            "none" if one["shortfall_w"] is None else watts(one["shortfall_w"]),
+        )
+        for one in found
+    ]
+    return grid(headers, rows, ("LIMIT", "SHORTFALL"))

@@ -1,0 +1,293 @@
+"""What `doctor` looks at: a table of small functions, each with one finding and its mending command.
+
+A check never raises and never changes anything. `fail` means that wattshift cannot run here as
+asked; `warn` that it runs with less.
+"""
+
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from pathlib import Path
+
+from wattshift_cluster.config.load import load_agent, load_site
+from wattshift_cluster.config.site import SiteConfig
+from wattshift_cluster.errors import ConfigInvalid, WattshiftError
+
+SHM = Path("/dev/shm")
+SHM_LEAST_BYTES = 64 << 20
+DISK_LEAST_BYTES = 1 << 30
+CLOCK_MOST_S = 2.0
+PROBE_S = 2.0
+DEFAULT_PORTS = {"api": "127.0.0.1:8080", "agent": "127.0.0.1:7401", "compute": "127.0.0.1:7410"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor; `level` is ok, warn or fail, `mend` a command or empty."""
+
+    check: str
+    level: str
+    text: str
+    mend: str = ""
+
+
+@dataclass
+class Place:
+    """What is looked at: a site file if one was named, and the controller to reach."""
+
+    site_file: Path | None
+    url: str | None = None
+    token: str | None = None
+
+    @cached_property
+    def site(self) -> SiteConfig | None:
+        """The site file, if it is valid."""
+        try:
+            return None if self.site_file is None else load_site(self.site_file)
+        except ConfigInvalid:
+            return None
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the state goes, or would go."""
+        return Path.cwd() if self.site is None else self.site.site.state_dir
+
+
+def python(place: Place) -> Finding:
+    """Look at the interpreter."""
+    text = f"Python {sys.version.split()[0]}"
+    if sys.version_info >= (3, 11):
+        return Finding("python", "ok", text)
+    return Finding("python", "fail", f"{text}; 3.11 is needed", "apt install python3.11")
+
+
+def config(place: Place) -> Finding:
+    """Look at the site file."""
+    if place.site_file is None:
+        return Finding("config", "ok", "no site file named")
+    try:
+        load_site(place.site_file)
+    except ConfigInvalid as error:
+        mend = f"wattshift config check {place.site_file}"
+        return Finding("config", "fail", f"{len(error.faults)} fault(s); {error.faults[0]}", mend)
+    return Finding("config", "ok", f"{place.site_file} is valid")
+
+
+def ray(place: Place) -> Finding:
+    """Look for Ray, which services and batch jobs need."""
+    if importlib.util.find_spec("ray") is not None:
+        return Finding("ray", "ok", "installed")
+    level = "fail" if place.site is not None and place.site.compute is not None else "warn"
+    return Finding(
+        "ray", level, "not installed: no services, no batch", "pip install wattshift[ray]"
+    )
+
+
+def driver(place: Place) -> Finding:
+    """Look for NVIDIA's driver and its GPUs."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+        name = pynvml.nvmlSystemGetDriverVersion()
+        pynvml.nvmlShutdown()
+    except Exception as missing:  # no library, no driver, no GPU: nvml has an error type for each
+        return Finding("driver", "warn", f"no GPU can be used: {missing}")
+    return Finding("driver", "ok", f"driver {name}, {count} GPU(s)")
+
+
+def power_limits(place: Place) -> Finding:
+    """Look whether this user may set GPU power limits, by rewriting none of them."""
+    if driver(place).level != "ok":
+        return Finding("power-limits", "ok", "no GPU, nothing to permit")
+    if os.geteuid() == 0 or _has_sys_admin():
+        return Finding("power-limits", "ok", "may be set")
+    mend = "run the agent as root, or with AmbientCapabilities=CAP_SYS_ADMIN"
+    return Finding("power-limits", "warn", "may not be set: GPUs are steered by gates alone", mend)
+
+
+def _has_sys_admin() -> bool:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    mask = next(
+        (line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0"
+    )
+    return bool(int(mask, 16) >> 21 & 1)  # CAP_SYS_ADMIN, linux/capability.h
+
+
+def cupy(place: Place) -> Finding:
+    """Look for CuPy, which GPUs need to hash."""
+    if importlib.util.find_spec("cupy") is not None:
+        return Finding("cupy", "ok", "installed")
+    if driver(place).level != "ok":
+        return Finding("cupy", "ok", "not installed; no GPU needs it")
+    return Finding("cupy", "warn", "not installed: no GPU hashes", "pip install wattshift[cuda12]")
+
+
+def kernels(place: Place) -> Finding:
+    """Run the known-answer self-tests of the hashing kernels."""
+    try:
+        from wattshift_kernels.registry import choose
+
+        chosen = choose()
+    except Exception as broken:  # a doctor reports whatever an installation can break
+        mend = "pip install --force-reinstall numba"
+        return Finding("kernels", "fail", f"none gives right hashes: {broken}", mend)
+    refused = [f"{tried.backend}: {tried.refused}" for tried in chosen.report if tried.refused]
+    wrong = [text for text in refused if "not usable here" not in text]
+    text = f"{chosen.hasher.backend} gives every known answer"
+    if wrong:
+        return Finding("kernels", "warn", f"{text}; refused {'; '.join(wrong)}")
+    return Finding("kernels", "ok", text)
+
+
+def shared_memory(place: Place) -> Finding:
+    """Look at /dev/shm, where the gates live."""
+    try:
+        free = shutil.disk_usage(SHM).free
+        with tempfile.NamedTemporaryFile(dir=SHM, prefix="wattshift-doctor-"):
+            pass
+    except OSError as error:
+        text = f"{SHM} cannot be written: {error.strerror}"
+        return Finding("shm", "fail", text, f"mount -o remount,rw,mode=1777 {SHM}")
+    if free < SHM_LEAST_BYTES:
+        text = f"{free >> 20} MiB free in {SHM}; {SHM_LEAST_BYTES >> 20} MiB are needed"
+        return Finding("shm", "fail", text, f"mount -o remount,size=512m {SHM}")
+    return Finding("shm", "ok", f"{free >> 20} MiB free in {SHM}")
+
+
+def disk(place: Place) -> Finding:
+    """Look at the space for the journal."""
+    folder = place.state_dir
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    text = f"{free / (1 << 30):.1f} GiB free at {folder}"
+    if not os.access(folder, os.W_OK):
+        mend = f"chown {os.getuid()} {folder}"
+        return Finding("disk", "fail", f"{folder} cannot be written", mend)
+    if free < DISK_LEAST_BYTES:
+        return Finding(
+            "disk", "fail", f"{text}; 1 GiB is needed", f"du -xh {folder} | sort -h | tail"
+        )
+    return Finding("disk", "ok", text)
+
+
+def ports(place: Place) -> Finding:
+    """Look whether the addresses of the site are free, or taken by a running site."""
+    taken = [f"{part} {address}" for part, address in _addresses(place).items() if _taken(address)]
+    if not taken:
+        return Finding("ports", "ok", "all free")
+    if controller(place).level == "ok":
+        return Finding("ports", "ok", f"in use by the running site: {', '.join(taken)}")
+    return Finding("ports", "warn", f"in use: {', '.join(taken)}", "ss -ltnp")
+
+
+def _addresses(place: Place) -> dict[str, str]:
+    site = place.site
+    if site is None:
+        return DEFAULT_PORTS
+    found = {"api": site.api.listen}
+    for ref in site.agents:
+        try:
+            if ref.config is not None:
+                found[f"agent {ref.name}"] = load_agent(ref.config).agent.listen
+        except ConfigInvalid:
+            found[f"agent {ref.name}"] = ref.address
+    if site.compute is not None and site.compute.child:
+        found["compute"] = site.compute.bridge
+    return found
+
+
+def _taken(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return True
+    return False
+
+
+def agent_files(place: Place) -> Finding:
+    """Look at the agent files that the site file names."""
+    names = [] if place.site is None else [a.config for a in place.site.agents if a.config]
+    for path in names:
+        try:
+            load_agent(path)
+        except ConfigInvalid as error:
+            mend = f"wattshift config check {path}"
+            return Finding("agents", "fail", str(error.faults[0]), mend)
+    return Finding("agents", "ok", f"{len(names)} agent file(s) valid" if names else "none named")
+
+
+def controller(place: Place) -> Finding:
+    """Look whether a controller answers and is ready."""
+    from wattshift_cluster.client import ControllerClient, find_controller
+
+    try:
+        endpoint = find_controller(place.url, place.token)
+        with ControllerClient(endpoint.url, endpoint.token, deadline_s=PROBE_S) as client:
+            client.get("/readyz")
+            if endpoint.token is None:
+                text = f"{endpoint.url} is ready, but there is no token for it"
+                return Finding("controller", "warn", text, "export WATTSHIFT_TOKEN=…")
+            site = client.get("/v1/site")
+    except WattshiftError as error:
+        return Finding("controller", "warn", str(error), "wattshift up site.toml")
+    return Finding("controller", "ok", f"{endpoint.url} runs {site['name']}, tick {site['tick']}")
+
+
+def clock(place: Place) -> Finding:
+    """Compare this clock with the controller's, where one answers; HTTP dates are whole seconds."""
+    import httpx2
+
+    from wattshift_cluster.client import find_controller
+
+    try:
+        url = find_controller(place.url, place.token).url
+        answer = httpx2.get(f"{url}/healthz", timeout=PROBE_S, trust_env=False)
+        stamp = parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (WattshiftError, httpx2.HTTPError, KeyError, ValueError):
+        return Finding("clock", "ok", "no controller to compare with")
+    offset_s = stamp + 0.5 - time.time()
+    if abs(offset_s) <= CLOCK_MOST_S:
+        return Finding("clock", "ok", "within 2 s of the controller's")
+    text = f"{offset_s:+.0f} s off the controller's"
+    return Finding("clock", "warn", text, "timedatectl set-ntp true")
+
+
+CHECKS: tuple[Callable[[Place], Finding], ...] = (
+    python,
+    config,
+    agent_files,
+    ray,
+    driver,
+    power_limits,
+    cupy,
+    kernels,
+    shared_memory,
+    disk,
+    ports,
+    controller,
+    clock,
+)
+
+
+def run_all(place: Place) -> list[Finding]:
+    """Run every check, in order."""
+    return [check(place) for check in CHECKS]

@@ -1,0 +1,89 @@
+"""`wattshift config`: check, show or describe a site or agent file."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wattshift_cluster.api.jobspec import job_schema
+from wattshift_cluster.cli.output import emit, grid, output_option
+from wattshift_cluster.config.agent import agent_schema
+from wattshift_cluster.config.load import Traced, trace_agent, trace_site
+from wattshift_cluster.config.site import site_schema
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+SCHEMAS = {"site": site_schema, "agent": agent_schema, "job": job_schema}
+
+
+@click.group()
+def config() -> None:
+    """Check, show or describe site and agent files.
+
+    \b
+      wattshift config check site.toml
+      wattshift config show site.toml
+      wattshift config schema site > site.schema.json
+    """
+
+
+def trace(path: Path) -> Traced[Any]:
+    """Return the valid file, as the kind that its tables say. Raises ConfigInvalid."""
+    try:
+        with path.open("rb") as file:
+            is_agent = "agent" in tomllib.load(file)
+    except (OSError, ValueError):
+        is_agent = False  # the loader says what is wrong, with its place
+    return trace_agent(path) if is_agent else trace_site(path)
+
+
+@config.command()
+@click.argument("path", metavar="FILE", type=FILE)
+@output_option
+def check(path: Path, output: str) -> None:
+    """Check a file; exit 3 with one line per fault.
+
+    \b
+      wattshift config check site.toml
+    """
+    settings = trace(path).settings
+    view = {"file": str(path), "valid": True, "settings": len(settings)}
+    emit(view, output, lambda one: f"{one['file']}: valid")
+
+
+@config.command()
+@click.argument("path", metavar="FILE", type=FILE)
+@output_option
+def show(path: Path, output: str) -> None:
+    """Show every value in force and where it came from: flag, environment, file or default.
+
+    \b
+      wattshift config show site.toml
+    """
+    found = [
+        {"path": s.path, "value": s.value, "source": s.origin.source, "from": s.origin.detail}
+        for s in trace(path).settings
+    ]
+    emit(found, output, settings_text)
+
+
+def settings_text(found: list[dict[str, Any]]) -> str:
+    """Return settings for people."""
+    rows = [
+        (s["path"], "none" if s["value"] is None else str(s["value"]), s["source"], s["from"])
+        for s in found
+    ]
+    return grid(("SETTING", "VALUE", "SOURCE", "FROM"), rows)
+
+
+@config.command()
+@click.argument("kind", type=click.Choice(list(SCHEMAS)), default="site")
+@output_option
+def schema(kind: str, output: str) -> None:
+    """Print the JSON Schema of a site, agent or job file.
+
+    \b
+      wattshift config schema site > site.schema.json
+    """
+    emit(SCHEMAS[kind](), output, lambda one: json.dumps(one, indent=2))

@@ -1,0 +1,69 @@
+"""`wattshift event inject`: a grid event from a file, as if a feed had sent it."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wattshift_cluster.api.bodies import EventBody, EventCap, load_table, parse_body
+from wattshift_cluster.api.tokens import rfc3339
+from wattshift_cluster.cli.options import controller_options
+from wattshift_cluster.cli.output import emit, number, output_option, watts
+from wattshift_cluster.client import ControllerClient
+
+
+@click.group()
+def event() -> None:
+    """Inject a grid event.
+
+    \b
+      wattshift event inject event.yaml
+    """
+
+
+@event.command()
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@controller_options
+@output_option
+def inject(path: Path, url: str | None, token: str | None, output: str) -> None:
+    """Inject the event in a YAML, JSON or TOML file; it replaces the caps of its source.
+
+    \b
+      wattshift event inject event.yaml
+
+    \b
+      source: drill                  any name but "operator"
+      price: 250 USD/MWh             leave out to keep the price
+      caps:
+        - {limit: 600kW, starts: 1m, ends: 31m}
+    """
+    raw = load_table(path)
+    checked = parse_body(EventBody, raw, str(path))
+    assert isinstance(raw, dict), "parse_body refuses anything else"
+    body = dict(raw)
+    if checked.caps:
+        # Durations count from now here, not from whenever a retry reaches the controller.
+        body["caps"] = [absolute(cap) for cap in checked.caps]
+    with ControllerClient.find(url, token) as controller:
+        view = controller.post("/v1/signals", body)
+    emit(view, output, signals_text)
+
+
+def absolute(cap: EventCap) -> dict[str, Any]:
+    """Return a cap whose times are fixed."""
+    times = {"starts": cap.starts, "ends": cap.ends}
+    fixed = {key: rfc3339(at_s) for key, at_s in times.items() if at_s is not None}
+    name = {} if cap.id is None else {"id": cap.id}
+    return {"limit": cap.limit, **name, **fixed}
+
+
+def signals_text(view: dict[str, object]) -> str:
+    """Return the signals in force for people."""
+    price = view.get("price_usd_per_mwh")
+    lines = [f"price  {number(price if isinstance(price, float | int) else None, 'USD/MWh')}"]
+    sources = view.get("sources")
+    for source, caps in sources.items() if isinstance(sources, dict) else ():
+        for cap in caps:
+            span = f"{cap.get('starts_at') or 'now'} to {cap.get('ends_at') or 'open'}"
+            lines.append(f"{source}  {watts(cap.get('limit_w'))}  {span}")
+    return "\n".join(lines)

@@ -1,0 +1,94 @@
+"""`wattshift status`: the site now, with the age of every figure."""
+
+from typing import Any
+
+import click
+
+from wattshift_cluster.cli.options import controller_options
+from wattshift_cluster.cli.output import (
+    UNKNOWN,
+    age,
+    emit,
+    emit_line,
+    grid,
+    hashrate,
+    number,
+    output_option,
+    pairs,
+    watts,
+)
+from wattshift_cluster.client import ControllerClient
+
+
+@click.command()
+@controller_options
+@click.option("--watch", is_flag=True, help="Stream the site as JSON lines, one per tick.")
+@click.option("--devices", is_flag=True, help="Also list every device.")
+@output_option
+def status(url: str | None, token: str | None, watch: bool, devices: bool, output: str) -> None:
+    """Show power, cap, headroom, price and alarms of the site.
+
+    \b
+      wattshift status
+      wattshift status --devices
+      wattshift status --watch | jq .power_w
+    """
+    with ControllerClient.find(url, token) as controller:
+        if watch:
+            for event in controller.stream():
+                if event.event == "site":
+                    emit_line(event.data)
+            return
+        site = controller.get("/v1/site")
+        if devices:
+            site["devices"] = controller.get("/v1/devices")["devices"]
+    emit(site, output, site_text)
+
+
+def site_text(site: dict[str, Any]) -> str:
+    """Return the site for people."""
+    shares = site["shares"]
+    jobs = [f"{n} {kind} {state}" for kind, row in site["jobs"].items() for state, n in row.items()]
+    origin = f" ({site['cap_origin']})" if site["cap_origin"] else ""
+    quality = UNKNOWN if site["power_w"] is None else site["power_quality"]
+    rows = [
+        ("site", f"{site['name']}, tick {site['tick']}, epoch {site['epoch']}"),
+        ("power", f"{watts(site['power_w'])} ({quality}, {age(site['power_age_s'])} old)"),
+        ("cap", f"{watts(site['cap_w'])}{origin}, margin {watts(site['margin_w'])}"),
+        ("headroom", f"{watts(site['headroom_w'])}, committed {watts(site['committed_w'])}"),
+        ("inference", watts(site["inference_w"])),
+        ("mining", watts(site["mining_w"])),
+        ("batch", watts(site["batch_w"])),
+        ("other", watts(site["other_w"])),
+        ("price", number(site["price_usd_per_mwh"], "USD/MWh")),
+        ("shares", "{accepted} accepted, {rejected} rejected, {lost} lost".format(**shares)),
+        ("jobs", ", ".join(jobs) or "none"),
+    ]
+    text = pairs(rows)
+    if site["meter_stale"]:
+        text += "\n\nThe meter is stale: power is unknown and the margin is widened."
+    for alarm in site["alarms"]:
+        text += f"\n{alarm['severity']}: {alarm['text']} (since {alarm['since']})"
+    if "devices" in site:
+        text += "\n\n" + devices_text(site["devices"])
+    return text
+
+
+def devices_text(devices: list[dict[str, Any]]) -> str:
+    """Return devices for people."""
+    headers = ("DEVICE", "KIND", "STATE", "MODE", "DRAW", "LEASE", "CEILING", "HASHRATE", "AGE")
+    rows = [
+        (
+            one["id"],
+            one["kind"],
+            one["state"],
+            one["mode"] or "-",
+            watts(one["watts_w"]),
+            "none" if one["leased_w"] is None else watts(one["leased_w"]),
+            watts(one["ceiling_w"]),
+            hashrate(one["hashrate_h_per_s"]),
+            age(one["age_s"]),
+        )
+        for one in devices
+    ]
+    return grid(headers, rows, ("DRAW", "LEASE", "CEILING", "HASHRATE", "AGE"))

@@ -1,0 +1,155 @@
+"""`wattshift top`: the site in the terminal, once a second."""
+
+import time
+from collections import deque
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from wattshift_cluster.cli.options import controller_options
+from wattshift_cluster.cli.output import age, hashrate, number, watts
+from wattshift_cluster.client import ControllerClient
+from wattshift_cluster.errors import Unreachable
+
+PERIOD_S = 1.0
+LOG_ROWS = 8
+DEVICE_ROWS = 20
+BARS = "▁▂▃▄▅▆▇█"
+HISTORY = 60
+LOST_AFTER_S = 60.0
+
+
+@click.command()
+@controller_options
+@click.option("--once", is_flag=True, help="Print one picture and end.")
+@click.option("--interval", type=click.FloatRange(0.2, 60.0), default=PERIOD_S, help="Seconds.")
+def top(url: str | None, token: str | None, once: bool, interval: float) -> None:
+    """Watch power, devices and decisions in the terminal; Ctrl-C ends it.
+
+    \b
+      wattshift top
+      wattshift top --once
+    """
+    console = Console(highlight=False)
+    history: deque[float | None] = deque(maxlen=HISTORY)
+    with ControllerClient.find(url, token) as controller:
+        first = picture(controller, history)
+        if once or not console.is_terminal:
+            console.print(first)
+            return
+        with Live(first, console=console, screen=True, auto_refresh=False) as live:
+            watch(controller, history, live, interval)
+
+
+def watch(
+    controller: ControllerClient, history: deque[float | None], live: Live, interval_s: float
+) -> None:
+    """Redraw until Ctrl-C, or until the controller has been gone for LOST_AFTER_S."""
+    seen_s = time.monotonic()
+    while True:
+        time.sleep(interval_s)
+        try:
+            live.update(picture(controller, history), refresh=True)
+            seen_s = time.monotonic()
+        except Unreachable as error:
+            gone_s = time.monotonic() - seen_s
+            if gone_s > LOST_AFTER_S:
+                raise
+            text = f"{error}\nall figures are {gone_s:.0f} s old or gone; trying again"
+            live.update(Panel(text, style="bold red"), refresh=True)
+
+
+def picture(controller: ControllerClient, history: deque[float | None]) -> Group:
+    """Return the whole screen."""
+    site = controller.get("/v1/site")
+    history.append(site["power_w"])
+    decisions = controller.get("/v1/decisions", limit=LOG_ROWS)["decisions"]
+    parts: list[Panel | Table] = [headline(site, history), *warnings(site)]
+    parts.append(device_table(controller.get("/v1/devices")["devices"]))
+    parts.append(job_table(controller.get("/v1/jobs")["jobs"]))
+    parts.append(log_table(decisions))
+    return Group(*parts)
+
+
+def headline(site: dict[str, Any], history: deque[float | None]) -> Panel:
+    """Return the big figures and a line of the last minute."""
+    table = Table.grid(padding=(0, 3))
+    table.add_row("power", "cap", "headroom", "inference", "mining", "batch", "price", "age")
+    table.add_row(
+        Text(watts(site["power_w"]), style="bold"),
+        f"{watts(site['cap_w'])} ({site['cap_origin'] or 'none'})",
+        watts(site["headroom_w"]),
+        watts(site["inference_w"]),
+        watts(site["mining_w"]),
+        watts(site["batch_w"]),
+        number(site["price_usd_per_mwh"], "USD/MWh"),
+        age(site["power_age_s"]),
+    )
+    line = Text(spark(history, site["cap_w"]))
+    return Panel(Group(table, line), title=f"wattshift {site['name']}", title_align="left")
+
+
+def spark(history: deque[float | None], cap_w: float | None) -> str:
+    """Return the last minute as bars, full at the cap; unknown is a blank, not a zero."""
+    known = [value for value in history if value is not None]
+    full_w = max([*known, cap_w or 0.0, 1.0])
+    steps = len(BARS) - 1
+    return "".join(" " if v is None else BARS[round(v / full_w * steps)] for v in history)
+
+
+def warnings(site: dict[str, Any]) -> list[Panel]:
+    """Return a red box per thing that a person should know."""
+    texts = [f"{alarm['severity']}: {alarm['text']}" for alarm in site["alarms"]]
+    if site["meter_stale"]:
+        texts.insert(0, "the meter is stale: site power is unknown and the margin is widened")
+    return [Panel("\n".join(texts), style="bold red")] if texts else []
+
+
+def device_table(devices: list[dict[str, Any]]) -> Table:
+    """Return the devices, troubled ones first."""
+    table = Table(expand=True, box=None, title=f"devices ({len(devices)})", title_justify="left")
+    for name in ("device", "state", "mode"):
+        table.add_column(name, no_wrap=True)
+    for name in ("draw", "lease", "hashrate"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("why", ratio=1)
+    order = {"unreachable": 0, "unknown": 1, "settling": 2}
+    for one in sorted(devices, key=lambda d: order.get(d["state"], 3))[:DEVICE_ROWS]:
+        table.add_row(
+            one["id"],
+            Text(one["state"], style="red" if one["state"] in ("unreachable", "unknown") else ""),
+            one["mode"] or "-",
+            watts(one["watts_w"]),
+            "none" if one["leased_w"] is None else watts(one["leased_w"]),
+            hashrate(one["hashrate_h_per_s"]),
+            one["reason"],
+        )
+    return table
+
+
+def job_table(jobs: list[dict[str, Any]]) -> Table:
+    """Return the jobs that are not over."""
+    table = Table(expand=True, box=None, title="jobs", title_justify="left")
+    for name in ("job", "state"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("why", ratio=1)
+    for one in jobs:
+        if one["state"] not in ("completed", "failed", "cancelled"):
+            table.add_row(one["id"], one["state"], one["reason"])
+    return table
+
+
+def log_table(decisions: list[dict[str, Any]]) -> Table:
+    """Return the newest decisions."""
+    table = Table(expand=True, box=None, title="decisions", title_justify="left")
+    for name in ("at", "about", "what"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("why", ratio=1)
+    for one in decisions:
+        table.add_row(one["at"][11:19], one["subject"], one["action"], one["reason"])
+    return table
