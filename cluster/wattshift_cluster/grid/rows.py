@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -91,13 +92,12 @@ def unix_s(value: object) -> float:
     Raises:
         ValueError: no such time, or one without a zone, which nobody could place.
     """
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _within(float(value))
     if isinstance(value, str):
-        try:
-            return _within(float(value))
-        except ValueError:
-            pass
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
