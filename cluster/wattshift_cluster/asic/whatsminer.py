@@ -79,14 +79,15 @@ class WhatsminerDriver:
         """Take one sample. `mode` is None at zero hashrate: stopped and starting look alike."""
         summary = await self._summary()
         ths = number(summary.get("hash-realtime"))
-        limit_w = number(summary.get("power-limit"))
+        # A machine that does not hash draws standby whatever limit it keeps for later.
+        limit_w = number(summary.get("power-limit")) if ths else None
         return AsicReading(
             at_boot_s=boot_s(),
             watts_w=number(summary.get("power-realtime")),
             hashrate_h_per_s=None if ths is None else ths * 1e12,
             temperature_c=number(summary.get("chip-temp-max")),
             power_limit_w=limit_w,
-            mode=f"limit:{limit_w:.0f}" if ths and limit_w else None,
+            mode=f"limit:{limit_w:.0f}" if limit_w else None,
         )
 
     async def set_point(self, mode: str, watts_w: float) -> None:
