@@ -1,0 +1,117 @@
+"""What agents say, in columns: unknown stays unknown, nonsense is refused, clocks agree."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wattshift_cluster.config.site import AgentRef
+from wattshift_cluster.controller import agent_words
+from wattshift_cluster.controller.agent_words import AnswerInvalid
+from wattshift_scheduler.commands import GrantLeases
+
+REF = AgentRef.model_validate(
+    {
+        "name": "racks",
+        "address": "127.0.0.1:1",
+        "token_file": "t",
+        "feeder": "main",
+        "devices": ["lux-*"],
+    },
+    context={"folder": __import__("pathlib").Path("/")},
+)
+
+
+def _info(**changes: Any) -> dict[str, Any]:
+    points = [
+        {"mode": "sleep", "watts_w": 30, "hashrate_h_per_s": 0, "transition_s": 5},
+        {"mode": "default", "watts_w": 2794, "hashrate_h_per_s": 1e14, "transition_s": 10},
+    ]
+    return {
+        "id": "lux-1",
+        "kind": "asic",
+        "nameplate_w": 2794,
+        "tolerance": 0.05,
+        "continuous": False,
+        "fenced": False,
+        "safe_w": 30,
+        "power_on_w": 2794,
+        "points": points,
+        **changes,
+    }
+
+
+def _reading(**changes: Any) -> dict[str, Any]:
+    return {"device": "lux-1", "at_boot_s": 99.0, "watts_w": 2800.0, "error": None, **changes}
+
+
+def test_only_the_devices_that_the_site_names_are_taken() -> None:
+    devices = agent_words.devices(REF, [_info(), _info(id="other")])
+    assert [d.id for d in devices] == ["lux-1"]
+    assert devices[0].feeder == "main"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"points": []},
+        {"nameplate_w": "a lot"},
+        {"nameplate_w": -5},
+        {"nameplate_w": float("nan")},
+        {"points": [{"mode": "x"}]},
+        {"tolerance": 2.0},
+    ],
+)
+def test_an_impossible_device_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(AnswerInvalid, match="inventory"):
+        agent_words.devices(REF, [_info(**wrong)])
+
+
+def test_null_is_unknown_and_never_zero() -> None:
+    answer = {"boot_s": 100.0, "readings": [_reading(watts_w=None, hashrate_h_per_s=None)]}
+    read = agent_words.readings(answer, received_s=1000.0)
+    assert math.isnan(read.watts_w[0])
+    assert math.isnan(read.hashrate_h_per_s[0])
+    assert math.isnan(read.held_w[0])
+    assert read.held_mode == ("",)
+
+
+def test_sample_times_are_on_our_clock_and_never_in_the_future() -> None:
+    rows = [_reading(at_boot_s=97.5), _reading(at_boot_s=130.0)]
+    read = agent_words.readings({"boot_s": 100.0, "readings": rows}, received_s=1000.0)
+    np.testing.assert_allclose(read.at_s, [997.5, 1000.0])
+
+
+def test_a_held_lease_is_seen_with_the_time_it_still_lasts() -> None:
+    lease = {"mode": "default", "watts_w": 2933.0, "valid_until_boot_s": 112.0}
+    answer = {"boot_s": 100.0, "readings": [_reading(lease=lease)]}
+    read = agent_words.readings(answer, 1000.0)
+    assert (read.held_w[0], read.held_for_s[0], read.held_mode) == (2933.0, 12.0, ("default",))
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"boot_s": 1}, {"boot_s": 1, "readings": [{}]}, {"boot_s": "x", "readings": []}]
+)
+def test_malformed_readings_are_refused(answer: dict[str, Any]) -> None:
+    with pytest.raises(AnswerInvalid):
+        agent_words.readings(answer, 1000.0)
+
+
+def test_leases_and_their_results_travel() -> None:
+    command = GrantLeases(
+        7, "racks", "boot", 3, ("lux-1",), np.array([9]), ("default",), np.array([2933.0]), 115.0
+    )
+    assert agent_words.leases(command) == [
+        {
+            "device": "lux-1",
+            "epoch": 3,
+            "sequence": 9,
+            "mode": "default",
+            "watts_w": 2933.0,
+            "valid_until_boot_s": 115.0,
+        }
+    ]
+    result = {"device": "lux-1", "epoch": 3, "sequence": 9, "accepted": False, "reason": "expired"}
+    replied = agent_words.replied(command, {"results": [result]})
+    assert (replied.command, replied.reasons, bool(replied.accepted[0])) == (7, ("expired",), False)

@@ -1,0 +1,108 @@
+"""The journal survives: epochs rise, jobs and caps come back, a newer file is refused."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wattshift_cluster.controller.journal import Journal, JournalFailed
+from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.jobs import Job, JobKind, JobState
+from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.site import Device, OperatingPoint
+
+
+def _job(number: int = 1) -> Job:
+    return Job(
+        f"batch-{number}", JobKind.BATCH, "name", {"kind": "batch"}, float(number), unit_w=100.0
+    )
+
+
+def test_epochs_only_rise(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    epochs = []
+    for _ in range(3):
+        journal = Journal.open(path)
+        epochs.append(journal.next_epoch())
+        journal.close()
+    assert epochs == [1, 2, 3]
+
+
+def test_jobs_caps_devices_and_decisions_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    journal = Journal.open(path)
+    cap = Cap("cap-1", "operator", 9000.0, None, 50.0)
+    device = Device(
+        "lux-1", "asic", "racks", "main", (OperatingPoint("sleep", 30, 0, 5),), 2794.0, host=None
+    )
+
+    async def write() -> None:
+        await journal.accept(_job(), "key", "digest")
+        await journal.keep_caps([cap])
+
+    asyncio.run(write())
+    journal.keep_devices([device])
+    moved = _job().moved(JobState.STARTING, "100 W on host", units=1)
+    journal.note([moved], [Decision(5.0, "site", "cap", "why", {"cap_w": 9000.0})])
+    journal.close()
+
+    again = Journal.open(path)
+    assert again.jobs() == {"batch-1": moved}
+    assert again.caps() == [cap]
+    assert again.devices(["racks"]) == [device]
+    assert again.devices(["other"]) == []
+    assert again.job_of_key("key") == ("digest", "batch-1")
+    assert [d.reason for d in again.decisions("site", None, 10)] == ["why"]
+    assert again.decisions("site", 6.0, 10) == []
+    again.close()
+
+
+def test_a_newer_journal_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    Journal.open(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(JournalFailed, match="newer"):
+        Journal.open(path)
+
+
+def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(JournalFailed, match="cannot be opened"):
+        Journal.open(path)
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from wattshift_cluster.controller.journal import Journal
+from wattshift_scheduler.jobs import Job, JobKind
+journal = Journal.open(Path(sys.argv[1]))
+async def main():
+    for n in range(10_000):
+        await journal.accept(Job(f"b{n}", JobKind.BATCH, "n", {"kind": "batch"}, n), None, "")
+        print(n, flush=True)
+asyncio.run(main())
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    acknowledged = [int(process.stdout.readline()) for _ in range(20)]
+    os.kill(process.pid, signal.SIGKILL)
+    acknowledged += [int(line) for line in process.stdout.read().split()]
+    process.wait(timeout=10)
+    journal = Journal.open(path)
+    kept = journal.jobs()
+    journal.close()
+    assert {f"b{n}" for n in acknowledged} <= set(kept)
