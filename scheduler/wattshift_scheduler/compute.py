@@ -50,7 +50,7 @@ def act(
         now_s: our clock, s.
     """
     out = _Outbox(state, now_s, [])
-    told = _explain(state, placement, now_s)
+    told = list(_explain(state, placement, now_s))
     node = state.nodes[placement.node]
     jobs = dict(state.jobs)
     granted_w = node.granted_w
@@ -58,9 +58,12 @@ def act(
         afford = int((granted_w + 1e-6) // placed.job.unit_w) if placed.job.unit_w else 10**9
         units = min(placed.units, afford) if node.up else placed.job.units
         granted_w -= units * placed.job.unit_w
-        jobs[placed.job.id] = _job(out, placement.node, placed, units, node.up)
+        before = jobs[placed.job.id]
+        jobs[placed.job.id] = after = _job(out, placement.node, placed, units, node.up)
+        if after.units > before.units and before.admission is placed.admission:
+            told.append(_grown(before, after, now_s))
     _power(out, placement, raise_w)
-    return replace(out.state, jobs=jobs), tuple(out.commands), told
+    return replace(out.state, jobs=jobs), tuple(out.commands), tuple(told)
 
 
 def _explain(state: State, placement: Placement, now_s: float) -> tuple[Decision, ...]:
@@ -72,6 +75,12 @@ def _explain(state: State, placement: Placement, now_s: float) -> tuple[Decision
             action = placed.admission.name.lower()
             told.append(Decision(now_s, placed.job.id, action, placed.reason, inputs))
     return tuple(told)
+
+
+def _grown(before: Job, after: Job, now_s: float) -> Decision:
+    inputs = {"units": after.units, "unit_w": after.unit_w, "ongoing": after.ongoing}
+    reason = f"{before.units} to {after.units} units, {after.ongoing:,.1f} requests in progress"
+    return Decision(now_s, after.id, "grow", reason, inputs)
 
 
 def _job(out: _Outbox, node: str, placed: Placed, units: int, up: bool) -> Job:
