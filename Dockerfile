@@ -23,11 +23,12 @@ RUN /opt/wattshift/bin/pip install --no-deps --no-build-isolation .
 
 FROM python:3.11-slim-bookworm
 
-# KubeRay starts Ray through bash and checks it with wget.
+# KubeRay starts Ray through a login bash, which sets PATH anew, and checks it with wget.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends wget \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 wattshift \
+    && echo 'PATH=/opt/wattshift/bin:$PATH' > /etc/profile.d/wattshift.sh \
     && useradd --uid 10001 --gid 10001 --create-home --home-dir /var/lib/wattshift wattshift
 COPY --from=build /opt/wattshift /opt/wattshift
 ENV PATH=/opt/wattshift/bin:$PATH \

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from wattshift_cluster.config.agent import AgentSection, Asic, Hashing
+from wattshift_cluster.config.agent import Hashing
 from wattshift_cluster.config.fields import Section
 from wattshift_cluster.config.quantities import format_seconds, format_watts
 from wattshift_cluster.config.site import AgentRef, Compute, Feeder, Service, SiteSection
@@ -220,6 +220,185 @@ def _pool_needed(draft: Draft) -> Iterator[Finding]:
         yield "pool", None, 'missing; hashing needs a pool, or set hashing.devices = "none"'
 
 
+_SITE_CHECKS for finding in check(draft)]
+
+
+def check_agent(draft: Draft) -> list[Finding]:
+    """Every fault between the sections of an agent file."""
+    return [finding for check in _AGENT_CHECKS for finding in check(draft)]
+
+
+def _lease_times(draft: Draft) -> Iterator[Finding]:
+    for path, site in draft.all(SiteSection):
+        if site.lease_ttl_s < 2 * site.lease_renew_s:
+            least = format_seconds(2 * site.lease_renew_s)
+            yield (
+                f"{path}.lease_ttl",
+                format_seconds(site.lease_ttl_s),
+                f"a lost renewal would expire it; allowed: at least twice lease_renew, {least}",
+            )
+        if site.lease_renew_s < site.tick_s:
+            yield (
+                f"{path}.lease_renew",
+                format_seconds(site.lease_renew_s),
+                f"shorter than a tick; allowed: at least {format_seconds(site.tick_s)}",
+            )
+
+
+def _unique_names(draft: Draft) -> Iterator[Finding]:
+    for section in ("feeders", "agents", "services"):
+        yield from _duplicates(draft.names(section), section, "name")
+
+
+def _unique_asics(draft: Draft) -> Iterator[Finding]:
+    yield from _duplicates(draft.names("asics", "id"), "asics", "id")
+    yield from _duplicates(draft.names("asics", "address"), "asics", "address")
+
+
+def _duplicates(names: Sequence[str], section: str, key: str) -> Iterator[Finding]:
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            yield f"{section}[{at}].{key}", name, f"given before by {section}[{names.index(name)}]"
+
+
+def _unique_addresses(draft: Draft) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    rows = [(f"{path}.address", agent.address) for path, agent in draft.all(AgentRef)]
+    rows += [(f"{path}.bridge", compute.bridge) for path, compute in draft.all(Compute)]
+    for path, address in rows:
+        if address in seen:
+            yield path, address, f"already the address of {seen[address]}"
+        seen.setdefault(address, path)
+
+
+def _known_feeders(draft: Draft) -> Iterator[Finding]:
+    known = draft.names("feeders")
+    users: list[tuple[str, str]] = []
+    users += [(f"{path}.feeder", agent.feeder) for path, agent in draft.all(AgentRef)]
+    users += [(f"{path}.feeder", compute.feeder) for path, compute in draft.all(Compute)]
+    users += [(f"{p}.parent", f.parent) for p, f in draft.all(Feeder) if f.parent is not None]
+    for path, name in users:
+        if name not in known:
+            yield path, name, f"no such feeder; allowed: {', '.join(known) or 'none is defined'}"
+
+
+def _one_root(draft: Draft) -> Iterator[Finding]:
+    rows = draft.raw.get("feeders")
+    if not isinstance(rows, list):
+        return
+    if not rows:
+        yield "feeders", None, "a site needs at least one feeder: its grid connection"
+        return
+    roots = [at for at, row in enumerate(rows) if isinstance(row, dict) and "parent" not in row]
+    for at in roots[1:]:
+        yield (
+            f"feeders[{at}].parent",
+            None,
+            f"missing; feeders[{roots[0]}] is the root already, and a site has exactly one",
+        )
+
+
+def _no_loop(draft: Draft) -> Iterator[Finding]:
+    feeders = draft.all(Feeder)
+    parents = {feeder.name: feeder.parent for _, feeder in feeders}
+    reported: set[str] = set()
+    for path, feeder in feeders:
+        chain = [feeder.name]
+        while (parent := parents.get(chain[-1])) is not None and parent not in chain:
+            chain.append(parent)
+        if parent == feeder.name and feeder.name not in reported:
+            reported.update(chain)
+            loop = " > ".join([*chain, feeder.name])
+            yield f"{path}.parent", feeder.parent, f"the feeders form a loop: {loop}"
+
+
+def _limit_stated_once(draft: Draft) -> Iterator[Finding]:
+    for path, feeder in draft.all(Feeder):
+        breaker = {
+            "amps": feeder.amps_a,
+            "phases": feeder.phases,
+            "min_voltage": feeder.min_voltage_v,
+            "power_factor": feeder.power_factor,
+        }
+        given = [key for key, value in breaker.items() if value is not None]
+        if feeder.stated_limit_w is None and feeder.amps_a is None:
+            yield path, None, "has no limit; give limit (watts) or amps, phases and min_voltage"
+        elif feeder.stated_limit_w is not None and given:
+            yield path, None, f"has both limit and {', '.join(given)}; give one of the two"
+
+
+def _limits_above_floors(draft: Draft) -> Iterator[Finding]:
+    """No feeder, less the margin, lies below what its subtree draws with everything at rest."""
+    site = next((one for _, one in draft.all(SiteSection)), None)
+    margin_pct = 0.0 if site is None else site.margin_pct
+    parents = {feeder.name: feeder.parent for _, feeder in draft.all(Feeder)}
+    at_rest_w = [(c.feeder, c.idle_w) for _, c in draft.all(Compute)]
+    for path, feeder in draft.all(Feeder):
+        if feeder.stated_limit_w is None and feeder.amps_a is None:
+            continue
+        floor_w = sum(w for name, w in at_rest_w if feeder.name in _upward(name, parents))
+        if feeder.parent is None and site is not None:
+            floor_w += site.other_load_w
+            floor_w = max(floor_w, site.floor_w or 0.0)
+        usable_w = feeder.limit_w * (1 - margin_pct / 100)
+        if usable_w < floor_w:
+            least = format_watts(floor_w / (1 - margin_pct / 100))
+            key = "amps" if feeder.stated_limit_w is None else "limit"
+            yield (
+                f"{path}.{key}",
+                format_watts(feeder.limit_w),
+                f"below what it draws with everything at rest ({format_watts(floor_w)} and "
+                f"{margin_pct:g}% margin); allowed: at least {least}",
+            )
+
+
+def _upward(name: str, parents: Mapping[str, str | None]) -> list[str]:
+    chain: list[str] = []
+    step: str | None = name
+    while step is not None and step not in chain:
+        chain.append(step)
+        step = parents.get(step)
+    return chain
+
+
+def _compute_range(draft: Draft) -> Iterator[Finding]:
+    for path, compute in draft.all(Compute):
+        if compute.idle_w > compute.max_w:
+            most = format_watts(compute.max_w)
+            yield f"{path}.idle", format_watts(compute.idle_w), f"above max; allowed: 0W to {most}"
+
+
+def _services_fit(draft: Draft) -> Iterator[Finding]:
+    computes = [compute for _, compute in draft.all(Compute)]
+    if "compute" not in draft.raw:
+        for at, _ in enumerate(draft.names("services")):
+            yield f"services[{at}]", None, "needs a [compute] section: a service runs on Ray"
+        return
+    least_w = 0.0
+    for path, service in draft.all(Service):
+        if service.min_replicas > service.max_replicas:
+            yield (
+                f"{path}.min_replicas",
+                service.min_replicas,
+                f"above max_replicas; allowed: 0 to {service.max_replicas}",
+            )
+        least_w += service.min_replicas * service.watts_per_replica_w
+    for compute in computes:
+        if least_w > compute.max_w:
+            yield (
+                "compute.max",
+                format_watts(compute.max_w),
+                f"below the services' least replicas; allowed: at least {format_watts(least_w)}",
+            )
+
+
+def _pool_needed(draft: Draft) -> Iterator[Finding]:
+    """A file that asks for hashing names a pool; one that says nothing of either hashes nothing."""
+    hashes = any(one.devices != "none" for _, one in draft.all(Hashing))
+    if hashes and "hashing" in draft.raw and "pool" not in draft.raw:
+        yield "pool", None, 'missing; hashing needs a pool, or set hashing.devices = "none"'
+
+
 def _nothing_to_do(draft: Draft) -> Iterator[Finding]:
     idle = any(one.devices == "none" for _, one in draft.all(Hashing))
     if idle and draft.all(AgentSection) and not draft.raw.get("asics") and not draft.all(Asic):
@@ -241,5 +420,4 @@ _SITE_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
 _AGENT_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _unique_asics,
     _pool_needed,
-    _nothing_to_do,
 )

@@ -134,6 +134,9 @@ def _plain(value: object) -> float:
 
 
 def _whole(value: object) -> int:
+    # 3.0 is whole: tools that render TOML from YAML know only one kind of number.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError("not a whole number")
     try:

@@ -93,7 +93,7 @@ class Compute(Section):
     """`[compute]`: the Ray node whose `power_w` the controller sets, reached over its bridge.
 
     `idle_w` is drawn with no work on it, `max_w` with all of it; `gated_by_host` says that the
-    mining devices of the host `name` yield to it through gates.
+    mining devices of the host `name` yield to it through gates; `serve` is where services answer.
     """
 
     name: Name = "host"
@@ -104,6 +104,7 @@ class Compute(Section):
     max_w: Annotated[float, watts(1)] = Field(alias="max")
     gated_by_host: Switch = True
     ray_address: str = "local"
+    serve: Listen = "127.0.0.1:8000"
     child: Switch = False
 
 
