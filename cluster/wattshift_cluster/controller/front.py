@@ -41,11 +41,17 @@ class Front:
     def jobs(self, state: str | None = None) -> list[Mapping[str, Any]]:
         """Jobs, oldest first."""
         all_jobs = sorted(self._c.state.jobs.values(), key=lambda job: job.submitted_s)
-        return [views.job(job) for job in all_jobs if state in (None, job.state.value)]
+        return [self._job_view(job) for job in all_jobs if state in (None, job.state.value)]
 
     def job(self, job_id: str) -> View:
         """One job. Raises NotFound."""
-        return views.job(self._job(job_id))
+        return self._job_view(self._job(job_id))
+
+    def _job_view(self, job: Job) -> View:
+        """A job, with the address at which a service answers."""
+        report = self._c.bridge.report if self._c.bridge is not None else {}
+        urls = {str(row["name"]): row.get("url") for row in report.get("services", ())}
+        return {**views.job(job), "url": urls.get(job.id)}
 
     def _job(self, job_id: str) -> Job:
         job = self._c.state.jobs.get(job_id)

@@ -21,7 +21,7 @@ from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.feeds import feeds_of
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.journal import Journal
-from wattshift_cluster.controller.service import Controller
+from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.process import die_with_parent, stop_event
 from wattshift_cluster.wire.token import read_token
@@ -47,11 +47,10 @@ async def run_controller(config: SiteConfig) -> None:
         journal.close()
 
 
-def _wire_tokens(config: SiteConfig) -> dict[str, bytes]:
-    tokens = {agent.name: read_token(agent.token_file) for agent in config.agents}
-    if config.compute is not None:
-        tokens[config.compute.name] = read_token(config.compute.token_file)
-    return tokens
+def _wire_tokens(config: SiteConfig) -> Tokens:
+    agents = {agent.name: read_token(agent.token_file) for agent in config.agents}
+    compute = config.compute
+    return Tokens(agents, None if compute is None else read_token(compute.token_file))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -50,19 +51,25 @@ class Feed(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The shared secrets of the wire: one per agent, by name, and the compute bridge's."""
+
+    agents: Mapping[str, bytes]
+    compute: bytes | None
+
+
 class Controller:
     """One site's controller. `run` it; the API reaches it through `front.Front`."""
 
-    def __init__(
-        self, config: SiteConfig, journal: Journal, clock: Clock, tokens: Mapping[str, bytes]
-    ) -> None:
+    def __init__(self, config: SiteConfig, journal: Journal, clock: Clock, tokens: Tokens) -> None:
         """Prepare: take an epoch, read jobs and caps from the journal. Nothing is sent yet.
 
         Args:
             config: the valid site file.
             journal: the open journal.
             clock: where time comes from.
-            tokens: wire token of every agent and of the compute node, by name.
+            tokens: secrets of the wire.
         """
         self.config = config
         self.journal = journal
@@ -90,18 +97,19 @@ class Controller:
         self.inbox.put([ev.JobSubmitted(job) for job in standing])
         self.inbox.put([ev.SignalChanged("operator", tuple(journal.caps()))])
 
-    def _connect(self, tokens: Mapping[str, bytes]) -> None:
+    def _connect(self, tokens: Tokens) -> None:
         period_s = self.config.site.tick_s
         for ref in self.config.agents:
             host, port = ref.address.rsplit(":", 1)
-            link = Link(host, int(port), tokens[ref.name], deadline_s=2.0)
+            link = Link(host, int(port), tokens.agents[ref.name], deadline_s=2.0)
             self._agents[ref.name] = AgentSession(
                 ref, link, self.inbox, self.roster, self.clock, period_s, self.journal.keep_devices
             )
         compute = self.config.compute
         if compute is not None:
+            assert tokens.compute is not None, "a site with compute has a token for it"
             host, port = compute.bridge.rsplit(":", 1)
-            link = Link(host, int(port), tokens[compute.name], deadline_s=3.0)
+            link = Link(host, int(port), tokens.compute, deadline_s=3.0)
             self.bridge = BridgeSession(compute.name, link, self.inbox, self._active_jobs, period_s)
 
     def _active_jobs(self) -> Mapping[str, str]:

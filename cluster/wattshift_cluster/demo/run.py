@@ -7,6 +7,7 @@ about any of it.
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from wattshift_cluster.errors import ConfigInvalid, Fault, TryLater
 from wattshift_cluster.process import stop_event
 
 READY_DEADLINE_S = 150.0
-BATCH_ITEMS = 96
+BATCH_ITEMS = 480
 CUT_MOVES_WITHIN_S = 1.0
 """Decisions of the first second after the cut are the ones whose commands must be out in time."""
 
@@ -117,22 +118,23 @@ async def _show(
     _say("starting: emulated ASICs, pool, meter, agents, Ray, controller")
     stage.prices_file.write_text(stage.scenario.prices_csv(time.time() + 10 * 86400.0))
     await site.start(world(stage))
-    token = site.admin_token_file.read_text().strip()
+    token = _token(site)
     _say(f"watch it at {site.url}/#token={token}")
     client = ControllerClient(site.url, token)
-    items = _items(stage.folder)
-    job = await asyncio.to_thread(client.post, "/v1/jobs", _batch(stage, items))
     service_url = await _ready(client)
     await site.children.start(load(stage, service_url))
     await _until(lambda: _steady(client), 30.0, "the site did not settle")
-    return await _scenes(site, stage, client, str(job["id"]), headless, target)
+    return await _scenes(site, stage, client, headless, target)
+
+
+def _token(site: EmbeddedSite) -> str:
+    return site.admin_token_file.read_text().strip()
 
 
 async def _scenes(
     site: EmbeddedSite,
     stage: Stage,
     client: ControllerClient,
-    job: str,
     headless: bool,
     target: Path,
 ) -> tuple[Verdict, Path]:
@@ -141,7 +143,9 @@ async def _scenes(
     base = await _baseline(stage, client)
     stage.prices_file.write_text(play.prices_csv(ready_s))
     _say(f"ready: {play.seconds:g} s of scenario begin")
-    viewer = None if headless else asyncio.create_task(_view(client))
+    viewer = None if headless else asyncio.create_task(_view(client, _token(site)))
+    items = _items(stage.folder)
+    job = (await asyncio.to_thread(client.post, "/v1/jobs", _batch(stage, items)))["id"]
     await _sleep_to(play.moment_s(ready_s, play.burst_at))
     _load_factor(stage, play.burst_factor)
     await _sleep_to(play.moment_s(ready_s, play.burst_until))
@@ -327,11 +331,18 @@ async def _page(stage: Stage, client: ControllerClient, ready_s: float) -> repor
     return report.Page(rows, steps, origins, list(reversed(decisions)))
 
 
-async def _view(client: ControllerClient) -> None:
-    """A live table in the terminal, once a second, until cancelled."""
-    from wattshift_cluster.cli.top import live
-
-    await live(client)
+async def _view(client: ControllerClient, token: str) -> None:
+    """`wattshift top` on this terminal, until cancelled."""
+    environment = {**os.environ, "WATTSHIFT_URL": client.url, "WATTSHIFT_TOKEN": token}
+    viewer = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "wattshift_cluster.cli.main", "top", env=environment
+    )
+    try:
+        await viewer.wait()
+    finally:
+        if viewer.returncode is None:
+            viewer.terminate()
+            await viewer.wait()
 
 
 def _say(text: str) -> None:

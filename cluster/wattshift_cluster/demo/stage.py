@@ -66,6 +66,7 @@ class Stage:
     pool: str
     pool_status: str
     bridge: str
+    serve: str
     agents: dict[str, str]
     machines: Sequence[Machine]
     addresses: dict[str, str]
@@ -106,7 +107,7 @@ def build(folder: Path, scenario: Scenario, api: str = PAGE) -> Stage:
     """Write the demo's site into `folder` (which is made) and return where everything is."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     agents = ("host", *RACKS)
-    ports = iter(_free_ports(5 + len(agents)))
+    ports = iter(_free_ports(6 + len(agents)))
     # Two demos at once on one machine do not meet: each takes a /24 of its own.
     net = f"127.20.{os.getpid() % 250 + 1}"
     stage = Stage(
@@ -117,6 +118,7 @@ def build(folder: Path, scenario: Scenario, api: str = PAGE) -> Stage:
         pool=f"127.0.0.1:{next(ports)}",
         pool_status=f"127.0.0.1:{next(ports)}",
         bridge=f"127.0.0.1:{next(ports)}",
+        serve=f"127.0.0.1:{next(ports)}",
         agents={name: f"127.0.0.1:{next(ports)}" for name in agents},
         machines=MACHINES,
         addresses={m.id: f"{net}.{i}" for i, m in enumerate(MACHINES, 1)},
@@ -223,6 +225,7 @@ config = "agent-host.toml"
 [compute]
 name = "host"
 bridge = "{stage.bridge}"
+serve = "{stage.serve}"
 token_file = "compute.token"
 feeder = "main"
 max = "{2 * REPLICA_W + BATCH_W:.0f}W"
@@ -302,6 +305,6 @@ def load(stage: Stage, url: str) -> Child:
         "load",
         (sys.executable, "-m", "wattshift_cluster.inference.load", "--url", url,
          "--rate", str(stage.scenario.rate_per_s), "--seed", "7",
-         "--log", str(stage.requests_file), "--control", str(stage.load_control_file)),
+         "--log", str(stage.requests_file), "--burst-control", str(stage.load_control_file)),
         stop_s=5.0,
     )  # fmt: skip

@@ -80,6 +80,7 @@ class EmbeddedSite:
             _free(f"agent {agent.agent.name}", agent.agent.listen)
         if config.compute is not None and config.compute.child:
             _free("compute bridge", config.compute.bridge)
+            _free("services", config.compute.serve)
 
     def _make_tokens(self) -> None:
         config = self.config
@@ -115,12 +116,14 @@ def _agent(path: Path) -> Child:
 
 
 def _bridge(config: SiteConfig, compute: Compute, ray_address: str) -> Child:
+    serve_host, serve_port = compute.serve.rsplit(":", 1)
     gates = [load_agent(p).agent.gate_dir for p in _agent_files(config.agents)]
     argv = (
         sys.executable, "-m", "wattshift_cluster.workload.bridge",
         "--listen", compute.bridge, "--name", compute.name,
         "--token-file", str(compute.token_file), "--ray-address", ray_address,
         "--state-dir", str(config.site.state_dir / "compute"), "--power-w", str(compute.max_w),
+        "--serve-host", serve_host, "--serve-port", serve_port,
     )  # fmt: skip
     env = {"WATTSHIFT_GATE_DIR": str(gates[0])} if gates and compute.gated_by_host else {}
     return Child(
