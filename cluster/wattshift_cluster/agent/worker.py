@@ -110,13 +110,16 @@ class Worker:
         self, gate: WorkerGate, seat: WorkerSeat, hasher: Hasher, tray: Tray, voice: Voice
     ) -> None:
         """Take over all parts; nothing is hashed before `run`."""
+        self._on_cpu = hasher.backend in BACKENDS["cpu"]
         self._gate = gate
         self._seat = seat
         self._hasher = hasher
         self._tray = tray
         self._voice = voice
-        self._pace = Pace(hasher.launch_hashes)
+        # On a slow machine the first launches must not be long ones.
+        self._pace = Pace(hasher.launch_hashes // 8)
         self._cpu_base_ns = time.process_time_ns()  # starting up is no hashing
+        self._cpu_launched_ns = self._cpu_base_ns
 
     def run(self) -> None:
         """Hash when allowed until the tray is closing. Raises: OSError when the agent is gone."""
@@ -126,7 +129,7 @@ class Worker:
             duty_pct = self._gate.duty_pct(now_ns)
             assignment = self._tray.current()
             if duty_pct == 0 or assignment is None:
-                time.sleep(self._pace.closed_s(now_ns))
+                time.sleep(self._pace.closed_s(now_ns, leased=self._gate.leased))
             elif (rest_s := self._pace.rest_s(now_ns)) > 0:
                 time.sleep(rest_s)
             else:
@@ -138,7 +141,10 @@ class Worker:
         result = self._hasher.search(assignment.work, assignment.nonce, count)
         ended_ns = boot_ns()
         self._seat.launched(ended_ns, ended_ns - began_ns, result.hashes)
-        self._pace.launched(ended_ns, ended_ns - began_ns, count, duty_pct)
+        cpu_ns = time.process_time_ns()
+        used_ns = cpu_ns - self._cpu_launched_ns if self._on_cpu else 0
+        self._cpu_launched_ns = cpu_ns
+        self._pace.launched(ended_ns, ended_ns - began_ns, count, duty_pct, used_ns=used_ns)
         assignment.nonce += count
         for hit in result.hits:
             if verified(assignment.work, hit):

@@ -14,6 +14,7 @@ class WorkerGate:
 
     Attributes:
         reason: why the last answer was 0; None when it was not, or when the lease itself says so.
+        leased: whether the last answer would be more than 0 with no client busy.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,6 +26,7 @@ class WorkerGate:
         """
         path = Path(path)
         self.reason: str | None = None
+        self.leased = False
         self._gate = agent_file.GateReader(path)
         try:
             self._clients = clients.ClientsView(path.with_suffix(clients.SUFFIX))
@@ -41,12 +43,14 @@ class WorkerGate:
         try:
             state = self._gate.read()
         except GateInvalid as fault:
-            self.reason = str(fault)
+            self.reason, self.leased = str(fault), False
             return 0
-        self.reason = None
-        if state.duty_pct(now_ns, busy=False) == state.duty_pct(now_ns, busy=True):
-            return state.duty_pct(now_ns, busy=True)
-        return state.duty_pct(now_ns, busy=self._clients.busy(now_ns))
+        idle_pct = state.duty_pct(now_ns, busy=False)
+        busy_pct = state.duty_pct(now_ns, busy=True)
+        self.reason, self.leased = None, idle_pct > 0
+        if idle_pct == busy_pct:
+            return idle_pct
+        return busy_pct if self._clients.busy(now_ns) else idle_pct
 
     def close(self) -> None:
         """Unmap both."""
