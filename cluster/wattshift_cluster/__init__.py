@@ -1,1 +1,1 @@
-"""Everything of wattshift that touches the world: agents, drivers, feeds, Ray, controller, API, CLI."""
+"""All of wattshift that touches the world: agents, drivers, feeds, Ray, controller, API, CLI."""
