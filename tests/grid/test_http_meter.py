@@ -1,6 +1,7 @@
 """The meter client: deadlines, ages, and unknown that is never zero."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -136,13 +137,15 @@ def test_a_failed_poll_keeps_the_last_reading_until_it_is_stale() -> None:
     with_meter(body)
 
 
-@pytest.mark.parametrize("kind", ["mute", "refuses", "status", "text", "list", "huge"])
+@pytest.mark.parametrize("kind", ["mute", "drip", "refuses", "status", "text", "list", "huge"])
 def test_a_broken_meter_is_unknown_within_the_deadline(kind: str) -> None:
     answers = {
         "status": b"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\n{}",
         "text": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
         "list": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
-        "huge": b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + b" " * 400_000,
+        "huge": b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n"
+        + json.dumps(good(Clocks(), at_s=time.time())).encode().ljust(400_000),
+        "drip": b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n",
     }
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -150,6 +153,10 @@ def test_a_broken_meter_is_unknown_within_the_deadline(kind: str) -> None:
         writer.write(answers.get(kind, b""))
         if kind == "mute":
             await asyncio.sleep(3)
+        # A byte now and then satisfies a time limit between two reads, but not the deadline.
+        for _ in range(30 if kind == "drip" else 0):
+            writer.write(b" ")
+            await asyncio.sleep(0.1)
         writer.close()
 
     async def scene() -> None:

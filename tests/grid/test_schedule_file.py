@@ -120,6 +120,18 @@ def test_an_edit_holds_at_once_and_a_broken_one_does_not(tmp_path: Path) -> None
     assert schedule.fault is None
 
 
+def test_a_file_that_was_away_and_comes_back_unchanged_is_in_force_again(tmp_path: Path) -> None:
+    file = tmp_path / "caps.csv"
+    file.write_text("starts,limit\n1000,5kW\n")
+    schedule = Schedule(file)
+    file.rename(tmp_path / "away")
+    assert schedule.entries()[0].limit_w == 5000.0
+    assert schedule.fault is not None
+    (tmp_path / "away").rename(file)
+    assert schedule.entries()[0].limit_w == 5000.0
+    assert schedule.fault is None
+
+
 def test_a_file_that_was_never_good_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="cannot be read"):
         Schedule(tmp_path / "none.csv")

@@ -138,7 +138,7 @@ class HostSource:
         except (OSError, ValueError) as fault:
             return [Part("host cpu", None, "modelled", str(fault))]
         self._past.append((now_s, busy_s))
-        while len(self._past) > 2 and self._past[1][0] <= now_s - self._window_s:
+        while len(self._past) > 2 and self._past[1][0] <= now_s - 0.95 * self._window_s:
             self._past.popleft()
         then_s, was_busy_s = self._past[0]
         self.window_s = now_s - then_s
