@@ -168,3 +168,7 @@ def build(args: Mapping[str, Any]) -> Any:
         },
     )(Embed)
     return deployment.bind()
+
+
+app = build
+"""The name that a site file gives after the colon, as with other servers of applications."""
