@@ -45,7 +45,7 @@ def _causes(
     for name, agent in state.agents.items():
         if agent.lost:
             yield f"agent-lost:{name}", ("warning", f"agent {name} does not answer: {agent.lost}")
-    for name in set(state.site.agents) - set(state.agents):
+    for name in sorted(set(state.site.agents) - set(state.agents)):
         text = f"agent {name} has not answered yet: what hangs on it is counted only if known"
         yield f"agent-lost:{name}", ("warning", text)
     for name, node in state.nodes.items():

@@ -50,7 +50,7 @@ def act(
         now_s: our clock, s.
     """
     out = _Outbox(state, now_s, [])
-    told = list(_explain(state, placement, now_s))
+    told: list[Decision] = []
     node = state.nodes[placement.node]
     jobs = dict(state.jobs)
     granted_w = node.granted_w
@@ -60,27 +60,20 @@ def act(
         granted_w -= units * placed.job.unit_w
         before = jobs[placed.job.id]
         jobs[placed.job.id] = after = _job(out, placement.node, placed, units, node.up)
-        if after.units > before.units and before.admission is placed.admission:
-            told.append(_grown(before, after, now_s))
+        told.extend(_explain(before, after, placed, now_s))
     _power(out, placement, raise_w)
     return replace(out.state, jobs=jobs), tuple(out.commands), tuple(told)
 
 
-def _explain(state: State, placement: Placement, now_s: float) -> tuple[Decision, ...]:
-    told = []
-    for placed in placement.placed:
-        before = state.jobs[placed.job.id]
-        if before.admission is not placed.admission or before.units > placed.units:
-            inputs = {"units": placed.units, "unit_w": placed.job.unit_w}
-            action = placed.admission.name.lower()
-            told.append(Decision(now_s, placed.job.id, action, placed.reason, inputs))
-    return tuple(told)
-
-
-def _grown(before: Job, after: Job, now_s: float) -> Decision:
+def _explain(before: Job, after: Job, placed: Placed, now_s: float) -> tuple[Decision, ...]:
+    """Why a job's verdict or its units have changed; nothing if they have not."""
+    if (before.admission, before.units) == (after.admission, after.units):
+        return ()
+    grown = before.admission is after.admission and after.units > before.units
+    action = "grow" if grown else placed.admission.name.lower()
     inputs = {"units": after.units, "unit_w": after.unit_w, "ongoing": after.ongoing}
-    reason = f"{before.units} to {after.units} units, {after.ongoing:,.1f} requests in progress"
-    return Decision(now_s, after.id, "grow", reason, inputs)
+    reason = f"{before.units} to {after.units} units: {placed.reason}"
+    return (Decision(now_s, after.id, action, reason, inputs),)
 
 
 def _job(out: _Outbox, node: str, placed: Placed, units: int, up: bool) -> Job:

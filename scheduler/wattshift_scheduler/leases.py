@@ -169,34 +169,25 @@ def answered(
     return new
 
 
-def adopted(
-    ledger: Ledger, columns: Ints, point: Ints, held_w: Floats, held_for_s: Floats, now_s: float
-) -> Ledger:
+def adopted(ledger: Ledger, columns: Ints, point: Ints, held_w: Floats, now_s: float) -> Ledger:
     """Learn what devices hold that this controller has never granted (it has just started).
 
     A lease of an earlier controller is taken over as if it were ours, so that a restart moves no
-    machine. A device whose agent answers and reports no lease holds none. Either way this bounds a
-    gate only; the draw of anything else is still bounded by what is measured from now on.
+    machine. It bounds nothing yet: until the agent has taken a lease of this epoch, a raise by the
+    earlier controller may still be under way, so every device counts at its nameplate (I6).
 
     Args:
         columns: devices that were read; shape (k,).
         point: operating point of the lease each holds, -1 if none or unknown; shape (k,).
-        held_w, held_for_s: its watts and the time it still lasts, NaN if none; shape (k,).
+        held_w: its watts, NaN if none; shape (k,).
         now_s: our clock, s.
     """
-    strange = ledger.point[columns] < 0
-    rows, at = columns[strange], point[strange]
-    watts_w = np.nan_to_num(held_w[strange], nan=0.0)
+    strange = (ledger.point[columns] < 0) & (point >= 0)
+    rows = columns[strange]
     new = _copy(ledger)
-    new.held_w[rows] = watts_w
-    new.held_until_s[rows] = now_s + np.nan_to_num(held_for_s[strange], nan=0.0) * TTL_SLACK
-    taken = at >= 0
-    over = rows[taken]
-    new.point[over] = at[taken]
-    new.lease_w[over] = watts_w[taken]
-    new.acked[over] = True
-    new.acked_s[over] = now_s
-    new.changed_s[over] = now_s
+    new.point[rows] = point[strange]
+    new.lease_w[rows] = held_w[strange]
+    new.changed_s[rows] = now_s
     return new
 
 

@@ -56,7 +56,8 @@ def target(
         now_s: our clock, s.
     """
     fleet, ledger = state.fleet, state.ledger
-    new = ledger.point < 0
+    # A gate whose lease has ended holds nothing: to renew it would be to raise it.
+    new = (ledger.point < 0) | (fleet.fenced & (now_s >= ledger.held_until_s))
     watts_w = _quantised(state, wanted.watts_w)
     held_w = np.where(new, np.inf, ledger.lease_w)
     flat = fleet.first[:-1] + np.maximum(ledger.point, 0)

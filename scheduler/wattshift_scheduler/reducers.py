@@ -112,9 +112,7 @@ def _readings(state: State, event: ev.Readings, now_s: float) -> Reduced:
     ledger = state.ledger
     if (ledger.point[at] < 0).any():
         point = _held_points(state.fleet, at, [event.held_mode[i] for i in rows])
-        ledger = leases.adopted(
-            ledger, at, point, event.held_w[rows], event.held_for_s[rows], now_s
-        )
+        ledger = leases.adopted(ledger, at, point, event.held_w[rows], now_s)
     ledger = leases.confirm(state.fleet, ledger, seen, now_s, state.site.rules.stale_after_s)
     return replace(state, seen=seen, ledger=ledger), ()
 
