@@ -38,7 +38,14 @@ def folder(tmp_path: Path) -> Path:
     for name in ("run.py", "cannot.py"):
         (here / name).write_text((ROOT / "benchmarks" / name).read_text())
     (here / "bars.toml").write_text('[two-words]\nratio = { least = 4, reason = "since four" }\n')
-    (here / "two_words.py").write_text("def run():\n    print('talk')\n    return {'ratio': 3.0}\n")
+    (here / "two_words.py").write_text(
+        "import ctypes, os\n"
+        "def run():\n"
+        "    print('talk')\n"
+        "    os.write(1, b'shout')\n"
+        "    ctypes.CDLL(None).printf(b'native')\n"
+        "    return {'ratio': 3.0}\n"
+    )
     (here / "fine.py").write_text("def run():\n    return {'a': [1, None]}\n")
     (here / "nowhere.py").write_text(
         "from benchmarks.cannot import CannotRunHere\n"
@@ -51,7 +58,7 @@ def test_the_last_line_is_the_figures_and_a_missed_bar_fails(folder: Path) -> No
     done = bench(folder, "two-words")
     assert done.returncode == 1
     assert done.stdout.splitlines() == ['{"ratio": 3.0}']
-    assert "talk" in done.stderr
+    assert all(word in done.stderr for word in ("talk", "shout", "native"))
     assert "at least 4 (since four)" in done.stderr
 
 
