@@ -74,11 +74,21 @@ class Bridge:
     async def _apply(self, commands: object) -> dict[str, Any]:
         if not isinstance(commands, list) or len(commands) > COMMANDS_MAX:
             raise ConfigInvalid([f"commands: allowed: a list of at most {COMMANDS_MAX}"])
-        # In threads and all at once: a resize of watts waits for Ray up to 0.7 s.
-        results = await asyncio.gather(
-            *(asyncio.to_thread(self._one, command) for command in commands)
+        # In order, and watts beside the rest, because a resize waits for Ray up to 0.7 s.
+        power = [command for command in commands if _is_power(command)]
+        rest = [command for command in commands if not _is_power(command)]
+        lanes = [self._overtaken(command) for command in power[:-1]]
+        last, done = await asyncio.gather(
+            asyncio.to_thread(self._all, power[-1:]), asyncio.to_thread(self._all, rest)
         )
-        return {"results": results}
+        left, right = iter([*lanes, *last]), iter(done)
+        return {"results": [next(left if _is_power(row) else right) for row in commands]}
+
+    def _overtaken(self, command: Command) -> dict[str, Any]:
+        return {"id": command.get("id"), "ok": False, "error": "overtaken by a later command"}
+
+    def _all(self, commands: list[object]) -> list[dict[str, Any]]:
+        return [self._one(command) for command in commands]
 
     def _one(self, command: object) -> dict[str, Any]:
         number = command.get("id") if isinstance(command, dict) else None
@@ -131,6 +141,10 @@ class Bridge:
             self._engine.batch.cancel(job)
             self._engine.wake()
         return {}
+
+
+def _is_power(command: object) -> bool:
+    return isinstance(command, dict) and command.get("kind") == "set_node_power"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
