@@ -142,6 +142,8 @@ class ControllerClient:
         self.url = url
         headers = {"Accept": "application/json"}
         if token:
+            if not token.isascii() or not token.isprintable() or " " in token:
+                raise ConfigInvalid(["the token holds characters that no token has"])
             headers["Authorization"] = f"Bearer {token}"
         deadlines = httpx2.Timeout(deadline_s, connect=min(CONNECT_S, deadline_s))
         try:

@@ -158,7 +158,10 @@ async def get_flexibility(port: Port) -> Response:
     return answer({"steps": port.flexibility()})
 
 
-@read.get("/stream", response_class=EventResponse)
+STREAM_ANSWER: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+
+@read.get("/stream", response_class=Response, responses=STREAM_ANSWER)
 async def get_stream(request: Request) -> Response:
     """Stream events; Last-Event-ID resumes, and id 0 sends all that is held."""
     fanout: Fanout = request.app.state.fanout

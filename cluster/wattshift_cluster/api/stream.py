@@ -25,7 +25,7 @@ READERS_MAX = 32
 HEARTBEAT_S = 10.0
 SEND_DEADLINE_S = 10.0
 RETRY_S = 1.0
-BATCH_EVENTS = 256
+BATCH_EVENTS = 32
 
 log = structlog.get_logger()
 
@@ -152,7 +152,6 @@ class EventResponse(Response):
         self.background = None
         self.body = b""
         self._chunks = chunks
-        self._deadline_s = deadline_s
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
@@ -177,7 +176,7 @@ class EventResponse(Response):
         async with contextlib.aclosing(self._chunks) as chunks:
             async for chunk in chunks:
                 message = {"type": "http.response.body", "body": chunk, "more_body": True}
-                await asyncio.wait_for(send(message), self._deadline_s)
+                await asyncio.wait_for(send(message), SEND_DEADLINE_S)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _gone(self, receive: Receive) -> None:

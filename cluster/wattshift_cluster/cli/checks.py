@@ -1,4 +1,4 @@
-"""What `doctor` looks at: a table of small functions, each with one finding and its mending command.
+"""What `doctor` looks at: a table of small functions, each with one finding and how to mend it.
 
 A check never raises and never changes anything. `fail` means that wattshift cannot run here as
 asked; `warn` that it runs with less.
@@ -26,6 +26,7 @@ SHM_LEAST_BYTES = 64 << 20
 DISK_LEAST_BYTES = 1 << 30
 CLOCK_MOST_S = 2.0
 PROBE_S = 2.0
+LEAST_PYTHON = (3, 11)
 DEFAULT_PORTS = {"api": "127.0.0.1:8080", "agent": "127.0.0.1:7401", "compute": "127.0.0.1:7410"}
 
 
@@ -56,6 +57,13 @@ class Place:
             return None
 
     @property
+    def controller_url(self) -> str | None:
+        """The address asked for, else the site file's; None leaves the choice to the client."""
+        if self.url is None and self.site is not None:
+            return f"http://{self.site.api.listen}"
+        return self.url
+
+    @property
     def state_dir(self) -> Path:
         """Where the state goes, or would go."""
         return Path.cwd() if self.site is None else self.site.site.state_dir
@@ -64,7 +72,7 @@ class Place:
 def python(place: Place) -> Finding:
     """Look at the interpreter."""
     text = f"Python {sys.version.split()[0]}"
-    if sys.version_info >= (3, 11):
+    if sys.version_info[:2] >= LEAST_PYTHON:
         return Finding("python", "ok", text)
     return Finding("python", "fail", f"{text}; 3.11 is needed", "apt install python3.11")
 
@@ -240,7 +248,7 @@ def controller(place: Place) -> Finding:
     from wattshift_cluster.client import ControllerClient, find_controller
 
     try:
-        endpoint = find_controller(place.url, place.token)
+        endpoint = find_controller(place.controller_url, place.token)
         with ControllerClient(endpoint.url, endpoint.token, deadline_s=PROBE_S) as client:
             client.get("/readyz")
             if endpoint.token is None:
@@ -259,7 +267,7 @@ def clock(place: Place) -> Finding:
     from wattshift_cluster.client import find_controller
 
     try:
-        url = find_controller(place.url, place.token).url
+        url = find_controller(place.controller_url, place.token).url
         answer = httpx2.get(f"{url}/healthz", timeout=PROBE_S, trust_env=False)
         stamp = parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (WattshiftError, httpx2.HTTPError, KeyError, ValueError):

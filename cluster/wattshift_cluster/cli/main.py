@@ -4,6 +4,7 @@ Exit codes: 0 ok, 1 the job or run failed, 2 usage, 3 configuration invalid, 4 n
 5 unreachable, 6 refused, 75 try later, 130 interrupted. Data go to stdout, talk to stderr.
 """
 
+import difflib
 import importlib
 from typing import Any
 
@@ -49,6 +50,16 @@ class Wattshift(click.Group):
         loaded = importlib.import_module(f"wattshift_cluster.cli.{module}")
         command: click.Command = getattr(loaded, attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand; a slip is answered with the nearest names."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of subcommands from the table, without importing any of them."""

@@ -1,0 +1,37 @@
+"""A real server with an in-memory controller behind it."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+_spec = importlib.util.spec_from_file_location("fakeport", Path(__file__).with_name("fakeport.py"))
+assert _spec is not None
+assert _spec.loader is not None
+fakeport = importlib.util.module_from_spec(_spec)
+sys.modules.setdefault("fakeport", fakeport)
+_spec.loader.exec_module(fakeport)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Any]:
+    with fakeport.serving(tmp_path / "state") as running:
+        yield running
+
+
+@pytest.fixture
+def call(served: Any) -> Iterator[Any]:
+    """`call(method, path, role="operator", **request)` over one real connection."""
+    with httpx2.Client(base_url=served.url, timeout=10, trust_env=False) as http:
+
+        def send(method: str, path: str, role: str | None = "operator", **request: Any) -> Any:
+            headers = dict(request.pop("headers", {}))
+            if role is not None:
+                headers.setdefault("Authorization", f"Bearer {served.secrets[role]}")
+            return http.request(method, path, headers=headers, **request)
+
+        yield send
