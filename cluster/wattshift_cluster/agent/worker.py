@@ -28,7 +28,7 @@ from wattshift_cluster.gate import GateInvalid, SeatTaken, WorkerGate, WorkerSea
 from wattshift_cluster.process import die_with_parent
 from wattshift_kernels.hasher import Hasher, Work
 from wattshift_kernels.registry import MAKERS, NoHasher, choose
-from wattshift_kernels.verify import verified
+from wattshift_kernels.verify import KernelWrong, verified
 
 EXIT_BROKEN = 3
 EXIT_TAKEN = 75
@@ -181,6 +181,9 @@ def main(argv: list[str] | None = None) -> int:
     threading.Thread(target=tray.listen, args=(source,), daemon=True).start()
     try:
         Worker(gate, seat, chosen.hasher, tray, voice).run()
+    except KernelWrong as fault:
+        voice.say("refused", reason=str(fault))
+        return EXIT_BROKEN
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush to
     finally:

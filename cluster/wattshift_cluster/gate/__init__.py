@@ -11,7 +11,7 @@ expires, and a client's slot counts only as long as the kernel holds its lock.
 from wattshift_cluster.gate.agent_file import AgentGate, GateState, read_gate
 from wattshift_cluster.gate.clients import HOLD_OFF_NS, ClientGate, ClientsView
 from wattshift_cluster.gate.layout import GATE_DIR_VARIABLE, GateInvalid
-from wattshift_cluster.gate.seat import SeatTaken, SeatView, WorkerSeat
+from wattshift_cluster.gate.seat import SeatState, SeatTaken, SeatView, WorkerSeat
 from wattshift_cluster.gate.worker_gate import WorkerGate
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ClientsView",
     "GateInvalid",
     "GateState",
+    "SeatState",
     "SeatTaken",
     "SeatView",
     "WorkerGate",
