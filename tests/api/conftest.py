@@ -17,10 +17,16 @@ sys.modules.setdefault("fakeport", fakeport)
 _spec.loader.exec_module(fakeport)
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Any]:
-    with fakeport.serving(tmp_path / "state") as running:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with fakeport.serving(tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture
+def served(server: Any) -> Any:
+    server.reset()
+    return server
 
 
 @pytest.fixture

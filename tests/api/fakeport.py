@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wattshift_cluster.api.app import create_app
+from wattshift_cluster.api.idempotency import Answers
 from wattshift_cluster.api.server import start
 from wattshift_cluster.api.tokens import Role, TokenStore, rfc3339
 from wattshift_cluster.errors import NotFound, Refused
@@ -33,6 +34,13 @@ class FakePort:
     delay_s: float = 0.0
     fails: Exception | None = None
     mix_w: tuple[float, float, float, float] = (2_400.0, 300.0, 6_540.0, 160.0)
+
+    def reset(self) -> None:
+        """Forget everything but the running server's subscription."""
+        kept = (self._queues, self._event_id, self.loop)
+        self.__dict__.clear()
+        type(self).__init__(self)
+        self._queues, self._event_id, self.loop = kept
 
     def __post_init__(self) -> None:
         self._queues: set[asyncio.Queue[tuple[int, str, Mapping[str, Any]]]] = set()
@@ -241,6 +249,12 @@ class Served:
     port: FakePort
     store: TokenStore
     secrets: dict[str, str]
+    app: Any
+
+    def reset(self) -> None:
+        """Make the server as good as new for the next test, tokens and event ids apart."""
+        self.port.reset()
+        self.app.state.answers = Answers()
 
 
 @contextlib.contextmanager
@@ -255,7 +269,7 @@ def serving(state_dir: Path, port: FakePort | None = None, listen: int = 0) -> I
     async def main() -> None:
         port.loop = asyncio.get_running_loop()
         api = await start(create_app(port, store), "127.0.0.1", listen)
-        found["url"] = api.url
+        found["url"], found["app"] = api.url, api.app
         ready.set()
         await asyncio.to_thread(stop.wait)
         await api.close()
@@ -264,7 +278,7 @@ def serving(state_dir: Path, port: FakePort | None = None, listen: int = 0) -> I
     thread.start()
     assert ready.wait(10), "the server did not start"
     try:
-        yield Served(found["url"], port, store, kept)
+        yield Served(found["url"], port, store, kept, found["app"])
     finally:
         stop.set()
         thread.join(10)

@@ -5,13 +5,22 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
+import fakeport
 import pytest
 
 from wattshift_cluster.api import stream
 from wattshift_cluster.client import ControllerClient, StreamEvent
 from wattshift_cluster.errors import Refused, TryLater
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Any]:
+    """A server of its own for each test, because what it has streamed is part of its state."""
+    with fakeport.serving(tmp_path) as running:
+        yield running
 
 
 @contextlib.contextmanager
