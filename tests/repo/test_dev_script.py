@@ -96,3 +96,33 @@ def test_without_venv_it_names_the_package_to_install(
         dev.make_venv(None)
     assert stopped.value.code == 1
     assert "sudo apt install python3-venv" in capsys.readouterr().err
+
+
+def test_an_environment_made_anew_gets_every_lock(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed: list[list[str]] = []
+    projects: list[object] = []
+    monkeypatch.setattr(dev, "STAMP", tmp_path / "stamp.json")
+    monkeypatch.setattr(dev, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(dev, "cuda_release", lambda: None)
+    monkeypatch.setattr(dev, "install_locks", lambda locks, *_: installed.append(list(locks)))
+    monkeypatch.setattr(dev, "install_project", projects.append)
+    for anew, wanted in (
+        (True, [dev.RUN, dev.MODEL]),
+        (False, [dev.RUN, dev.MODEL]),
+        (False, [dev.RUN, dev.MODEL, dev.DEV]),
+    ):
+        monkeypatch.setattr(dev, "make_venv", lambda uv, moved, anew=anew: anew)
+        dev.prepare(wanted)
+    assert installed == [[dev.RUN, dev.MODEL], [dev.DEV]], "only what is missing"
+    assert len(projects) == 2
+
+    (tmp_path / "stamp.json").write_text(
+        (tmp_path / "stamp.json").read_text().replace(str(ROOT), "/elsewhere")
+    )
+    seen: list[bool] = []
+    monkeypatch.setattr(dev, "make_venv", lambda uv, moved: seen.append(moved) or True)
+    dev.prepare([dev.RUN, dev.MODEL])
+    assert seen == [True], "an environment that was moved is made anew"
+    assert installed[-1] == [dev.RUN, dev.MODEL]
