@@ -170,7 +170,7 @@ def split_address(address: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("not an address; allowed: host:port with a port from 0 to 65535")
+        raise ValueError("not an address; allowed: host:port with a port up to 65535")
     _host(bare, bracketed=bare != host)
     return bare, int(port)
 
