@@ -32,7 +32,7 @@ class Allocation:
         watts_w: lease watts of each device, W; shape (n,).
         next_usd_per_mwh: value of the rung above, NaN at the top of a device; shape (n,).
         marginal_usd_per_mwh: value of the least valuable rung taken, NaN if none was.
-        binding: feeders that kept a rung out.
+        binding: feeders that kept a rung, or a part of one, out.
     """
 
     point: Ints
@@ -78,6 +78,9 @@ def allocate(
     on = reached_w > ladder.start_w[rungs] + CENT_W
     np.maximum.at(point, device[on], ladder.point[rungs[on]])
     np.maximum.at(watts_w, device[on], reached_w[on])
+    short = np.flatnonzero(given_w < counted_w - CENT_W)
+    # Of each device the next rung alone: those above it wait for it, not for a feeder.
+    kept_out = short[np.unique(device[short], return_index=True)[1]]
     taken = watts_w[device] > ladder.start_w[rungs] + CENT_W
     values = ladder.usd_per_mwh[rungs]
     return Allocation(
@@ -85,7 +88,7 @@ def allocate(
         watts_w=watts_w,
         next_usd_per_mwh=_next_values(ladder, watts_w),
         marginal_usd_per_mwh=float(values[taken].min()) if taken.any() else float("nan"),
-        binding=_binding(tree, feeder[~taken], counted_w[~taken], left_w),
+        binding=_binding(tree, feeder[kept_out], (counted_w - given_w)[kept_out], left_w),
     )
 
 
@@ -243,7 +246,7 @@ def _next_values(ladder: Ladder, watts_w: Floats) -> Floats:
 
 
 def _binding(tree: FeederTree, feeder: Ints, item_w: Floats, left_w: Floats) -> tuple[str, ...]:
-    """Feeders with less room than the smallest rung that was kept out below them."""
+    """Feeders with less room than the least that a device below them still wants."""
     names: list[str] = []
     for depth in range(int(tree.depth.max()) + 1):
         at = tree.ancestor_at(depth)[feeder]

@@ -1,0 +1,199 @@
+"""Allocation against exact solvers, envelopes, and the edges of the feeder walk."""
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wattshift_scheduler.allocate import Allocation, allocate, fill, fit_prefix
+from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.ladder import Ladder, envelope
+from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint
+from wattshift_scheduler.values import Values
+
+VALUES = Values(45.0, 0.0, 0.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    """The benchmark's own generator and solvers: one formulation for test and figure."""
+    path = Path(__file__).parents[2] / "benchmarks" / "allocate.py"
+    spec = importlib.util.spec_from_file_location("bench_allocate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_allocate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _device(name: str, feeder: str, rows: list[tuple[float, float]], **named: Any) -> Device:
+    points = tuple(OperatingPoint(f"p{i}", w, h * 1e12, 1.0) for i, (w, h) in enumerate(rows))
+    return Device(name, "asic", "a", feeder, points, rows[-1][0], **{"tolerance": 0.0, **named})
+
+
+def _allocate(
+    devices: list[Device], tree: FeederTree, room_w: list[float], **named: Any
+) -> Allocation:
+    fleet = Fleet.of(devices, tree)
+    n = len(fleet)
+    defaults: dict[str, Any] = {
+        "room_w": np.array(room_w),
+        "eligible": np.ones(n, dtype=np.bool_),
+        "credit_w": np.zeros(n),
+        "price_usd_per_mwh": 0.0,
+    }
+    return allocate(fleet, Ladder.of(fleet, VALUES), tree, **{**defaults, **named})
+
+
+def _cheap(one: Any) -> Any:
+    """The same instance with free energy: every rung is worth taking, so the feeders bind."""
+    return dataclasses.replace(one, price_usd_per_mwh=0.0)
+
+
+ONE = FeederTree.of([Feeder("main", None, 1e6)])
+TWO = FeederTree.of([Feeder("main", None, 1e6), Feeder("a", "main", 1e6), Feeder("b", "main", 1e6)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("devices", [40, 400])
+def test_continuous_watts_are_as_good_as_the_linear_program(
+    bench: ModuleType, seed: int, devices: int
+) -> None:
+    one = _cheap(bench.instance(devices, seed, per_row=10, rows_per_hall=4, whole=0.0))
+    found = bench.solved(one)
+    assert found.binding
+    assert bench.value(one, found) == pytest.approx(bench.lp(one), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("devices", [40, 400])
+def test_whole_rungs_lose_at_most_one_rung_per_binding_feeder(
+    bench: ModuleType, seed: int, devices: int
+) -> None:
+    one = _cheap(bench.instance(devices, seed, per_row=10, rows_per_hall=4, whole=1.0))
+    found = bench.solved(one)
+    worth = one.ladder.worth_taking(one.price_usd_per_mwh)
+    span_w = (one.ladder.end_w - one.ladder.start_w)[:worth]
+    net = one.ladder.usd_per_mwh[:worth] - one.price_usd_per_mwh
+    dearest = float((span_w * net).max() / 1e6)
+    gap = bench.lp(one) - bench.value(one, found)
+    assert -1e-9 <= gap <= dearest * len(found.binding)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_exact_answer_is_beaten_and_none_is_far(bench: ModuleType, seed: int) -> None:
+    one = bench.instance(40, seed, per_row=8, rows_per_hall=3, whole=0.8)
+    ours, exact = bench.value(one, bench.solved(one)), bench.lp(one, whole=True)
+    assert ours <= exact * (1 + 1e-6)
+    assert ours >= exact * 0.98
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_feeder_carries_no_more_than_its_room(bench: ModuleType, seed: int) -> None:
+    one = bench.instance(300, seed, per_row=10, rows_per_hall=4, whole=0.5)
+    found = bench.solved(one)
+    taken_w = found.watts_w - one.ladder.base_w
+    own_w = np.bincount(one.fleet.feeder, taken_w, len(one.tree.names))
+    assert (one.tree.totals(own_w) <= one.room_w + 1e-3).all()
+
+
+@settings(max_examples=40, derandomize=True, deadline=None, database=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 400), st.integers(-50, 200)), min_size=1, max_size=8),
+    room_w=st.integers(0, 4000),
+)
+def test_a_device_never_stops_inside_its_envelope(rows: list[tuple[int, int]], room_w: int) -> None:
+    watts = np.cumsum([10.0, *(float(w) for w, _ in rows)])
+    hashes = np.maximum(np.cumsum([0.0, *(float(h) for _, h in rows)]), 0.0)
+    pairs = list(zip(watts.tolist(), hashes.tolist(), strict=True))
+    found = _allocate([_device("d", "main", pairs)], ONE, [float(room_w)])
+    hull = envelope(watts, hashes)
+    assert int(found.point[0]) in hull
+    assert found.watts_w[0] == watts[found.point[0]]
+
+
+@given(
+    watts=st.lists(st.floats(0.5, 100), min_size=2, max_size=9),
+    values=st.lists(st.floats(-50, 100), min_size=9, max_size=9),
+)
+@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+def test_an_envelope_lies_above_all_points_and_is_concave(
+    watts: list[float], values: list[float]
+) -> None:
+    x, y = np.cumsum(watts), np.array(values[: len(watts)])
+    hull = list(envelope(x, y))
+    assert hull[0] == 0
+    assert hull[-1] == len(x) - 1
+    above = np.interp(x, x[hull], y[hull])
+    assert (above >= y - 1e-6).all()
+    slopes = np.diff(y[hull]) / np.diff(x[hull])
+    assert (np.diff(slopes) <= 1e-6 * np.abs(slopes).max(initial=1.0)).all()
+
+
+def test_a_full_branch_leaves_its_better_part_before_a_worse_neighbour() -> None:
+    """The case in which cutting whole rungs first would starve the better branch at the root."""
+    good = [_device(f"g{i}", "a", [(0.0, 0.0), (6.0, 60.0 - i)], continuous=True) for i in (0, 1)]
+    poor = _device("p", "b", [(0.0, 0.0), (10.0, 10.0)], continuous=True)
+    found = _allocate([*good, poor], TWO, [16.0, 10.0, 100.0])
+    np.testing.assert_allclose(found.watts_w, [6.0, 4.0, 6.0])
+    assert set(found.binding) == {"main", "a"}
+
+
+def test_what_a_large_rung_leaves_free_goes_to_a_smaller_one() -> None:
+    large = _device("large", "main", [(0.0, 0.0), (80.0, 90.0)])
+    small = _device("small", "main", [(0.0, 0.0), (30.0, 30.0)])
+    found = _allocate([large, small], ONE, [50.0])
+    np.testing.assert_allclose(found.watts_w, [0.0, 30.0])
+    assert found.binding == ("main",)
+
+
+def test_watts_that_compute_counts_already_cost_no_room() -> None:
+    gate = _device("gate", "main", [(0.0, 0.0), (150.0, 90.0)], continuous=True, fenced=True)
+    none = _allocate([gate], ONE, [0.0], credit_w=np.array([100.0]))
+    some = _allocate([gate], ONE, [20.0], credit_w=np.array([100.0]))
+    assert none.watts_w[0] == pytest.approx(100.0)
+    assert some.watts_w[0] == pytest.approx(120.0)
+
+
+def test_energy_dearer_than_every_rung_leaves_all_at_the_bottom() -> None:
+    device = _device("d", "main", [(30.0, 0.0), (100.0, 5.0)])
+    found = _allocate([device], ONE, [1e6], price_usd_per_mwh=1e9)
+    assert found.point[0] == 0
+    assert np.isnan(found.marginal_usd_per_mwh)
+    assert found.next_usd_per_mwh[0] == pytest.approx(5.0 / 70.0 * 45.0 / 24e3 * 1e6, rel=1e-6)
+
+
+def test_a_device_that_may_not_run_stays_down_and_says_what_it_would_earn() -> None:
+    devices = [_device(f"d{i}", "main", [(0.0, 0.0), (10.0, 9.0)]) for i in (0, 1)]
+    found = _allocate(devices, ONE, [1e6], eligible=np.array([True, False]))
+    np.testing.assert_allclose(found.watts_w, [10.0, 0.0])
+    assert found.next_usd_per_mwh[1] > 0
+
+
+def test_the_order_of_equal_devices_is_the_order_of_the_fleet() -> None:
+    devices = [_device(f"d{i}", "main", [(0.0, 0.0), (10.0, 9.0)]) for i in range(9)]
+    found = _allocate(devices, ONE, [45.0])
+    assert found.watts_w.tolist() == [10.0] * 4 + [0.0] * 5
+
+
+def test_fit_prefix_drops_everything_after_the_first_that_does_not_fit() -> None:
+    feeder = np.zeros(4, dtype=np.int64)
+    keep = fit_prefix(ONE, feeder, np.array([4.0, 9.0, 1.0, 1.0]), np.array([6.0]))
+    assert keep.tolist() == [True, False, False, False]
+    keep = fit_prefix(ONE, feeder, np.array([4.0, 0.0, 1.0, 1.0]), np.array([-1.0]))
+    assert not keep.any()
+
+
+def test_fill_never_skips_a_step_of_one_device() -> None:
+    feeder, device = np.zeros(3, dtype=np.int64), np.array([7, 7, 8])
+    item_w, whole = np.array([50.0, 5.0, 5.0]), np.zeros(3, dtype=np.bool_)
+    given_w = fill(ONE, feeder, device, item_w, np.array([20.0]), whole)
+    assert given_w.tolist() == [0.0, 0.0, 5.0]
