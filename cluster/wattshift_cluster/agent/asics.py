@@ -36,6 +36,9 @@ CLOSE_S = 8.0
 RETRY_S = (1.0, 2.0, 4.0, 8.0, 10.0)
 LOOKUP_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 OVERRULE_S = 10.0
+ALARM_S = 3.0
+"""A foreign write is shown for so long at least: a controller that polls must not miss it."""
+
 GRACE_S = 20.0
 """After its start an agent gives the controller this long to lease what is already running."""
 
@@ -104,6 +107,7 @@ class AsicDevice:
         self._read_error: str | None = "not identified yet"
         self._write_error: str | None = None
         self._foreign_polls = 0
+        self._foreign_until_s = 0.0
         self._wanted: _Target | None = None
         self._written: _Target | None = None
         self._written_s = 0.0
@@ -174,7 +178,7 @@ class AsicDevice:
             hashrate_h_per_s=finite(seen.hashrate_h_per_s),
             temperature_c=finite(seen.temperature_c),
             mode=seen.mode,
-            foreign_write=self._foreign_polls > 1,
+            foreign_write=boot_s() < self._foreign_until_s,
             error=error,
         )
 
@@ -274,6 +278,8 @@ class AsicDevice:
         self._foreign_polls += 1
         if self._foreign_polls == 2:
             log.warning("asic.foreign_write", device=self.id, ours=written.mode, theirs=seen.mode)
+        if self._foreign_polls > 1:
+            self._foreign_until_s = boot_s() + ALARM_S
         higher = self._watts_of(seen.mode) > self._watts_of(written.mode)
         if self._foreign_polls > 1 and higher and boot_s() > self._overruled_s + OVERRULE_S:
             self._overruled_s, self._written = boot_s(), None
