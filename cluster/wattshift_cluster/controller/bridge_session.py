@@ -21,8 +21,9 @@ from wattshift_scheduler.commands import (
 )
 from wattshift_scheduler.jobs import REPORTED
 
-MISSING_ROUNDS = 5
-"""Rounds without a job before it counts as lost: a command just sent shows in the next report."""
+MISSING_ROUNDS = 30
+"""Rounds without a job before it counts as lost: the first deployment on a cold Ray takes a while,
+and to start a job that is only slow once more would be worse than to notice late."""
 
 
 class BridgeSession:

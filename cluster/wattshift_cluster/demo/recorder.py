@@ -99,8 +99,8 @@ class BatchOutput:
 
 
 def batch_output(folder: Path, key: str = "index") -> BatchOutput:
-    """Count the items in the chunk files of a finished batch job."""
+    """Count the items in the committed chunks of a batch job (workload/chunks.py)."""
     counts: Counter[Any] = Counter()
-    for file in sorted(folder.glob("chunk-*.jsonl")):
+    for file in sorted((folder / "chunks").glob("*.jsonl")):
         counts.update(row[key] for row in json_lines(file))
     return BatchOutput(len(counts), sum(1 for n in counts.values() if n > 1))

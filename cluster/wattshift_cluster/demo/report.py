@@ -59,7 +59,11 @@ def _power_picture(path: Path, seen: Evidence, page: Page) -> None:
     frame = pd.DataFrame([dict(row) for _, row in page.parts], dtype=float) / 1000.0
     at_s = [at - seen.ready_s for at, _ in page.parts]
     names = list(frame.columns)
-    colours = [BLUE if name.startswith("host") else ORANGE for name in names]
+    tints = plt.get_cmap("YlOrBr")
+    colours = [
+        BLUE if name.startswith("host") else tints(0.25 + 0.45 * i / max(len(names) - 1, 1))
+        for i, name in enumerate(names)
+    ]
     order = sorted(range(len(names)), key=lambda i: not names[i].startswith("host"))
     stack = [frame[names[i]].ffill().fillna(0.0) for i in order]
     power.stackplot(

@@ -31,7 +31,12 @@ from wattshift_cluster.errors import ConfigInvalid, Fault, TryLater
 from wattshift_cluster.process import stop_event
 
 READY_DEADLINE_S = 150.0
-BATCH_ITEMS = 480
+SETTLE_DEADLINE_S = 60.0
+CALM_MS = 250.0
+"""Latency below which a starting service counts as warm."""
+
+BATCH_ITEMS_PER_S = 10
+"""Items of the batch job per second of scenario: about as many as keep it busy into the cut."""
 CUT_MOVES_WITHIN_S = 1.0
 """Decisions of the first second after the cut are the ones whose commands must be out in time."""
 
@@ -39,6 +44,15 @@ DRAIN_S = 2.0
 """After the last phase: time for requests and shares in flight to come home."""
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a demo leaves: what the witnesses saw, the verdict on it, and the report's page."""
+
+    seen: Evidence
+    verdict: Verdict
+    page: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +88,21 @@ def run_demo(
         allowed = f"at least {SHORTEST_S:g} s: shorter runs cannot hold 200 requests per phase"
         raise ConfigInvalid([Fault("command line", "--seconds", f"{seconds:g}", allowed)])
     play = scenario or Scenario(seconds)
+    outcome = asyncio.run(perform(play, report_dir or Path("demo-report"), headless=headless))
+    _print(outcome.verdict, outcome.page, output)
+    return 0 if outcome.verdict.kept else 1
+
+
+async def perform(play: Scenario, target: Path, *, headless: bool = True) -> Outcome:
+    """Run a scenario and judge it; the report goes to `target`. Nothing is left running."""
     folder = Path(tempfile.mkdtemp(prefix="wattshift-demo-"))
-    target = report_dir or Path("demo-report")
     try:
-        verdict, page = asyncio.run(_perform(folder, play, headless, target))
+        return await _perform(folder, play, headless, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _print(verdict, page, output)
-    return 0 if verdict.kept else 1
 
 
-async def _perform(
-    folder: Path, play: Scenario, headless: bool, target: Path
-) -> tuple[Verdict, Path]:
+async def _perform(folder: Path, play: Scenario, headless: bool, target: Path) -> Outcome:
     stage = build(folder, play)
     site = EmbeddedSite(stage.site_file)
     stop = stop_event()
@@ -112,9 +128,7 @@ def _keep_logs(site: EmbeddedSite, target: Path) -> None:
         shutil.copytree(source, target / "logs", dirs_exist_ok=True)
 
 
-async def _show(
-    site: EmbeddedSite, stage: Stage, headless: bool, target: Path
-) -> tuple[Verdict, Path]:
+async def _show(site: EmbeddedSite, stage: Stage, headless: bool, target: Path) -> Outcome:
     _say("starting: emulated ASICs, pool, meter, agents, Ray, controller")
     stage.prices_file.write_text(stage.scenario.prices_csv(time.time() + 10 * 86400.0))
     await site.start(world(stage))
@@ -123,8 +137,10 @@ async def _show(
     client = ControllerClient(site.url, token)
     service_url = await _ready(client)
     await site.children.start(load(stage, service_url))
-    await _until(lambda: _steady(client), 30.0, "the site did not settle")
-    return await _scenes(site, stage, client, headless, target)
+    items = _items(stage)
+    job = (await asyncio.to_thread(client.post, "/v1/jobs", _batch(stage, items)))["id"]
+    await _until(lambda: _steady(stage, client, job), SETTLE_DEADLINE_S, "the site did not settle")
+    return await _scenes(site, stage, client, job, headless, target)
 
 
 def _token(site: EmbeddedSite) -> str:
@@ -135,17 +151,16 @@ async def _scenes(
     site: EmbeddedSite,
     stage: Stage,
     client: ControllerClient,
+    job: str,
     headless: bool,
     target: Path,
-) -> tuple[Verdict, Path]:
+) -> Outcome:
     play = stage.scenario
     ready_s = time.time()
     base = await _baseline(stage, client)
     stage.prices_file.write_text(play.prices_csv(ready_s))
     _say(f"ready: {play.seconds:g} s of scenario begin")
     viewer = None if headless else asyncio.create_task(_view(client, _token(site)))
-    items = _items(stage.folder)
-    job = (await asyncio.to_thread(client.post, "/v1/jobs", _batch(stage, items)))["id"]
     await _sleep_to(play.moment_s(ready_s, play.burst_at))
     _load_factor(stage, play.burst_factor)
     await _sleep_to(play.moment_s(ready_s, play.burst_until))
@@ -161,7 +176,8 @@ async def _scenes(
         viewer.cancel()
     seen = await _evidence(stage, client, base, ready_s, cap_w)
     verdict = judge(seen)
-    return verdict, report.write(target, seen, verdict, await _page(stage, client, ready_s))
+    page = report.write(target, seen, verdict, await _page(stage, client, ready_s))
+    return Outcome(seen, verdict, page)
 
 
 async def _ready(client: ControllerClient) -> str:
@@ -171,6 +187,7 @@ async def _ready(client: ControllerClient) -> str:
         jobs = (await asyncio.to_thread(client.get, "/v1/jobs"))["jobs"]
         devices = (await asyncio.to_thread(client.get, "/v1/devices"))["devices"]
         services = [job for job in jobs if job["kind"] == "service"]
+        log.debug("waiting", jobs=[(j["id"], j["state"], j["reason"]) for j in services])
         obeying = devices and all(one["state"] == "confirmed" for one in devices)
         return bool(obeying and services and all(job["running"] for job in services))
 
@@ -180,13 +197,17 @@ async def _ready(client: ControllerClient) -> str:
     return str(service["url"])
 
 
-async def _steady(client: ControllerClient) -> bool:
-    """Whether no rig is still on its way up: draw and lease agree within a tenth."""
+async def _steady(stage: Stage, client: ControllerClient, job: str) -> bool:
+    """Whether the start is over: rigs drew up, the batch runs, inference is warm."""
     devices = (await asyncio.to_thread(client.get, "/v1/devices"))["devices"]
     asics = [one for one in devices if one["kind"] == "asic"]
-    return all(
+    drawn = all(
         one["watts_w"] is not None and one["watts_w"] >= 0.85 * one["leased_w"] for one in asics
     )
+    batch = await asyncio.to_thread(client.get, f"/v1/jobs/{job}")
+    last = recorder.requests(stage.requests_file)[-20:]
+    warm = len(last) == 20 and all(r.ok and r.latency_ms < CALM_MS for r in last)
+    return drawn and warm and bool(batch["progress"] and batch["progress"]["done"])
 
 
 async def _finished(client: ControllerClient, job: str) -> bool:
@@ -218,12 +239,16 @@ async def _power_before_w(stage: Stage) -> float:
     return sum(recent) / len(recent)
 
 
-def _items(folder: Path) -> Path:
+def _item_count(stage: Stage) -> int:
+    return round(BATCH_ITEMS_PER_S * stage.scenario.seconds)
+
+
+def _items(stage: Stage) -> Path:
     """The batch job's input: numbered sentences."""
-    path = folder / "items.jsonl"
+    path = stage.folder / "items.jsonl"
     rows = (
         json.dumps({"index": i, "text": f"Sentence number {i} about power, work and the grid."})
-        for i in range(BATCH_ITEMS)
+        for i in range(_item_count(stage))
     )
     path.write_text("\n".join(rows) + "\n")
     return path
@@ -290,7 +315,7 @@ async def _evidence(
         shares_rejected=after.rejected - base.rejected,
         accepted_difficulty=after.difficulty - base.difficulty,
         hashes=after.hashes - base.hashes,
-        batch_items=BATCH_ITEMS,
+        batch_items=_item_count(stage),
         batch_found=output.found,
         batch_duplicates=output.duplicates,
     )

@@ -38,7 +38,7 @@ class Scenario:
     spike_until: float = 0.58
     price_usd_per_mwh: float = 45.0
     spike_usd_per_mwh: float = 400.0
-    rate_per_s: float = 14.0
+    rate_per_s: float = 18.0
 
     def __post_init__(self) -> None:
         order: tuple[float, ...] = (0, self.burst_at, self.burst_until, self.cut_at, self.spike_at)
