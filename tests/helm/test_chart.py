@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -239,6 +240,27 @@ def test_power_control_alone_brings_root_and_sys_admin(render: Callable[[Values]
     pod, rights = agent({"agent": {"powerControl": {"enabled": True}}})
     assert pod["runAsUser"] == 0
     assert rights == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+
+
+def test_each_program_takes_the_arguments_it_is_given(render: Callable[[Values], Objects]) -> None:
+    programs = 0
+    for name, spec in pod_specs(render({})):
+        for container in spec["containers"]:
+            command = container.get("command", [])
+            if command[:2] != ["python", "-m"]:
+                continue
+            programs += 1
+            told = subprocess.run(
+                [sys.executable, *command[1:], "--help"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            ).stdout
+            options = [one.split("=")[0] for one in container["args"] if one.startswith("--")]
+            assert options
+            assert [one for one in options if f"{one} " not in told.replace("]", " ")] == [], name
+    assert programs == 3
 
 
 def test_there_is_one_writer(render: Callable[[Values], Objects]) -> None:
