@@ -216,3 +216,20 @@ def test_doctor_knows_a_running_controller(wattshift: Command, reach: Any, tmp_p
 
 def test_version(wattshift: Command) -> None:
     assert json.loads(wattshift("version", "-o", "json").stdout)["python"].startswith("3.")
+
+
+@pytest.mark.parametrize("command", [["up"], ["agent"], ["simulate"]], ids=" ".join)
+def test_a_missing_file_starts_nothing(wattshift: Command, command: list[str]) -> None:
+    result = wattshift(*command, "/nowhere/site.toml")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "/nowhere/site.toml: cannot be read" in result.stderr
+
+
+def test_simulate_prints_and_writes_rows(wattshift: Command, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    args = ("--days", "0.02", "--seed", "4", "--rows", rows, "-o", "json")
+    result = wattshift("simulate", site_file(tmp_path), *args)
+    assert result.exit_code == 0, result.output
+    view = json.loads(result.stdout)
+    assert (view["seed"], view["breaches"], view["quality"]) == (4, [], "modelled")
+    assert rows.read_text().startswith("at_s,cap_w,total_w")

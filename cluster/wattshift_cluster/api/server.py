@@ -82,6 +82,7 @@ async def start(app: FastAPI, host: str, port: int) -> RunningApi:
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a bound listening socket. Raises WattshiftError."""
+    host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

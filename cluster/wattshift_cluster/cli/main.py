@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "token": ("token", "token", "Make, list or revoke tokens."),
     "doctor": ("doctor", "doctor", "Check this machine and say how to mend it."),
     "config": ("config", "config", "Check, show or describe site and agent files."),
-    "simulate": ("runs", "simulate", "Run a site file against a modelled world."),
+    "simulate": ("simulate", "simulate", "Run a site file against a modelled world."),
     "version": ("version", "version", "Show the version."),
 }
 

@@ -1,25 +1,20 @@
-"""Commands that run something here until it ends: up, demo, agent, simulate.
+"""Commands that run something here until it ends: up, demo, agent.
 
-Each one only parses its arguments; the work is in the room that it names.
+Each one only parses its arguments; the work is in the room that it names. Rooms are imported when
+they are called, so that an agent's host needs nothing of the others.
 """
 
-import importlib
+import asyncio
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
+import structlog
 
 from wattshift_cluster.cli.options import DURATION
-from wattshift_cluster.cli.output import output_option
+from wattshift_cluster.errors import WattshiftError
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def run(module: str, function: str, *args: Any, **named: Any) -> None:
-    """Call a long-running function of another room and end with the exit code it returns."""
-    entry = getattr(importlib.import_module(f"wattshift_cluster.{module}"), function)
-    sys.exit(entry(*args, **named))
 
 
 @click.command()
@@ -34,14 +29,17 @@ def up(site_file: Path, address: str | None) -> None:
 
     Ctrl-C ends all of it and leaves every device at its safe point.
     """
-    run("demo.up", "run_up", site_file, address)
+    from wattshift_cluster.demo.up import run_up
+
+    sys.exit(run_up(site_file, address))
 
 
 @click.command()
-@click.option("--seconds", type=DURATION, default="60s", show_default=True, help="From ready on.")
+@click.option("--seconds", type=DURATION, default="120s", show_default=True, help="From ready on.")
 @click.option("--headless", is_flag=True, help="No live view.")
-@output_option
-def demo(seconds: float, headless: bool, output: str) -> None:
+@click.option("--report-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def demo(seconds: float, headless: bool, report_dir: Path | None, output: str) -> None:
     """Run the embedded site through bursts and a cut, and judge its promise from measurements.
 
     \b
@@ -50,7 +48,9 @@ def demo(seconds: float, headless: bool, output: str) -> None:
 
     Exit 0 if the promise was kept, 1 if it was broken. JSON is the last line of stdout.
     """
-    run("demo.run", "run_demo", seconds, headless, output)
+    from wattshift_cluster.demo.run import run_demo
+
+    sys.exit(run_demo(seconds, headless, output, report_dir))
 
 
 @click.command()
@@ -61,22 +61,11 @@ def agent(config_file: Path) -> None:
     \b
       wattshift agent agent.toml
     """
-    run("agent.service", "run_agent", config_file)
+    from wattshift_cluster.agent.service import serve
+    from wattshift_cluster.config.load import load_agent
 
-
-@click.command()
-@click.argument("site_file", metavar="SITE.toml", type=FILE)
-@click.option("--prices", type=FILE, help="CSV: time,usd_per_mwh.")
-@click.option("--demand", type=FILE, help="CSV: time,watts of inference.")
-@click.option("--signal", type=FILE, help="CSV: starts,ends,limit,kind.")
-@click.option("--days", type=click.FloatRange(0, 3660, min_open=True), default=1.0)
-@click.option("--seed", type=int, default=0, help="Seed of the faults.")
-@output_option
-def simulate(site_file: Path, **named: Any) -> None:
-    """Run a site file against modelled devices on a simulated clock, with faults from a seed.
-
-    \b
-      wattshift simulate site.toml --days 7 --seed 3
-      wattshift simulate site.toml --prices prices.csv --signal events.csv -o json
-    """
-    run("simulate.run", "run_simulation", site_file, **named)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        asyncio.run(serve(load_agent(config_file)))
+    except OSError as fault:
+        raise WattshiftError(str(fault)) from fault
