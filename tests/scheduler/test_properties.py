@@ -361,7 +361,7 @@ HISTORIES = st.lists(
 
 
 @settings(
-    max_examples=30,
+    max_examples=80,
     derandomize=True,
     deadline=None,
     database=None,
