@@ -79,17 +79,22 @@ def picture(controller: ControllerClient, history: deque[float | None]) -> Group
 def headline(site: dict[str, Any], history: deque[float | None]) -> Panel:
     """Return the big figures and a line of the last minute."""
     table = Table.grid(padding=(0, 3))
-    table.add_row("power", "cap", "headroom", "inference", "mining", "batch", "price", "age")
-    table.add_row(
-        Text(watts(site["power_w"]), style="bold"),
-        f"{watts(site['cap_w'])} ({site['cap_origin'] or 'none'})",
-        watts(site["headroom_w"]),
-        watts(site["inference_w"]),
-        watts(site["mining_w"]),
-        watts(site["batch_w"]),
-        number(site["price_usd_per_mwh"], "USD/MWh"),
-        age(site["power_age_s"]),
+    origin = f" ({site['cap_origin']})" if site["cap_origin"] else ""
+    first = (
+        ("power", watts(site["power_w"])),
+        ("cap", watts(site["cap_w"]) + origin),
+        ("headroom", watts(site["headroom_w"])),
+        ("age", age(site["power_age_s"])),
     )
+    second = (
+        ("inference", watts(site["inference_w"])),
+        ("mining", watts(site["mining_w"])),
+        ("batch", watts(site["batch_w"])),
+        ("price", number(site["price_usd_per_mwh"], "USD/MWh")),
+    )
+    for row in (first, second):
+        table.add_row(*(Text(name, style="dim") for name, _ in row))
+        table.add_row(*(Text(value, style="bold") for _, value in row))
     line = Text(spark(history, site["cap_w"]))
     return Panel(Group(table, line), title=f"wattshift {site['name']}", title_align="left")
 
