@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,16 @@ def test_the_page_loads_only_from_here(call: Any) -> None:
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text, f"{path.name} names another host"
         assert "innerHTML" not in text, f"{path.name} could run what a device says"
+
+
+def test_answers_do_not_wait_for_acknowledgements(call: Any) -> None:
+    call("GET", "/healthz")
+    took_s = []
+    for _ in range(40):
+        started_s = time.perf_counter()
+        call("GET", "/healthz")
+        took_s.append(time.perf_counter() - started_s)
+    assert min(took_s) < 0.03, "Nagle's algorithm costs 40 ms an answer"
 
 
 def test_a_taken_address_is_an_error(served: Any) -> None:
