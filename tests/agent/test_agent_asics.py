@@ -1,4 +1,4 @@
-"""ASICs of an agent: background writes, expiry, other masters; then emulated machines' real wire."""
+"""ASICs of an agent: background writes, expiry, other masters; and emulated machines' real wire."""
 
 import asyncio
 import json
