@@ -21,7 +21,7 @@ from wattshift_cluster.errors import NotFound, Refused, TryLater
 from wattshift_cluster.gate import GATE_DIR_VARIABLE
 from wattshift_cluster.inference.app import ONE_THREAD
 from wattshift_cluster.workload.batch_worker import BatchWorker
-from wattshift_cluster.workload.chunks import ChunkStore
+from wattshift_cluster.workload.chunks import ChunkStore, Outcome
 from wattshift_cluster.workload.ray_link import NAMESPACE, POWER, Node, internal
 from wattshift_cluster.workload.specs import BatchSpec
 
@@ -179,10 +179,7 @@ class BatchJobs:
 
     def _ended(self, job: BatchJob) -> bool:
         """Whether its worker recorded how it ended."""
-        if job.spec is None or job.done is None:
-            outcome = None
-        else:
-            outcome = ChunkStore(Path(job.spec.output)).outcome()
+        outcome = self._outcome(job)
         if outcome is None or job.wanted == CANCEL:
             return False
         job.state, job.error = outcome.state, outcome.error
@@ -216,7 +213,7 @@ class BatchJobs:
 
     def _died(self, job: BatchJob, reason: str, now_s: float) -> None:
         job.actor, job.alive = None, False
-        if job.wanted != RUN or self._outcome_is_there(job):
+        if job.wanted != RUN or self._outcome(job):
             return
         job.deaths += 1
         job.not_before_s = now_s + BACK_OFF_S[min(job.deaths, len(BACK_OFF_S)) - 1]
@@ -225,8 +222,13 @@ class BatchJobs:
             job.state = "failed"
             job.error = f"{job.deaths} workers in a row ended with no chunk done: {reason}"[:500]
 
-    def _outcome_is_there(self, job: BatchJob) -> bool:
-        return job.spec is not None and ChunkStore(Path(job.spec.output)).outcome() is not None
+    def _outcome(self, job: BatchJob) -> Outcome | None:
+        if job.spec is None:
+            return None
+        store = ChunkStore(Path(job.spec.output))
+        plan = store.plan()
+        # Without a plan the input or the callable was at fault, before there was anything to plan.
+        return store.outcome() if plan is None or plan.job == job.job else None
 
     def _drive(self, job: BatchJob, node: Node, now_s: float) -> None:
         if job.state in FINAL:

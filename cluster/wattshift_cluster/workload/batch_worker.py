@@ -27,6 +27,7 @@ from wattshift_cluster.workload.chunks import (
     read_chunk,
     survey,
 )
+from wattshift_cluster.workload.ray_link import internal
 from wattshift_cluster.workload.specs import BatchSpec
 
 log = structlog.get_logger()
@@ -35,6 +36,7 @@ ATTEMPTS_MAX = 3
 """Times a chunk is tried in one process before the job counts as failed."""
 
 RETRY_S = 0.5
+LEAVE_S = 3.0
 
 Work = Callable[[Sequence[Any]], Sequence[Any]]
 
@@ -170,10 +172,16 @@ class BatchWorker:
         """End after the present chunk."""
         self._chunks.stop()
 
+    def leave(self) -> None:
+        """End this process now."""
+        internal("ray.actor").exit_actor()
+
     def _work(self) -> None:
         try:
             self._ended = self._chunks.run()
         except Exception:
             log.exception("batch.worker_failed")
-        time.sleep(0.05)  # an answer to `status` under way still gets out
+        with suppress(Exception):  # an end that Ray knows for one, if Ray still listens
+            internal("ray").get_runtime_context().current_actor.leave.remote()
+            time.sleep(LEAVE_S)
         os._exit(0)

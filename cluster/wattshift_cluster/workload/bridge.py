@@ -46,6 +46,7 @@ log = structlog.get_logger()
 
 COMMANDS_MAX = 256
 LOCAL = "local"
+LEAVE_S = 7.0
 
 Command = Mapping[str, Any]
 
@@ -119,7 +120,8 @@ class Bridge:
         replicas = int(read.number("replicas", 0, REPLICAS_MAX))
         read.done()
         spec = service_spec(name, _mapping(command.get("spec")))
-        self._engine.submit(lambda: self._engine.services.set_target(name, spec, replicas))
+        self._engine.services.set_target(name, spec, replicas)
+        self._engine.wake()
         return {}
 
     def _start_job(self, command: Command) -> dict[str, Any]:
@@ -208,9 +210,13 @@ async def _serve(options: argparse.Namespace, token: bytes) -> int:
             await asyncio.to_thread(local.end)
         # Ray's client library ends a process that lost its cluster; a new image starts clean.
         os.execv(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]])
-    await asyncio.to_thread(engine.stop)
+    leaving = asyncio.create_task(asyncio.to_thread(engine.stop))
+    await asyncio.wait({leaving}, timeout=LEAVE_S)
     if local is not None:
         await asyncio.to_thread(local.end)
+    log.info("bridge.ended")
+    if not leaving.done():
+        os._exit(0)  # Ray's client library hangs; nothing here is left to be lost
     return 0
 
 

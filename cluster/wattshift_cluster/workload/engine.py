@@ -24,7 +24,7 @@ from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.workload.batch import BatchJobs
 from wattshift_cluster.workload.local_ray import LocalRay
 from wattshift_cluster.workload.power_keeper import PowerKeeper, actuator
-from wattshift_cluster.workload.ray_link import Node, RayLink, RayUnavailable, alive, preload
+from wattshift_cluster.workload.ray_link import Node, RayLink, RayUnavailable, listens, preload
 from wattshift_cluster.workload.services import Services
 
 log = structlog.get_logger()
@@ -35,11 +35,12 @@ POWER_WAIT_S = 0.7
 HEALTH_PERIOD_S = 2.0
 HEALTH_FAILURES = 3
 STALE_S = 10.0
-STUCK_S = 120.0
+STUCK_S = 90.0
 """A first deployment on a small machine takes some 20 s."""
 
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 QUEUE_MAX = 1000
+END_S = 4.0
 
 Task = Callable[[], None]
 
@@ -92,7 +93,6 @@ class Engine:
             settings.state_dir / "services.json",
         )
         self._cancelled_services: list[str] = []
-        self._rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], self.batch.report())
         self._threads = [
             threading.Thread(target=self._run, name="engine", daemon=True),
             threading.Thread(target=self._watch, name="ray-health", daemon=True),
@@ -104,12 +104,14 @@ class Engine:
             thread.start()
 
     def stop(self) -> None:
-        """Ask the threads to end, and wait a moment for them."""
+        """Ask the threads to end, wait a moment for them, and leave the cluster."""
         self._stop.set()
         self._wake.set()
         if self._keeper is not None:
             self._keeper.stop()
-        self._threads[0].join(5.0)
+        self._threads[0].join(END_S)
+        if self._link is not None and not self._threads[0].is_alive():
+            self._link.close()
 
     def submit(self, task: Task) -> None:
         """Have something done in the engine's thread, soon. Raises: queue.Full."""
@@ -138,7 +140,6 @@ class Engine:
         if name in self.services.names():
             self.services.cancel(name)
             self._cancelled_services.append(name)
-            self._remember()
 
     def report(self) -> dict[str, Any]:
         """The body of `hello` and `report`; never waits."""
@@ -150,7 +151,6 @@ class Engine:
         total_w = None if node is None else node.power_w_total
         if keeper is not None and keeper.total_w is not None:
             total_w = keeper.total_w
-        services, jobs = self._rows
         return {
             "bridge": self._settings.name,
             "boot_id": boot_id(),
@@ -166,8 +166,8 @@ class Engine:
                 "power_w_total": total_w,
                 "power_w_available": None if node is None else node.power_w_available,
             },
-            "services": services,
-            "jobs": jobs,
+            "services": self.services.report(),
+            "jobs": self._job_rows(),
         }
 
     def _run(self) -> None:
@@ -210,6 +210,7 @@ class Engine:
             except queue.Empty:
                 break
             self._do(task)
+        self.services.remember(self._link.address)
         now_s = time.monotonic()
         try:
             node = self._link.node()
@@ -223,18 +224,12 @@ class Engine:
         else:
             self._error = None
         self._node, self._seen_s = node, time.monotonic()
-        self._rows = (self.services.report(), self._job_rows())
 
     def _do(self, task: Task) -> None:
         try:
             task()
         except Exception:
             log.exception("engine.task")
-        self._remember()
-
-    def _remember(self) -> None:
-        if self._link is not None:
-            self.services.remember(self._link.address)
 
     def _job_rows(self) -> list[dict[str, Any]]:
         ended = [
@@ -250,7 +245,7 @@ class Engine:
         while not self._stop.wait(HEALTH_PERIOD_S):
             if self._link is None:
                 continue
-            healthy = alive(self._link.address, self._link.node_id)
+            healthy = listens(self._link.address)
             failures = 0 if healthy else failures + 1
             if healthy:
                 self._healthy_s = time.monotonic()

@@ -109,6 +109,7 @@ class Services:
         self._memory = memory
         self._services: dict[str, Service] = {}
         self._started = False
+        self._remembered = ""
 
     def recover(self, cluster: str) -> None:
         """Know again the services that an earlier bridge deployed on the same cluster."""
@@ -117,24 +118,27 @@ class Services:
             if found["cluster"] == cluster:
                 for name, row in found["services"].items():
                     spec = ServiceSpec(**row["spec"])
-                    self._services[name] = Service(name, spec, int(row["target"]))
+                    self._services.setdefault(name, Service(name, spec, int(row["target"])))
 
     def remember(self, cluster: str) -> None:
-        """Keep what `recover` needs."""
+        """Keep what `recover` needs, if it changed."""
         rows = {
-            name: {"spec": asdict(service.spec), "target": service.target}
-            for name, service in self._services.items()
+            service.name: {"spec": asdict(service.spec), "target": service.target}
+            for service in self._all()
         }
-        attempt = self._memory.with_suffix(".new")
-        attempt.write_text(json.dumps({"cluster": cluster, "services": rows}))
-        attempt.replace(self._memory)
+        text = json.dumps({"cluster": cluster, "services": rows})
+        if text != self._remembered:
+            attempt = self._memory.with_suffix(".new")
+            attempt.write_text(text)
+            attempt.replace(self._memory)
+            self._remembered = text
 
     def names(self) -> frozenset[str]:
         """Known services."""
         return frozenset(self._services)
 
     def set_target(self, name: str, spec: ServiceSpec, replicas: int) -> None:
-        """Want that many replicas; `poll` brings it about."""
+        """Want that many replicas; `poll` brings it about. Callable from any thread."""
         service = self._services.setdefault(name, Service(name, spec, replicas))
         if service.spec != spec:
             service.spec, service.redeploy = spec, True
@@ -154,7 +158,7 @@ class Services:
         self._look()
         free_w = node.power_w_available or 0.0
         # Watts of replicas that were asked for but that Ray has not placed yet are spoken for.
-        for service in self._services.values():
+        for service in self._all():
             try:
                 free_w -= self._drive(service, free_w, now_s)
             except Exception as fault:  # a service that cannot be driven must not stop the others
@@ -178,8 +182,12 @@ class Services:
                 "url": f"http://{host}:{port}{service.spec.route}",
                 "gates": list(service.gates),
             }
-            for service in self._services.values()
+            for service in self._all()
         ]
+
+    def _all(self) -> list[Service]:
+        # A copy: commands come in from other threads.
+        return list(self._services.values())
 
     def _drive(self, service: Service, free_w: float, now_s: float) -> float:
         """Deploy or scale one service; the watts that this newly claims, W."""
@@ -262,7 +270,7 @@ class Services:
                 return
             self._started = True
         applications = internal("ray.serve").status().applications
-        for service in self._services.values():
+        for service in self._all():
             found = applications.get(service.name)
             if found is None:
                 service.deployment, service.states = None, {}
