@@ -42,6 +42,9 @@ def _causes(
         yield "cap-below-floor", ("critical", text)
     if np.isfinite(state.meter_at_s) and now_s - state.meter_at_s > rules.stale_after_s:
         yield "meter-stale", ("warning", "the site meter is stale: the margin is widened")
+    if len(state.fleet) and np.isinf(state.price_usd_per_mwh()):
+        text = "the energy price is unknown: nothing mines (set grid.default_price_usd_per_mwh)"
+        yield "price-unknown", ("warning", text)
     for name, agent in state.agents.items():
         if agent.lost:
             yield f"agent-lost:{name}", ("warning", f"agent {name} does not answer: {agent.lost}")

@@ -80,7 +80,10 @@ class Moves:
         cap = f"cap {self.inputs['cap_w']:,.0f} W ({self.inputs['cap_origin']})"
         if np.isnan(next_value):
             return f"it runs at its top under {cap}"
-        price = float(self.inputs["price_usd_per_mwh"] or 0.0)
+        known = self.inputs["price_usd_per_mwh"]
+        if known is None:
+            return "the energy price is unknown, and nothing mines at an unknown price"
+        price = float(known)
         if next_value <= price:
             return (
                 f"its next rung is worth {next_value:,.1f} USD/MWh, "

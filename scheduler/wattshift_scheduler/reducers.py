@@ -107,7 +107,8 @@ def _readings(state: State, event: ev.Readings, now_s: float) -> Reduced:
     seen.watts_w[at] = event.watts_w[rows]
     seen.limit_w[at] = event.limit_w[rows]
     seen.hashrate_h_per_s[at] = event.hashrate_h_per_s[rows]
-    seen.foreign[at] = event.foreign[rows]
+    # Nor does it clear what somebody else has written: nobody has looked.
+    seen.foreign[at] = event.foreign[rows] | (seen.foreign[at] & ~good)
     seen.failed[at] = event.failed[rows]
     ledger = state.ledger
     if (ledger.point[at] < 0).any():
@@ -160,6 +161,8 @@ def _submitted(state: State, event: ev.JobSubmitted, now_s: float) -> Reduced:
         return state, ()
     if job.kind is JobKind.MINING:
         job = job.moved(JobState.RUNNING, "its devices may hash", admission=Admission.FIT)
+    elif not state.site.nodes:
+        job = job.moved(JobState.FAILED, "this site has no compute", admission=Admission.DENY)
     told = Decision(
         now_s, job.id, "submit", f"{job.kind.value} {job.name!r}", {"watts": job.unit_w}
     )

@@ -141,9 +141,10 @@ class State:
         return tuple(cap for caps in self.signals.caps.values() for cap in caps)
 
     def price_usd_per_mwh(self) -> float:
-        """The energy price in force, or the site's default while no feed gives one."""
+        """The energy price in force, else the site's default; infinite while it is unknown."""
         price = self.signals.price_usd_per_mwh
-        return self.values.default_price_usd_per_mwh if price is None else price
+        price = self.values.default_price_usd_per_mwh if price is None else price
+        return math.inf if price is None else price
 
     def of_kind(self, kind: JobKind) -> list[Job]:
         """Jobs of a kind that are not final."""

@@ -193,7 +193,7 @@ def _mine(
     inputs: dict[str, Input] = {
         "cap_w": view.verdict.cap_w,
         "cap_origin": view.verdict.origin,
-        "price_usd_per_mwh": price,
+        "price_usd_per_mwh": None if np.isinf(price) else price,
         "marginal_usd_per_mwh": None if np.isnan(marginal) else marginal,
         "binding": ", ".join(wanted.binding),
     }

@@ -23,19 +23,20 @@ class Values:
         hashprice_usd_per_ph_day: revenue of 1 PH/s for a day, USD.
         pool_fee_share: part of the revenue that the pool keeps, 0 to 1.
         reserve_usd_per_mwh: value of holding one gate-backed MW sheddable for an hour, USD.
-        default_price_usd_per_mwh: energy price while no feed gives one.
+        default_price_usd_per_mwh: energy price while no feed gives one; None if unknown then. An
+            unknown price is not a cheap one: nothing mines while it is unknown.
     """
 
     hashprice_usd_per_ph_day: float = 0.0
     pool_fee_share: float = 0.0
     reserve_usd_per_mwh: float = 0.0
-    default_price_usd_per_mwh: float = 0.0
+    default_price_usd_per_mwh: float | None = 0.0
 
     def __post_init__(self) -> None:
         numbers = (
             self.hashprice_usd_per_ph_day,
             self.reserve_usd_per_mwh,
-            self.default_price_usd_per_mwh,
+            self.default_price_usd_per_mwh or 0.0,
         )
         if not all(math.isfinite(n) for n in numbers) or not 0 <= self.pool_fee_share < 1:
             raise SiteInvalid("values", "prices must be finite and the pool fee between 0 and 1")

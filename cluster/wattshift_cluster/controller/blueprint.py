@@ -36,7 +36,7 @@ def values_of(config: SiteConfig) -> Values:
         hashprice_usd_per_ph_day=values.hashprice_usd_per_ph_day,
         pool_fee_share=values.pool_fee_pct / 100.0,
         reserve_usd_per_mwh=values.reserve_usd_per_mwh,
-        default_price_usd_per_mwh=config.grid.default_price_usd_per_mwh or 0.0,
+        default_price_usd_per_mwh=config.grid.default_price_usd_per_mwh,
     )
 
 

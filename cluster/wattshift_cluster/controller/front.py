@@ -108,8 +108,7 @@ class Front:
         entries = c.roster.entries
         return {
             "site_power_w": {"meter": site["power_w"], "devices": site["mining_w"]},
-            "cap_w": {cap.origin: cap.limit_w for cap in c.state.caps}
-            | {"connection": float(c.state.site.tree.limit_w[0])},
+            "cap_w": self._lowest_caps_w(),
             "headroom_w": site["headroom_w"],
             "price_usd_per_mwh": site["price_usd_per_mwh"],
             "energy_j": [(device, "mining", e.energy_j) for device, e in entries.items()],
@@ -125,6 +124,15 @@ class Front:
             "shares": _share_rows(entries),
             "jobs": views.job_rows(c.state),
         }
+
+    def _lowest_caps_w(self) -> dict[str, float]:
+        """The lowest cap in force of each origin, W."""
+        state, now_s = self._c.state, self._c.clock.now_s()
+        lowest = {"connection": float(state.site.tree.limit_w[0])}
+        for cap in state.caps:
+            if cap.in_force(now_s):
+                lowest[cap.origin] = min(cap.limit_w, lowest.get(cap.origin, cap.limit_w))
+        return lowest
 
     async def submit_job(self, spec: dict[str, Any], idempotency_key: str | None) -> View:
         """Write a job down, then take it. Raises ConfigInvalid, Refused, TryLater."""

@@ -153,7 +153,7 @@ def _status(state: State, i: int, silent: bool, fresh: bool) -> tuple[str, str]:
 def _value(state: State, i: int, watts_w: float | None) -> float | None:
     """What the device earns now after its energy, USD/h; None while its draw is unknown."""
     hashes = float(state.seen.hashrate_h_per_s[i])
-    if watts_w is None or math.isnan(hashes):
+    if watts_w is None or math.isnan(hashes) or math.isinf(state.price_usd_per_mwh()):
         return None
     values = state.values
     reserve = values.reserve_usd_per_mwh if state.fleet.fenced[i] else 0.0

@@ -75,6 +75,7 @@ class Children:
     async def start(self, child: Child, *, deadline_s: float = 60.0) -> None:
         """Start a child and wait until it is ready. Raises ChildFailed."""
         self._log_dir.mkdir(parents=True, exist_ok=True)
+        self._ending = False
         first = asyncio.Event()
         task = asyncio.create_task(self._keep(child, first))
         self._tasks.append((child, task))

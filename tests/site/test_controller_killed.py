@@ -1,0 +1,148 @@
+"""kill -9 of the controller in the middle of a cut: power never rises, nothing accepted is lost.
+
+Two endings are shown: the controller comes back and takes over the leases it finds, or it keeps
+dying, and then the leases end by themselves and the agent puts every machine to sleep.
+"""
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.site.conftest import SmallSite
+
+pytestmark = pytest.mark.timeout(150)
+
+CAP_W = 4_000.0
+TRANSITION_S = 10.0
+NOISE_W = 5.0
+TTL_S = 6.0
+BATCH = {
+    "kind": "batch",
+    "name": "kept",
+    "callable": "wattshift_cluster.workload.samples:length",
+    "input": "/nonexistent/items.jsonl",
+    "output": "/nonexistent/out",
+    "watts": "100W",
+}
+
+
+async def _full_power(site: "SmallSite") -> None:
+    await site.embedded.start(site.world)
+    client = site.client()
+
+    def every_machine_obeys() -> bool:
+        devices = client.get("/v1/devices")["devices"]
+        return len(devices) == 3 and all(
+            d["state"] == "confirmed" and d["leased_w"] > 2500 for d in devices
+        )
+
+    await site.until(every_machine_obeys, 40.0)
+    assert site.true_w() > 2 * CAP_W
+
+
+async def _watched(site: "SmallSite", seconds: float) -> list[tuple[float, float]]:
+    rows = []
+    ends_s = time.monotonic() + seconds
+    while time.monotonic() < ends_s:
+        rows.append((time.monotonic(), await asyncio.to_thread(site.true_w)))
+        await asyncio.sleep(0.1)
+    return rows
+
+
+def _kill(site: "SmallSite") -> None:
+    pid = site.embedded.children.pid("controller")
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
+async def _cut(site: "SmallSite") -> dict[str, Any]:
+    """Accept a job, then cut the cap; returns the job."""
+    client = site.client()
+    job: dict[str, Any] = await asyncio.to_thread(client.post, "/v1/jobs", BATCH)
+    await asyncio.to_thread(client.post, "/v1/caps", {"limit": CAP_W})
+    return job
+
+
+def _never_rises(rows: list[tuple[float, float]]) -> bool:
+    return all(b <= a + NOISE_W for (_, a), (_, b) in itertools.pairwise(rows))
+
+
+def test_a_restarted_controller_takes_over(small_site: "SmallSite") -> None:
+    async def play() -> None:
+        await _full_power(small_site)
+        try:
+            job = await _cut(small_site)
+            cut_s = time.monotonic()
+            await asyncio.sleep(0.8)
+            _kill(small_site)
+            rows = await _watched(small_site, 14.0)
+            client = small_site.client()
+            assert small_site.embedded.children.restarts == {"controller": 1}
+            assert _never_rises(rows)
+            within = [at_s - cut_s for at_s, watts_w in rows if watts_w > CAP_W]
+            assert max(within, default=0.0) <= TTL_S + TRANSITION_S
+            assert rows[-1][1] <= CAP_W
+            found = await asyncio.to_thread(client.get, f"/v1/jobs/{job['id']}")
+            assert found["spec"] == job["spec"]
+            site = await asyncio.to_thread(client.get, "/v1/site")
+            assert site["cap_w"] == CAP_W, "the operator's cap survives, too"
+            assert site["epoch"] == 2
+            devices = (await asyncio.to_thread(client.get, "/v1/devices"))["devices"]
+            awake = [d for d in devices if d["mode"] != "sleep"]
+            assert awake, "a restart puts no machine to sleep that fits under the cap"
+        finally:
+            await small_site.embedded.stop()
+
+    asyncio.run(play())
+
+
+def test_a_controller_that_keeps_dying_leaves_the_site_asleep(small_site: "SmallSite") -> None:
+    async def play() -> None:
+        await _full_power(small_site)
+        try:
+            await _cut(small_site)
+            await asyncio.sleep(0.8)
+
+            async def keep_killing() -> None:
+                while True:
+                    _kill(small_site)
+                    await asyncio.sleep(0.05)
+
+            killer = asyncio.create_task(keep_killing())
+            rows = await _watched(small_site, TTL_S + TRANSITION_S)
+            killer.cancel()
+            assert _never_rises(rows)
+            assert rows[-1][1] < 100.0, "every machine sleeps once its lease has ended"
+        finally:
+            await small_site.embedded.stop()
+
+    asyncio.run(play())
+
+
+def test_an_end_leaves_every_machine_at_its_safe_point(small_site: "SmallSite") -> None:
+    """Ctrl-C ends every child; a second start right after works."""
+
+    async def play() -> None:
+        for _ in range(2):
+            await _full_power(small_site)
+            pids = [
+                small_site.embedded.children.pid(name)
+                for name in ("controller", "agent-rack", "meter")
+            ]
+            for name in ("controller", "agent-rack"):
+                await small_site.embedded.children.end(name)
+            rows = await _watched(small_site, 6.0)
+            assert rows[-1][1] < 100.0
+            await small_site.embedded.stop()
+            for pid in pids:
+                assert pid is not None
+                with pytest.raises(ProcessLookupError):
+                    os.kill(pid, 0)
+
+    asyncio.run(play())
