@@ -82,7 +82,8 @@ def unsound(state: State, world: World, now_s: float) -> Iterator[str]:
     for name, one in world.devices.items():
         if one.foreign or name not in counted_w:
             continue
-        could_w = one.watts_w if one.device.fenced else max(one.watts_w, one.goal_w)
+        # A gate that has just taken a lower lease closes within one launch, a few milliseconds.
+        could_w = one.goal_w if one.device.fenced else max(one.watts_w, one.goal_w)
         if could_w > counted_w[name] * (1.0 + SENSOR_SHARE) + EPSILON_W:
             yield f"I3 {name}: could draw {could_w:.1f} W, counted at {counted_w[name]:.1f} W"
 
