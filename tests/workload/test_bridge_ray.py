@@ -21,6 +21,7 @@ import pytest
 from wattshift_cluster.gate.clients import create_clients_file
 from wattshift_cluster.wire.link import Link, LinkError
 from wattshift_cluster.wire.token import create_token
+from wattshift_cluster.workload.ray_link import local_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -187,6 +188,33 @@ def test_watts_are_resized_and_everything_listens_on_loopback(site: Site) -> Non
     assert all("127.0.0.1" in address for address in ours), ours
 
 
+HOLD = """
+import json, sys, time
+from wattshift_cluster.workload.power_keeper import Hold
+from wattshift_cluster.workload.ray_link import RayLink
+link = RayLink(sys.argv[1])
+hold, seen = Hold(link.node_id, 300.0), []
+for watts_w in (120.0, 250.0, 300.0):
+    for _ in range(30):
+        if (told := hold.set(watts_w)) == watts_w and link.node().power_w_available == watts_w:
+            break
+        time.sleep(0.1)
+    seen.append([told, link.node().power_w_available])
+print(json.dumps(seen))
+"""
+
+
+def test_without_the_resize_call_a_placement_group_holds_watts_back(site: Site) -> None:
+    address = site.call("report")["ray"]["address"]
+    environment = os.environ | local_environment(site.folder / "state/ray.token")
+    command = [sys.executable, "-c", HOLD, address]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=environment, timeout=60
+    )
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen == [[120.0, 120.0], [250.0, 250.0], [300.0, 300.0]]
+
+
 def test_a_service_comes_up_answers_and_keeps_to_its_watts(site: Site) -> None:
     assert site.scale(1)["ok"]
     report = site.until(lambda r: r["services"] and service(r)["running"] == 1, 60)
@@ -301,11 +329,14 @@ def test_a_job_whose_callable_is_missing_fails_with_the_reason(site: Site) -> No
 
 
 def test_a_ray_that_is_killed_is_told_and_started_again(site: Site) -> None:
+    assert site.command("set_node_power", watts_w=170)["ok"]
     old = site.host_pid()
     os.kill(old, signal.SIGKILL)
     site.until(lambda r: not r["ray"]["up"], 30)
     site.until(lambda r: r["ray"]["up"], 60)
     assert site.host_pid() != old
+    # Not the 300 W of the command line: what was cut stays cut.
+    assert site.call("report")["node"]["power_w_total"] == 170
     assert job(site.call("report"), "corpus")["state"] == "completed"
 
 

@@ -31,7 +31,13 @@ from wattshift_cluster.process import die_with_parent, stop_event
 from wattshift_cluster.wire.server import serve
 from wattshift_cluster.wire.token import read_token
 from wattshift_cluster.workload.engine import Engine, EngineSettings
-from wattshift_cluster.workload.local_ray import LocalRay, LocalSettings, ray_token, take_lock
+from wattshift_cluster.workload.local_ray import (
+    LocalRay,
+    LocalSettings,
+    ray_token,
+    remembered_watts,
+    take_lock,
+)
 from wattshift_cluster.workload.ray_link import QUIET, local_environment, prepare_environment
 from wattshift_cluster.workload.specs import (
     REPLICAS_MAX,
@@ -226,7 +232,9 @@ def _local(options: argparse.Namespace) -> LocalRay | None:
         return None
     environment = local_environment(ray_token(options.state_dir))
     prepare_environment(environment)
-    settings = LocalSettings(options.state_dir, options.power_w, options.num_cpus)
+    last_w = remembered_watts(options.state_dir)
+    power_w = options.power_w if last_w is None else last_w
+    settings = LocalSettings(options.state_dir, power_w, options.num_cpus)
     return LocalRay(settings, environment)
 
 
@@ -250,7 +258,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--token-file", type=Path, required=True)
     parser.add_argument("--state-dir", type=lambda text: Path(text).absolute(), required=True)
     parser.add_argument("--ray-address", default=LOCAL, help="local, or host:port")
-    parser.add_argument("--power-w", type=watts, default=300.0, help="at the start, W (local)")
+    parser.add_argument(
+        "--power-w", type=watts, default=300.0, help="until anybody asks for others, W (local)"
+    )
     parser.add_argument("--num-cpus", type=int, default=os.cpu_count() or 1, help="(local)")
     parser.add_argument("--serve-host", default="127.0.0.1")
     parser.add_argument("--serve-port", type=int, default=8000)

@@ -12,6 +12,7 @@ that is just being deployed.
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import structlog
 from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.workload.batch import BatchJobs
-from wattshift_cluster.workload.local_ray import LocalRay
+from wattshift_cluster.workload.local_ray import LocalRay, remember_watts
 from wattshift_cluster.workload.power_keeper import PowerKeeper, actuator
 from wattshift_cluster.workload.ray_link import Node, RayLink, RayUnavailable, listens, preload
 from wattshift_cluster.workload.services import Services
@@ -40,6 +41,7 @@ STUCK_S = 90.0
 
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 QUEUE_MAX = 1000
+CANCELLED_MAX = 1000
 END_S = 4.0
 
 Task = Callable[[], None]
@@ -92,7 +94,7 @@ class Engine:
             settings.gate_dir,
             settings.state_dir / "services.json",
         )
-        self._cancelled_services: list[str] = []
+        self._cancelled_services: deque[str] = deque(maxlen=CANCELLED_MAX)
         self._threads = [
             threading.Thread(target=self._run, name="engine", daemon=True),
             threading.Thread(target=self._watch, name="ray-health", daemon=True),
@@ -128,6 +130,7 @@ class Engine:
         Raises:
             RayUnavailable: no answer yet; the keeper goes on trying, once there is a node.
         """
+        remember_watts(self._settings.state_dir, watts_w)
         if self._keeper is None:
             raise RayUnavailable(self._error or "no Ray")
         total_w = self._keeper.ask(watts_w, POWER_WAIT_S)
@@ -138,8 +141,9 @@ class Engine:
     def cancel_service(self, name: str) -> None:
         """Take a service down; in the engine's thread."""
         if name in self.services.names():
-            self.services.cancel(name)
+            # Noted first: a report between the two must not miss it.
             self._cancelled_services.append(name)
+            self.services.cancel(name)
 
     def report(self) -> dict[str, Any]:
         """The body of `hello` and `report`; never waits."""
@@ -234,7 +238,7 @@ class Engine:
     def _job_rows(self) -> list[dict[str, Any]]:
         ended = [
             {"job": name, "state": "cancelled", "done": None, "total": None, "error": None}
-            for name in self._cancelled_services
+            for name in dict.fromkeys(self._cancelled_services.copy())
             if name not in self.services.names()
         ]
         return [*self.batch.report(), *ended]

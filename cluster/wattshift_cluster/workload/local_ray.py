@@ -34,6 +34,7 @@ END_S = 10.0
 LOCK_S = 3.0
 LOG_FILE = "ray_host.log"
 TOKEN_FILE = "ray.token"
+POWER_FILE = "power.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,21 @@ def take_lock(state_dir: Path) -> int:
                 os.close(handle)
                 raise TryLater(f"another bridge uses {state_dir}") from None
             time.sleep(0.05)
+
+
+def remember_watts(state_dir: Path, watts_w: float) -> None:
+    """Keep the last watts asked for: a Ray that has to be started anew may not have more."""
+    attempt = state_dir / f"{POWER_FILE}.{threading.get_ident()}"
+    attempt.write_text(json.dumps({"watts_w": watts_w}))
+    attempt.replace(state_dir / POWER_FILE)
+
+
+def remembered_watts(state_dir: Path) -> float | None:
+    """The last watts asked for, W; None if nobody ever asked."""
+    try:
+        return float(json.loads((state_dir / POWER_FILE).read_text())["watts_w"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def ray_token(state_dir: Path) -> Path:
