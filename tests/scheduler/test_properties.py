@@ -1,4 +1,4 @@
-"""Invariants I1, I3, I6 and I7 over generated histories; each is shown to fail without its guard."""
+"""Invariants I1, I3, I6 and I7 over generated histories; each shown to fail without its guard."""
 
 from dataclasses import replace
 from types import SimpleNamespace
