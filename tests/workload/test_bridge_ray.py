@@ -4,6 +4,7 @@ One Ray for the whole file; the tests build on each other in the order written.
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -344,6 +345,9 @@ def test_a_sigterm_ends_the_bridge_and_its_ray(site: Site) -> None:
     assert site.process is not None
     processes = ray_processes(site)
     assert len(processes) > 4
+    short = hashlib.sha256(str((site.folder / "state").resolve()).encode()).hexdigest()[:8]
+    assert Path(f"/tmp/ws-{os.getuid()}-{short}").is_dir()
     site.process.send_signal(signal.SIGTERM)
     assert site.process.wait(20) == 0
     assert [pid for pid in processes if Path(f"/proc/{pid}").exists()] == []
+    assert not Path(f"/tmp/ws-{os.getuid()}-{short}").exists()

@@ -166,6 +166,9 @@ class LocalRay:
                     os.killpg(pid, signal.SIGKILL)
                 break
             time.sleep(0.05)
+        else:
+            # Ended as it should: nobody will want its logs, and /tmp is not ours to fill.
+            shutil.rmtree(temp_dir(self._settings.state_dir), ignore_errors=True)
         self._address_file.unlink(missing_ok=True)
 
     def _start(self) -> None:
