@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import os
 import queue
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -188,6 +189,11 @@ async def _serve(options: argparse.Namespace, token: bytes) -> int:
         lost.append(reason)
         loop.call_soon_threadsafe(stop.set)
 
+    def on_connected() -> None:
+        # Ray's client library puts a handler of its own, that may end the process, over ours.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.call_soon_threadsafe(loop.add_signal_handler, number, stop.set)
+
     local = _local(options)
     settings = EngineSettings(
         name=options.name,
@@ -197,7 +203,7 @@ async def _serve(options: argparse.Namespace, token: bytes) -> int:
         gate_dir=str(options.gate_dir) if options.gate_dir else None,
         ray_address=None if local else options.ray_address,
     )
-    engine = Engine(settings, local, on_lost)
+    engine = Engine(settings, local, on_lost, on_connected)
     host, port = options.listen
     try:
         server = await serve(

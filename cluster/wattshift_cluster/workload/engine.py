@@ -68,17 +68,23 @@ class EngineSettings:
 
 
 class Engine:
-    """One bridge's work. `on_lost` is called when a connected Ray is gone: start the process anew.
+    """One bridge's work.
 
-    A process that lost its cluster cannot be trusted to connect again (Ray ends it after a minute).
+    `on_connected` is called once Ray's client library runs in this process, `on_lost` when that Ray
+    is gone. Then the process has to start anew: Ray ends one that lost its cluster after a minute.
     """
 
     def __init__(
-        self, settings: EngineSettings, local: LocalRay | None, on_lost: Callable[[str], None]
+        self,
+        settings: EngineSettings,
+        local: LocalRay | None,
+        on_lost: Callable[[str], None],
+        on_connected: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._local = local
         self._on_lost = on_lost
+        self._on_connected = on_connected
         self._queue: queue.Queue[Task] = queue.Queue(QUEUE_MAX)
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -198,6 +204,7 @@ class Engine:
             address = self._local.address(self._stop)
         assert address is not None, "a cluster of our own or an address"
         link = RayLink(address)
+        self._on_connected()
         node = link.node()
         self._keeper = PowerKeeper(actuator(link.address, link.node_id, node.power_w_total))
         self.services.recover(link.address)
