@@ -69,6 +69,19 @@ async def _cut(site: "SmallSite") -> dict[str, Any]:
     return job
 
 
+def _only_falls_to_the_cap(rows: list[tuple[float, float]]) -> bool:
+    """Power falls until it is under the cap, and is never above the cap again.
+
+    Under the cap it may rise: where a restart takes longer than the leases last, the agent has put
+    the machines to sleep meanwhile, and the controller that comes back wakes what fits.
+    """
+    over = [watts_w > CAP_W for _, watts_w in rows]
+    falls = all(
+        b <= a + NOISE_W for (_, a), (_, b) in itertools.pairwise(rows) if a > CAP_W or b > CAP_W
+    )
+    return falls and over == sorted(over, reverse=True)
+
+
 def _never_rises(rows: list[tuple[float, float]]) -> bool:
     return all(b <= a + NOISE_W for (_, a), (_, b) in itertools.pairwise(rows))
 
@@ -84,7 +97,7 @@ def test_a_restarted_controller_takes_over(small_site: "SmallSite") -> None:
             rows = await _watched(small_site, 14.0)
             client = small_site.client()
             assert small_site.embedded.children.restarts == {"controller": 1}
-            assert _never_rises(rows)
+            assert _only_falls_to_the_cap(rows)
             within = [at_s - cut_s for at_s, watts_w in rows if watts_w > CAP_W]
             assert max(within, default=0.0) <= TTL_S + TRANSITION_S
             assert rows[-1][1] <= CAP_W

@@ -241,6 +241,7 @@ class Drive:
         price = self.feeds.price_usd_per_mwh.at(now_s)
         short = not self.away and outlook.shortfall_w > 0.5
         cost = self.values.default_price_usd_per_mwh if price is None else price
+        assert cost is not None, "a simulated site has a price at every moment (fleet.values_of)"
         self.tally.add(one, self._cap_w, cost, short)
         if not self.rows or now_s - self.rows[-1][0] >= self.rows_every_s:
             watts = (one.mining_w, one.service_w, one.batch_w, one.other_w)
