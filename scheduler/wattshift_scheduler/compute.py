@@ -72,7 +72,8 @@ def _explain(before: Job, after: Job, placed: Placed, now_s: float) -> tuple[Dec
     grown = before.admission is after.admission and after.units > before.units
     action = "grow" if grown else placed.admission.name.lower()
     inputs = {"units": after.units, "unit_w": after.unit_w, "ongoing": after.ongoing}
-    reason = f"{before.units} to {after.units} units: {placed.reason}"
+    moved = f"{before.units} to {after.units} units: " if before.units != after.units else ""
+    reason = f"{moved}{placed.reason}"
     return (Decision(now_s, after.id, action, reason, inputs),)
 
 

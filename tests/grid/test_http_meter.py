@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from wattshift_cluster.grid.jsonhttp import address, serve_json
 from wattshift_cluster.grid.meter import HttpMeter
+from wattshift_cluster.jsonhttp import address, serve_json
 
 
 class Clocks:

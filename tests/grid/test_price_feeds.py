@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wattshift_cluster.errors import ConfigInvalid
-from wattshift_cluster.grid.jsonhttp import address, serve_json
 from wattshift_cluster.grid.prices import (
     FilePrices,
     FirstKnown,
@@ -18,6 +17,7 @@ from wattshift_cluster.grid.prices import (
     HttpPrices,
     parse_prices,
 )
+from wattshift_cluster.jsonhttp import address, serve_json
 
 SERIES = "time,usd_per_mwh\n1000,40\n1300,-12.5\n1600,0.3USD/kWh\n"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from wattshift_cluster.config.blueprint import site_of, standing_jobs
 from wattshift_cluster.config.load import load_agent, load_site
-from wattshift_cluster.controller.blueprint import site_of, standing_jobs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

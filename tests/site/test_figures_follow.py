@@ -39,7 +39,7 @@ def test_another_scenario_gives_other_figures(
     assert figures["verdict"] == "broken"
 
     assert figures["batch_items_lost"] == 0
-    assert seen.batch_items == 450
+    assert seen.batch_items == 18 * 45
     assert figures["seconds"] == pytest.approx(45.0)
     for picture in ("power.png", "latency.png", "report.html", "verdict.json"):
         assert (outcome.page.parent / picture).stat().st_size > 200

@@ -6,7 +6,8 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from wattshift_cluster.controller import blueprint, views
+from wattshift_cluster.config import blueprint
+from wattshift_cluster.controller import views
 from wattshift_cluster.controller.roster import Entry
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 import structlog
 
+from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.site import SiteConfig
-from wattshift_cluster.controller import blueprint, views
+from wattshift_cluster.controller import views
 from wattshift_cluster.controller.agent_session import AgentSession
 from wattshift_cluster.controller.bridge_session import BridgeSession
 from wattshift_cluster.controller.clock import Clock

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import structlog
 
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.controller.clock import rfc3339
@@ -35,15 +34,13 @@ SETTLE_DEADLINE_S = 60.0
 CALM_MS = 250.0
 """Latency below which a starting service counts as warm."""
 
-BATCH_ITEMS_PER_S = 10
+BATCH_ITEMS_PER_S = 18
 """Items of the batch job per second of scenario: about as many as keep it busy into the cut."""
 CUT_MOVES_WITHIN_S = 1.0
 """Decisions of the first second after the cut are the ones whose commands must be out in time."""
 
 DRAIN_S = 2.0
 """After the last phase: time for requests and shares in flight to come home."""
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +184,6 @@ async def _ready(client: ControllerClient) -> str:
         jobs = (await asyncio.to_thread(client.get, "/v1/jobs"))["jobs"]
         devices = (await asyncio.to_thread(client.get, "/v1/devices"))["devices"]
         services = [job for job in jobs if job["kind"] == "service"]
-        log.debug("waiting", jobs=[(j["id"], j["state"], j["reason"]) for j in services])
         obeying = devices and all(one["state"] == "confirmed" for one in devices)
         return bool(obeying and services and all(job["running"] for job in services))
 

@@ -27,7 +27,6 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.bootclock import boot_s
-from wattshift_cluster.grid.jsonhttp import address, serve_json
 from wattshift_cluster.grid.power_sources import (
     GpuSource,
     HostSource,
@@ -35,6 +34,7 @@ from wattshift_cluster.grid.power_sources import (
     PowerSource,
     TruthSource,
 )
+from wattshift_cluster.jsonhttp import address, serve_json
 from wattshift_cluster.process import die_with_parent, stop_event
 
 log = structlog.get_logger()

@@ -16,10 +16,10 @@ import sys
 import structlog
 
 from wattshift_cluster.errors import WattshiftError
+from wattshift_cluster.jsonhttp import serve_json
 from wattshift_cluster.mining.endpoint import Endpoint
 from wattshift_cluster.mining.pool import LoopbackPool, NotLoopback
 from wattshift_cluster.mining.pool_settings import PoolSettings
-from wattshift_cluster.mining.status_http import serve_status
 from wattshift_cluster.process import die_with_parent, stop_event
 
 
@@ -68,7 +68,7 @@ async def _run(settings: PoolSettings, listen: Endpoint, status: Endpoint) -> in
     if not status.is_loopback:
         raise NotLoopback(f"{status}: the status of a loopback pool stays on loopback")
     pool = LoopbackPool(settings)
-    server = await serve_status(status.host, status.port, pool.status)
+    server = await serve_json(status.host, status.port, {"/v1/status": pool.status})
     try:
         bound = await pool.start(listen)
         page = Endpoint(*server.sockets[0].getsockname()[:2])

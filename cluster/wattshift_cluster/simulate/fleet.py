@@ -18,14 +18,8 @@ from wattshift_cluster.errors import ConfigInvalid, Fault
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.site import (
     Device,
-    Feeder,
-    FeederTree,
-    Node,
     OperatingPoint,
-    Rules,
-    Site,
 )
-from wattshift_scheduler.values import Values
 
 MAX_DEVICES = 20_000
 
@@ -69,35 +63,6 @@ MODELS: Mapping[str, Device] = MappingProxyType(
     }
 )
 """The modelled models. Figures are of the size of real machines, not of one real machine."""
-
-
-def site_of(config: SiteConfig) -> Site:
-    """The fixed part of the site, as the core knows it."""
-    section = config.site
-    tree = FeederTree.of(Feeder(f.name, f.parent, f.limit_w) for f in config.feeders)
-    compute = config.compute
-    nodes = () if compute is None else (Node(compute.name, compute.feeder, compute.max_w),)
-    margin = section.margin_pct / 100.0
-    rules = Rules(
-        margin_share=margin,
-        stale_margin_share=max(2.5 * margin, Rules().stale_margin_share),
-        lease_ttl_s=section.lease_ttl_s,
-        lease_renew_s=section.lease_renew_s,
-        stale_after_s=max(3.0, 3.0 * section.tick_s),
-        other_load_w=section.other_load_w + (0.0 if compute is None else compute.idle_w),
-    )
-    return Site(section.name, tree, nodes, rules)
-
-
-def values_of(config: SiteConfig) -> Values:
-    """What a watt is worth at this site."""
-    values = config.values
-    return Values(
-        hashprice_usd_per_ph_day=values.hashprice_usd_per_ph_day,
-        pool_fee_share=values.pool_fee_pct / 100.0,
-        reserve_usd_per_mwh=values.reserve_usd_per_mwh,
-        default_price_usd_per_mwh=config.grid.default_price_usd_per_mwh or 0.0,
-    )
 
 
 def jobs_of(config: SiteConfig) -> tuple[Job, ...]:

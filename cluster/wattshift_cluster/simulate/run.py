@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.load import load_site
+from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.simulate import faults as broken
 from wattshift_cluster.simulate import fleet as modelled
 from wattshift_cluster.simulate.clock import jumped
@@ -241,12 +243,20 @@ class Drive:
         price = self.feeds.price_usd_per_mwh.at(now_s)
         short = not self.away and outlook.shortfall_w > 0.5
         cost = self.values.default_price_usd_per_mwh if price is None else price
-        assert cost is not None, "a simulated site has a price at every moment (fleet.values_of)"
+        assert cost is not None, "a simulated site has a price at every moment"
         self.tally.add(one, self._cap_w, cost, short)
         if not self.rows or now_s - self.rows[-1][0] >= self.rows_every_s:
             watts = (one.mining_w, one.service_w, one.batch_w, one.other_w)
             row = (now_s, self._cap_w, one.total_w, *watts, outlook.committed_w, cost)
             self.rows.append(tuple(round(float(cell), 3) for cell in row))
+
+
+def _values(config: SiteConfig) -> Values:
+    """The site's values; without a stated price the simulated energy is free between price rows."""
+    values = blueprint.values_of(config)
+    if values.default_price_usd_per_mwh is not None:
+        return values
+    return replace(values, default_price_usd_per_mwh=0.0)
 
 
 def run_simulation(
@@ -294,8 +304,9 @@ def run_simulation(
         connection_w=config.root.limit_w,
     )
     return simulate(
-        modelled.site_of(config),
-        modelled.values_of(config),
+        # The modelled agents are there from the start, so none is waited for.
+        replace(blueprint.site_of(config), agents=()),
+        _values(config),
         modelled.read_fleet(fleet, config),
         modelled.jobs_of(config),
         driven,

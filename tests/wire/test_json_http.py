@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx2
 
-from wattshift_cluster.grid.jsonhttp import MAX_CONNECTIONS, address, serve_json
+from wattshift_cluster.jsonhttp import MAX_CONNECTIONS, address, serve_json
 
 
 def serving(body: Callable[[str], Awaitable[None]]) -> None:
