@@ -10,7 +10,9 @@ from typing import Any
 
 import structlog
 
+from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.controller.service import Controller, Feed
+from wattshift_cluster.errors import ConfigInvalid, Fault
 from wattshift_cluster.grid.meter import HttpMeter
 from wattshift_cluster.grid.prices import FilePrices
 from wattshift_cluster.grid.schedule import Schedule
@@ -33,10 +35,37 @@ def feeds_of(controller: Controller) -> Sequence[Feed]:
         feeds.append(MeterFeed(controller, meter))
     period_s = min(config.grid.poll_s, FILE_PERIOD_MOST_S)
     if config.grid.schedule is not None:
-        feeds.append(ScheduleFeed(controller, Schedule(config.grid.schedule), period_s))
+        schedule = Schedule(config.grid.schedule)
+        _above_floor(config, schedule)
+        feeds.append(ScheduleFeed(controller, schedule, period_s))
     if config.grid.prices is not None:
         feeds.append(PriceFeed(controller, FilePrices(config.grid.prices), period_s))
     return feeds
+
+
+def _above_floor(config: SiteConfig, schedule: Schedule) -> None:
+    """A cap in a file that the site can never reach is a fault of the file.
+
+    The floor is what the site file says, or at least the load that nobody leases. A cap that comes
+    live is taken all the same: the site then sheds to its floor and says how much is missing.
+
+    Raises:
+        ConfigInvalid: one fault per such cap.
+    """
+    idle_w = 0.0 if config.compute is None else config.compute.idle_w
+    floor_w = max(config.site.floor_w or 0.0, config.site.other_load_w + idle_w)
+    faults = [
+        Fault(
+            f"{config.grid.schedule}:{entry.line}",
+            "limit",
+            f"{entry.limit_w:,.0f} W",
+            f"below what the site can shed to; allowed: at least {floor_w:,.0f} W",
+        )
+        for entry in schedule.entries()
+        if entry.limit_w < floor_w
+    ]
+    if faults:
+        raise ConfigInvalid(faults)
 
 
 class MeterFeed:

@@ -356,7 +356,7 @@ async def _view(client: ControllerClient, token: str) -> None:
     """`wattshift top` on this terminal, until cancelled."""
     environment = {**os.environ, "WATTSHIFT_URL": client.url, "WATTSHIFT_TOKEN": token}
     viewer = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "wattshift_cluster.cli.main", "top", env=environment
+        sys.executable, "-m", "wattshift_cluster.cli", "top", env=environment
     )
     try:
         await viewer.wait()
