@@ -14,6 +14,7 @@ from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import NotFound, Refused
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.signals import Cap
 from wattshift_scheduler.site import Device, OperatingPoint
 
 SITE = """
@@ -78,6 +79,34 @@ def test_a_live_cap_below_the_floor_is_taken_and_its_shortfall_stated(front: Fro
     assert view["shortfall_w"] == pytest.approx(500 + 31.5 - 450)
     alarms = {alarm["id"]: alarm for alarm in front.site()["alarms"]}
     assert alarms["cap-below-floor"]["severity"] == "critical"
+
+
+class HandClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at_s = 1_000.0
+
+    def now_s(self) -> float:
+        return self.at_s
+
+
+def test_a_cap_that_begins_just_after_a_turn_is_not_left_for_the_next_tick(tmp_path: Path) -> None:
+    """A timer fires a hair early, the turn sees no cap yet, and then the cap begins."""
+    config = load_site(_folder(tmp_path, ""), environ={})
+    clock = HandClock()
+    journal = Journal.open(tmp_path / "journal.sqlite")
+    controller = Controller(config, journal, clock, Tokens({}, None))
+    cap = Cap("c", "schedule", 5_000.0, 1_000.0005, None)
+    controller.inbox.put([ev.SignalChanged("schedule", (cap,))])
+    controller.turn(controller.inbox.take())
+    assert controller.state.outlook.cap_w == 10_000.0
+    clock.at_s = 1_000.02
+    assert controller._pause_s() == 0.0
+    controller.turn(controller.inbox.take())
+    assert controller.state.outlook.cap_w == 5_000.0
+    assert controller._pause_s() == 1.0
+    journal.close()
 
 
 def test_strict_refuses_it(front: Front) -> None:

@@ -36,14 +36,14 @@ async def _full_power(site: "SmallSite") -> None:
     await site.embedded.start(site.world)
     client = site.client()
 
-    def every_machine_obeys() -> bool:
+    def every_machine_is_up() -> bool:
         devices = client.get("/v1/devices")["devices"]
-        return len(devices) == 3 and all(
+        obeys = len(devices) == 3 and all(
             d["state"] == "confirmed" and d["leased_w"] > 2500 for d in devices
         )
+        return obeys and site.true_w() > 2 * CAP_W
 
-    await site.until(every_machine_obeys, 40.0)
-    assert site.true_w() > 2 * CAP_W
+    await site.until(every_machine_is_up, 40.0)
 
 
 async def _watched(site: "SmallSite", seconds: float) -> list[tuple[float, float]]:
@@ -88,8 +88,8 @@ def _never_rises(rows: list[tuple[float, float]]) -> bool:
 
 def test_a_restarted_controller_takes_over(small_site: "SmallSite") -> None:
     async def play() -> None:
-        await _full_power(small_site)
         try:
+            await _full_power(small_site)
             job = await _cut(small_site)
             cut_s = time.monotonic()
             await asyncio.sleep(0.8)
@@ -117,8 +117,8 @@ def test_a_restarted_controller_takes_over(small_site: "SmallSite") -> None:
 
 def test_a_controller_that_keeps_dying_leaves_the_site_asleep(small_site: "SmallSite") -> None:
     async def play() -> None:
-        await _full_power(small_site)
         try:
+            await _full_power(small_site)
             await _cut(small_site)
             await asyncio.sleep(0.8)
 
@@ -143,16 +143,18 @@ def test_an_end_leaves_every_machine_at_its_safe_point(small_site: "SmallSite") 
 
     async def play() -> None:
         for _ in range(2):
-            await _full_power(small_site)
-            pids = [
-                small_site.embedded.children.pid(name)
-                for name in ("controller", "agent-rack", "meter")
-            ]
-            for name in ("controller", "agent-rack"):
-                await small_site.embedded.children.end(name)
-            rows = await _watched(small_site, 6.0)
-            assert rows[-1][1] < 100.0
-            await small_site.embedded.stop()
+            try:
+                await _full_power(small_site)
+                pids = [
+                    small_site.embedded.children.pid(name)
+                    for name in ("controller", "agent-rack", "meter")
+                ]
+                for name in ("controller", "agent-rack"):
+                    await small_site.embedded.children.end(name)
+                rows = await _watched(small_site, 6.0)
+                assert rows[-1][1] < 100.0
+            finally:
+                await small_site.embedded.stop()
             for pid in pids:
                 assert pid is not None
                 with pytest.raises(ProcessLookupError):

@@ -196,7 +196,8 @@ from wattshift_cluster.workload.ray_link import RayLink
 link = RayLink(sys.argv[1])
 hold, seen = Hold(link.node_id, 300.0), []
 for watts_w in (120.0, 250.0, 300.0):
-    for _ in range(30):
+    # The hold tells only what Ray has confirmed, and a busy Ray confirms late.
+    for _ in range(150):
         if (told := hold.set(watts_w)) == watts_w and link.node().power_w_available == watts_w:
             break
         time.sleep(0.1)

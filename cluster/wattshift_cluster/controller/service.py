@@ -143,9 +143,13 @@ class Controller:
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
 
     def _pause_s(self) -> float:
-        """Until the next tick, or until a cap begins or ends, whichever is sooner."""
+        """Until the next tick, or until a cap begins or ends, whichever is sooner.
+
+        Counted from the last decision, not from now: a timer may fire a hair early, and a cap that
+        began since then has not been decided on.
+        """
         now_s = self.clock.now_s()
-        change_s = next_change_s(self.state.caps, now_s)
+        change_s = next_change_s(self.state.caps, self.state.decided_s)
         tick_s = self.config.site.tick_s
         return tick_s if change_s is None else max(min(tick_s, change_s - now_s), 0.0)
 
