@@ -182,7 +182,7 @@ def test_config_check_show_and_schema(
 
 
 def test_doctor_on_a_sound_machine(wattshift: Command, tmp_path: Path) -> None:
-    result = wattshift("doctor", site_file(tmp_path), "-o", "json")
+    result = wattshift("doctor", "--quick", site_file(tmp_path), "-o", "json")
     found = {row["check"]: row for row in json.loads(result.stdout)}
     assert {"python", "ray", "driver", "kernels", "shm", "disk", "ports", "config"} <= set(found)
     assert result.exit_code == 0, result.stdout
@@ -194,20 +194,20 @@ def test_doctor_on_a_sound_machine(wattshift: Command, tmp_path: Path) -> None:
 def test_doctor_says_which_port_is_taken(wattshift: Command, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        text = wattshift("doctor", site_file(tmp_path, port)).stdout
+        text = wattshift("doctor", "--quick", site_file(tmp_path, port)).stdout
     assert f"in use: api 127.0.0.1:{port}" in text
     assert "mend: ss -ltnp" in text
 
 
 def test_doctor_fails_on_a_wrong_site_file(wattshift: Command, tmp_path: Path) -> None:
-    result = wattshift("doctor", site_file(tmp_path, more="[sitt]\n"))
+    result = wattshift("doctor", "--quick", site_file(tmp_path, more="[sitt]\n"))
     assert result.exit_code == 1
     assert f"mend: wattshift config check {tmp_path}" in result.stdout
 
 
 def test_doctor_knows_a_running_controller(wattshift: Command, reach: Any, tmp_path: Path) -> None:
     port = int(reach.url.rsplit(":", 1)[1])
-    result = wattshift("doctor", site_file(tmp_path, port), "-o", "json")
+    result = wattshift("doctor", "--quick", site_file(tmp_path, port), "-o", "json")
     found = {row["check"]: row for row in json.loads(result.stdout)}
     assert "runs yard-7" in found["controller"]["text"]
     assert found["clock"]["level"] == "ok"

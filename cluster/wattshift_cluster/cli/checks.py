@@ -4,7 +4,6 @@ A check never raises and never changes anything. `fail` means that wattshift can
 asked; `warn` that it runs with less.
 """
 
-import importlib.util
 import os
 import shutil
 import socket
@@ -12,61 +11,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import cached_property
 from pathlib import Path
 
+from wattshift_cluster.cli.findings import PROBE_S, Finding, Place
+from wattshift_cluster.cli.gpu_checks import cupy, driver, power_limits
+from wattshift_cluster.cli.ray_check import ray
 from wattshift_cluster.config.load import load_agent, load_site
-from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.errors import ConfigInvalid, WattshiftError
 
 SHM = Path("/dev/shm")
 SHM_LEAST_BYTES = 64 << 20
 DISK_LEAST_BYTES = 1 << 30
 CLOCK_MOST_S = 2.0
-PROBE_S = 2.0
 LEAST_PYTHON = (3, 11)
 DEFAULT_PORTS = {"api": "127.0.0.1:8080", "agent": "127.0.0.1:7401", "compute": "127.0.0.1:7410"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the doctor; `level` is ok, warn or fail, `mend` a command or empty."""
-
-    check: str
-    level: str
-    text: str
-    mend: str = ""
-
-
-@dataclass
-class Place:
-    """What is looked at: a site file if one was named, and the controller to reach."""
-
-    site_file: Path | None
-    url: str | None = None
-    token: str | None = None
-
-    @cached_property
-    def site(self) -> SiteConfig | None:
-        """The site file, if it is valid."""
-        try:
-            return None if self.site_file is None else load_site(self.site_file)
-        except ConfigInvalid:
-            return None
-
-    @property
-    def controller_url(self) -> str | None:
-        """The address asked for, else the site file's; None leaves the choice to the client."""
-        if self.url is None and self.site is not None:
-            return f"http://{self.site.api.listen}"
-        return self.url
-
-    @property
-    def state_dir(self) -> Path:
-        """Where the state goes, or would go."""
-        return Path.cwd() if self.site is None else self.site.site.state_dir
 
 
 def python(place: Place) -> Finding:
@@ -87,60 +46,6 @@ def config(place: Place) -> Finding:
         mend = f"wattshift config check {place.site_file}"
         return Finding("config", "fail", f"{len(error.faults)} fault(s); {error.faults[0]}", mend)
     return Finding("config", "ok", f"{place.site_file} is valid")
-
-
-def ray(place: Place) -> Finding:
-    """Look for Ray, which services and batch jobs need."""
-    if importlib.util.find_spec("ray") is not None:
-        return Finding("ray", "ok", "installed")
-    level = "fail" if place.site is not None and place.site.compute is not None else "warn"
-    return Finding(
-        "ray", level, "not installed: no services, no batch", "pip install wattshift[ray]"
-    )
-
-
-def driver(place: Place) -> Finding:
-    """Look for NVIDIA's driver and its GPUs."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        name = pynvml.nvmlSystemGetDriverVersion()
-        pynvml.nvmlShutdown()
-    except Exception as missing:  # no library, no driver, no GPU: nvml has an error type for each
-        return Finding("driver", "warn", f"no GPU can be used: {missing}")
-    return Finding("driver", "ok", f"driver {name}, {count} GPU(s)")
-
-
-def power_limits(place: Place) -> Finding:
-    """Look whether this user may set GPU power limits, by rewriting none of them."""
-    if driver(place).level != "ok":
-        return Finding("power-limits", "ok", "no GPU, nothing to permit")
-    if os.geteuid() == 0 or _has_sys_admin():
-        return Finding("power-limits", "ok", "may be set")
-    mend = "run the agent as root, or with AmbientCapabilities=CAP_SYS_ADMIN"
-    return Finding("power-limits", "warn", "may not be set: GPUs are steered by gates alone", mend)
-
-
-def _has_sys_admin() -> bool:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return False
-    mask = next(
-        (line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0"
-    )
-    return bool(int(mask, 16) >> 21 & 1)  # CAP_SYS_ADMIN, linux/capability.h
-
-
-def cupy(place: Place) -> Finding:
-    """Look for CuPy, which GPUs need to hash."""
-    if importlib.util.find_spec("cupy") is not None:
-        return Finding("cupy", "ok", "installed")
-    if driver(place).level != "ok":
-        return Finding("cupy", "ok", "not installed; no GPU needs it")
-    return Finding("cupy", "warn", "not installed: no GPU hashes", "pip install wattshift[cuda12]")
 
 
 def kernels(place: Place) -> Finding:
@@ -197,7 +102,7 @@ def ports(place: Place) -> Finding:
     taken = [f"{part} {address}" for part, address in _addresses(place).items() if _taken(address)]
     if not taken:
         return Finding("ports", "ok", "all free")
-    if controller(place).level == "ok":
+    if place.controller.site is not None:
         return Finding("ports", "ok", f"in use by the running site: {', '.join(taken)}")
     return Finding("ports", "warn", f"in use: {', '.join(taken)}", "ss -ltnp")
 
@@ -245,19 +150,14 @@ def agent_files(place: Place) -> Finding:
 
 def controller(place: Place) -> Finding:
     """Look whether a controller answers and is ready."""
-    from wattshift_cluster.client import ControllerClient, find_controller
-
-    try:
-        endpoint = find_controller(place.controller_url, place.token)
-        with ControllerClient(endpoint.url, endpoint.token, deadline_s=PROBE_S) as client:
-            client.get("/readyz")
-            if endpoint.token is None:
-                text = f"{endpoint.url} is ready, but there is no token for it"
-                return Finding("controller", "warn", text, "export WATTSHIFT_TOKEN=…")
-            site = client.get("/v1/site")
-    except WattshiftError as error:
-        return Finding("controller", "warn", str(error), "wattshift up site.toml")
-    return Finding("controller", "ok", f"{endpoint.url} runs {site['name']}, tick {site['tick']}")
+    found = place.controller
+    if found.trouble is not None:
+        return Finding("controller", "warn", found.trouble, "wattshift up site.toml")
+    if found.site is None:
+        text = f"{found.url} is ready, but there is no token for it"
+        return Finding("controller", "warn", text, "export WATTSHIFT_TOKEN=…")
+    text = f"{found.url} runs {found.site['name']}, tick {found.site['tick']}"
+    return Finding("controller", "ok", text)
 
 
 def clock(place: Place) -> Finding:

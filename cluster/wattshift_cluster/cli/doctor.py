@@ -6,25 +6,28 @@ from typing import Any
 
 import click
 
-from wattshift_cluster.cli.checks import Place, run_all
+from wattshift_cluster.cli.checks import run_all
+from wattshift_cluster.cli.findings import Place
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import emit, grid, output_option
 
 
 @click.command()
 @click.argument("path", metavar="[SITE.toml]", required=False, type=click.Path(path_type=Path))
+@click.option("--quick", is_flag=True, help="Leave out what takes seconds: starting a Ray.")
 @controller_options
 @output_option
-def doctor(path: Path | None, url: str | None, token: str | None, output: str) -> None:
+def doctor(path: Path | None, quick: bool, url: str | None, token: str | None, output: str) -> None:
     """Check this machine, and with a site file also its ports, agents and settings.
 
     \b
       wattshift doctor
       wattshift doctor site.toml -o json
 
-    Each line is ok, warn or fail; exit 1 if one fails.
+    Whether Ray can be started is found out by starting one, for some seconds. Each line is ok, warn
+    or fail; exit 1 if one fails.
     """
-    found = [asdict(one) for one in run_all(Place(path, url, token))]
+    found = [asdict(one) for one in run_all(Place(path, url, token, quick))]
     emit(found, output, findings_text)
     if any(one["level"] == "fail" for one in found):
         click.get_current_context().exit(1)

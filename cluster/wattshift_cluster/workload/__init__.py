@@ -5,6 +5,7 @@ engine         the thread that does the slow work with Ray, and tells what came 
 ray_link       a connection to a Ray cluster: nodes, health
 power_keeper   the node's `power_w`, kept at what was asked
 local_ray      starting and ending a Ray of our own       ray_host   the process that holds it
+ray_trial      whether Ray can be started here, by doing so
 services       Ray Serve applications and their replicas
 batch          batch jobs and their state                 batch_worker   the actor that works
 chunks         what a batch job has done, as files: committed once, found again after any crash

@@ -1,0 +1,60 @@
+"""What `doctor` finds about Ray: whether it is installed, and whether it can be started here."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+from wattshift_cluster.cli.findings import Finding, Place
+
+TRIAL = "wattshift_cluster.workload.ray_trial"
+TRIAL_S = 90.0
+"""Ray's own start may take a minute, and its end ten seconds."""
+
+ERROR_CHARS = 300
+
+
+def ray(place: Place) -> Finding:
+    """Look for Ray, which services and batch jobs need, and start one where a site would."""
+    compute = None if place.site is None else place.site.compute
+    needed = "warn" if compute is None else "fail"
+    if importlib.util.find_spec("ray") is None:
+        text = "not installed: no services, no batch"
+        return Finding("ray", needed, text, "pip install wattshift[ray]")
+    if place.quick:
+        return Finding("ray", "ok", "installed; whether it starts was not tried (--quick)")
+    if compute is not None and compute.ray_address != "local":
+        return Finding("ray", "ok", f"installed; the site uses the Ray at {compute.ray_address}")
+    if place.controller.url is not None and not _down(place):
+        return Finding("ray", "ok", "installed; the running site uses it")
+    return _started(needed)
+
+
+def _down(place: Place) -> bool:
+    """Whether the running site says that its Ray does not answer."""
+    alarms = [] if place.controller.site is None else place.controller.site["alarms"]
+    return any(str(alarm["id"]).startswith("compute-down:") for alarm in alarms)
+
+
+def _started(needed: str) -> Finding:
+    """Start a Ray, in a process of its own, and end it."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", TRIAL],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TRIAL_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        text = f"it neither started nor failed within {TRIAL_S:g} s"
+        return Finding("ray", needed, text, f"{sys.executable} -m {TRIAL}")
+    try:
+        found = json.loads(done.stdout.splitlines()[-1])
+        if found["started"]:
+            return Finding("ray", "ok", f"{found['version']} starts here, in {found['took_s']} s")
+        return Finding("ray", needed, str(found["reason"]), str(found["mend"]))
+    except (LookupError, ValueError, TypeError):
+        text = f"it cannot be tried: {done.stderr.strip()[-ERROR_CHARS:] or 'no word of it'}"
+        return Finding("ray", needed, text, f"{sys.executable} -m {TRIAL}")
