@@ -1,9 +1,9 @@
 """Run one benchmark and hold its figures to their bars: `./dev bench NAME [-o json]`.
 
-A benchmark is a module `benchmarks/NAME.py` (dashes become underscores) with `run() -> dict`. It
-raises `CannotRunHere` where the machine lacks what it needs. The last line of stdout is one JSON
-object; everything else goes to stderr. Exit codes: 0 all bars held, 1 a bar missed, 2 no such
-benchmark, 3 it cannot run here.
+A benchmark is a module `benchmarks/NAME.py` (dashes become underscores) with `run() -> dict`; the
+other modules there are parts of benchmarks. It raises `CannotRunHere` where the machine lacks what
+it needs. The last line of stdout is one JSON object; everything else goes to stderr. Exit codes: 0
+all bars held, 1 a bar missed, 2 no such benchmark, 3 it cannot run here.
 """
 
 from __future__ import annotations
@@ -13,24 +13,35 @@ import importlib
 import json
 import math
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 BARS = FOLDER / "bars.toml"
+HAS_RUN = re.compile(r"^def run\(", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What one figure must hold: at least `least`, at most `most`; and why that much."""
+    """What one figure must hold: at least `least`, at most `most`; and why that much.
+
+    `backend` limits it to figures of that backend; None holds for all.
+    """
 
     figure: str
     reason: str
     least: float | None = None
     most: float | None = None
+    backend: str | None = None
+
+    def concerns(self, figures: Mapping[str, object]) -> bool:
+        """Whether these figures are held to this bar."""
+        return self.backend is None or figures.get("backend") == self.backend
 
     def missed_by(self, figures: Mapping[str, object]) -> str | None:
         """Why `figures` miss this bar; None when they hold it. An unknown figure misses it."""
@@ -53,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from benchmarks.cannot import CannotRunHere
 
-    bars = read_bars(BARS).get(options.name, ())
+    bars: Sequence[Bar] = read_bars(BARS).get(options.name, ())
     module = importlib.import_module(f"benchmarks.{options.name.replace('-', '_')}")
     # Native libraries write to descriptor 1 behind Python's back: it is stderr from here on, and
     # the figures go to a copy of the real one.
@@ -65,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     except CannotRunHere as why:
         print(f"bench {options.name}: cannot run here: {why}", file=sys.stderr)
         return 3
+    bars = [bar for bar in bars if bar.concerns(figures)]
     missed = [text for bar in bars if (text := bar.missed_by(figures)) is not None]
     report(options.name, figures, bars, missed, table=options.output == "table")
     result.write(json.dumps(figures) + "\n")
@@ -73,19 +85,24 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def available() -> list[str]:
-    """The names of all benchmarks."""
-    modules = (path.stem for path in FOLDER.glob("*.py"))
-    return sorted(name.replace("_", "-") for name in modules if name not in ("run", "cannot"))
+    """The names of all benchmarks: of the modules here that have a `run`."""
+    modules = (path for path in FOLDER.glob("*.py") if HAS_RUN.search(path.read_text("utf-8")))
+    return sorted(path.stem.replace("_", "-") for path in modules)
 
 
 def read_bars(path: Path) -> dict[str, tuple[Bar, ...]]:
-    """The bars of every benchmark, by its name."""
+    """The bars of every benchmark, by its name. A key is `figure`, or `figure@backend`."""
     with path.open("rb") as file:
         tables = tomllib.load(file)
     return {
-        name: tuple(Bar(figure, **bar) for figure, bar in figures.items())
+        name: tuple(_bar(key, **bar) for key, bar in figures.items())
         for name, figures in tables.items()
     }
+
+
+def _bar(key: str, **fields: Any) -> Bar:
+    figure, _, backend = key.partition("@")
+    return Bar(figure, backend=backend or None, **fields)
 
 
 def report(

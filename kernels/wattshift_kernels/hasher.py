@@ -1,9 +1,21 @@
-"""What every search for a nonce has in common: work in, verified hits and a hash count out."""
+"""What every search for a nonce has in common: work in, verified hits and a hash count out.
+
+A search is a launch: begun, perhaps queued on a device, and read when it is done. `stop` is for the
+moment when somebody else wants the device: what has not begun there then ends at once, and says
+which nonces it left.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from wattshift_kernels.header import MAX_TARGET, NONCE_OFFSET, NONCES
+
+Range = tuple[int, int]
+"""First nonce, and how many."""
+
+
+class HasherFailed(Exception):
+    """The device under a hasher is lost or in error; the text says what it reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +47,42 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search found and how many hashes it tried."""
+    """What a search found, how many nonces it tried, and which ones a stop kept it from.
+
+    The ranges of `left` and the `hashes` tried make up the range that was asked for, exactly: no
+    nonce is in both and none is in neither.
+    """
 
     hits: tuple[Hit, ...]
     hashes: int
+    left: tuple[Range, ...] = ()
+
+
+class Launch(Protocol):
+    """A search that was begun."""
+
+    @property
+    def count(self) -> int:
+        """Nonces it was asked to try."""
+        ...
+
+    @property
+    def took_ns(self) -> int:
+        """Time that it had the device, ns; known once `result` was read."""
+        ...
+
+    def done(self) -> bool:
+        """Whether `result` would answer at once. Raises: HasherFailed."""
+        ...
+
+    def result(self) -> SearchResult:
+        """Wait for the end and read it, once. Every hit has been verified with hashlib.
+
+        Raises:
+            HasherFailed: the device broke.
+            KernelWrong: it reported a nonce that is none.
+        """
+        ...
 
 
 class Hasher(Protocol):
@@ -48,18 +92,42 @@ class Hasher(Protocol):
         name: variant, for people and reports.
         backend: "cuda", "numba" or "reference".
         launch_hashes: hashes that take roughly a millisecond, the size of one launch.
+        depth: launches that may be under way at once; they are done in the order of their begin.
     """
 
     name: str
     backend: str
     launch_hashes: int
+    depth: int
 
-    def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
-        """Try `count` nonces from `nonce_start`. Every hit has been verified with hashlib.
+    @property
+    def memory_bytes(self) -> int:
+        """Of the device that its buffers take; what a driver needs comes on top, unknown here."""
+        ...
+
+    def begin(self, work: Work, nonce_start: int, count: int) -> Launch:
+        """Begin to try `count` nonces from `nonce_start`; at most `depth` launches at once.
 
         Raises:
             ValueError: the range leaves 0 to 2^32 - 1.
+            HasherFailed: the device broke.
         """
+        ...
+
+    def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
+        """Begin, wait, read: the whole of a launch. Raises what these raise."""
+        ...
+
+    def stop(self) -> None:
+        """From now on nothing that has not begun on the device tries a nonce. Never waits."""
+        ...
+
+    def resume(self) -> None:
+        """End a stop. Every launch begun before it has been read: it would go on otherwise."""
+        ...
+
+    def close(self) -> None:
+        """Give back everything on the device; the hasher is of no use afterwards. Repeatable."""
         ...
 
 

@@ -5,9 +5,10 @@ A variant that fails its self-test is refused, the next best is taken, and the r
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from wattshift_kernels.hasher import Hasher
+from wattshift_kernels.hasher import Hasher, HasherFailed
 from wattshift_kernels.selftest import failure
 
 Maker = Callable[[], Hasher]
@@ -89,6 +90,12 @@ def choose(preferred: str | None = None, makers: Sequence[tuple[str, Maker]] = M
         return _chosen[preferred]
 
 
+def _give_back(hasher: Hasher) -> None:
+    """A refused variant must not keep a device's memory."""
+    with suppress(HasherFailed):  # perhaps that is why it was refused
+        hasher.close()
+
+
 def _first_right(preferred: str | None, makers: Sequence[tuple[str, Maker]]) -> Chosen:
     names = [name for name, _ in makers]
     if preferred is not None and preferred not in names:
@@ -104,4 +111,5 @@ def _first_right(preferred: str | None, makers: Sequence[tuple[str, Maker]]) -> 
         report.append(Tried(name, refused))
         if refused is None:
             return Chosen(hasher, tuple(report))
+        _give_back(hasher)
     raise NoHasher(report)

@@ -1,7 +1,8 @@
 """Known answers that every variant must give before its first use.
 
 Real blocks prove the arithmetic; a random range at a very low difficulty, held against hashlib
-nonce by nonce, proves that no hit is lost, none is invented, and the hash count is true.
+nonce by nonce, proves that no hit is lost, none is invented, and the hash count is true. Launches
+in flight together must not mix their answers, and a stop must be obeyed: inference relies on it.
 """
 
 import hashlib
@@ -54,7 +55,7 @@ BLOCKS = (
 def failure(hasher: Hasher) -> str | None:
     """What a hasher gets wrong, or None if it gives every known answer."""
     try:
-        return _blocks(hasher) or _range(hasher)
+        return _blocks(hasher) or _range(hasher) or _flight(hasher) or _stop(hasher)
     except Exception as fault:  # a variant may fail in any way; none of them may stop the others
         return f"it raised {type(fault).__name__}: {fault}"
 
@@ -71,9 +72,13 @@ def _blocks(hasher: Hasher) -> str | None:
     return None
 
 
+def _low_work(first: int) -> Work:
+    seed = b"".join(hashlib.sha256(bytes([first + i])).digest() for i in range(3))
+    return Work(seed[:76], TARGET)
+
+
 def _range(hasher: Hasher) -> str | None:
-    seed = b"".join(hashlib.sha256(bytes([i])).digest() for i in range(3))
-    work = Work(seed[:76], TARGET)
+    work = _low_work(0)
     start = 2**32 - RANGE
     wanted = ReferenceHasher().search(work, start, RANGE)
     found = hasher.search(work, start, RANGE)
@@ -81,4 +86,28 @@ def _range(hasher: Hasher) -> str | None:
         return f"it found {len(found.hits)} hits where hashlib finds {len(wanted.hits)}"
     if found.hashes != RANGE:
         return f"it counted {found.hashes} hashes of {RANGE}"
+    return None
+
+
+def _flight(hasher: Hasher) -> str | None:
+    """Different work in every launch of a full flight."""
+    asked = [(_low_work(3 * (1 + i)), 1000 * i, RANGE // (2 + i)) for i in range(hasher.depth)]
+    flight = [hasher.begin(*one) for one in asked]
+    for launch, (work, start, count) in zip(flight, asked, strict=True):
+        found = launch.result()
+        wanted = ReferenceHasher().search(work, start, count)
+        if (set(found.hits), found.hashes) != (set(wanted.hits), count):
+            return f"with {hasher.depth} launches in flight one gave a wrong answer"
+    return None
+
+
+def _stop(hasher: Hasher) -> str | None:
+    work, start = _low_work(0), 5
+    hasher.stop()
+    found = hasher.begin(work, start, RANGE).result()
+    hasher.resume()
+    if found.hashes or found.hits or found.left != ((start, RANGE),):
+        return f"it tried {found.hashes} hashes after it was stopped"
+    if hasher.search(work, start, RANGE).hashes != RANGE:
+        return "it did not go on after a stop"
     return None

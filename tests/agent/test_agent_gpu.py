@@ -1,76 +1,131 @@
-"""GPUs through a stand-in for NVML: a missing field is None, a missing driver is no GPU."""
+"""What is known of a card before it is sampled, and what NVML's refusals mean."""
 
-import sys
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from wattshift_cluster.agent.gpu import GpuSample, find_gpus
-from wattshift_cluster.agent.hashing import HASH, IDLE, duty_pct, gpu_spec
-from wattshift_cluster.agent.leases import Lease
+from wattshift_cluster.agent.gpu import FaultKind, GpuFault, Library, find_cards
+from wattshift_cluster.agent.gpu.library import SUCCESS
+from wattshift_cluster.emulate.nvml import models
+from wattshift_cluster.emulate.nvml.control import CardFault, EmulatedDriver
+
+ShowCards = Callable[..., EmulatedDriver]
 
 
-class Missing(Exception):
-    """What the binding raises."""
-
-
-def refuse(*_: object) -> Any:
-    raise Missing("Not Supported")
-
-
-def library(**changes: Any) -> SimpleNamespace:
-    fields = {
-        "NVMLError": Missing,
-        "NVML_TEMPERATURE_GPU": 0,
-        "nvmlInit": lambda: None,
-        "nvmlSystemGetDriverVersion": lambda: b"580.1",
-        "nvmlDeviceGetCount": lambda: 1,
-        "nvmlDeviceGetHandleByIndex": lambda index: index,
-        "nvmlDeviceGetUUID": lambda handle: "GPU-1",
-        "nvmlDeviceGetName": lambda handle: "H200",
-        "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 700_000,
-        "nvmlDeviceGetPowerUsage": lambda handle: 120_500,
-        "nvmlDeviceGetTemperature": lambda handle, sensor: 41,
-    }
-    return SimpleNamespace(**{**fields, **changes})
-
-
-def use(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", library(**changes))
-
-
-def test_a_gpu_is_found_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch)
-    (gpu,) = find_gpus()
-    assert (gpu.name, gpu.driver, gpu.limit_w, gpu.idle_w) == ("H200", "580.1", 700.0, 120.5)
-    assert gpu.sample() == GpuSample(120.5, 700.0, 41.0)
-
-
-def test_what_the_driver_does_not_offer_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, nvmlDeviceGetPowerUsage=refuse, nvmlDeviceGetTemperature=refuse)
-    (gpu,) = find_gpus()
-    assert gpu.sample() == GpuSample(None, 700.0, None)
-    assert gpu.idle_w == pytest.approx(140.0)
-
-
-def test_no_driver_or_no_limit_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, nvmlInit=refuse)
-    assert find_gpus() == ()
-    use(monkeypatch, nvmlDeviceGetEnforcedPowerLimit=refuse)
-    assert find_gpus() == (), "a device whose draw has no bound cannot be promised"
-
-
-def test_a_gpus_duty_counts_from_its_idle_draw(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+def test_a_card_is_found_with_all_that_is_known_of_it(
+    show_cards: ShowCards, library: Library
 ) -> None:
-    use(monkeypatch, nvmlDeviceGetPowerUsage=lambda handle: 100_000)
-    spec = gpu_spec("gpu0", tmp_path, find_gpus()[0], 19, "host")
+    driver = show_cards(models.H200, models.L4)
+    driver.cards[0].compute_mode(3)
+    h200, l4 = find_cards(library)
+    assert (h200.index, l4.index) == (0, 1)
+    assert h200.uuid == driver.cards[0].uuid
+    assert (h200.name, h200.driver) == ("NVIDIA H200", "580.65.06")
+    assert (h200.limit_w, h200.limit_default_w) == (700.0, 700.0)
+    assert (h200.limit_least_w, h200.limit_most_w) == (200.0, 700.0)
+    assert h200.idle_w == pytest.approx(75.0, abs=1)
+    assert (h200.mig, h200.compute_mode, l4.compute_mode) == ((), 3, 0)
+    assert h200.pci == "00000000:10:00.0"
 
-    def duty(mode: str, watts_w: float) -> int:
-        return duty_pct(Lease("gpu0", 1, 1, mode, watts_w, 1.0), spec)
 
-    assert [duty(HASH, w) for w in (50.0, 100.0, 105.9, 106.0, 400.0, 700.0, 999.0)] == [
-        *(0, 0, 0, 1, 50, 100, 100)
-    ]
-    assert duty(IDLE, 700.0) == 0
+def test_a_card_found_at_work_has_at_most_three_tenths_of_its_limit_as_idle_draw(
+    show_cards: ShowCards, library: Library
+) -> None:
+    driver = show_cards(models.A100)
+    driver.hold_clock()
+    library.open()
+    library.ask("nvmlDeviceGetPowerUsage", library.handle(driver.cards[0].uuid))
+    driver.cards[0].load(1.0)
+    driver.pass_time(5.0)
+    (card,) = find_cards(library)
+    assert card.idle_w == pytest.approx(0.3 * 400)
+
+
+def test_idle_draw_that_cannot_be_read_is_modelled(show_cards: ShowCards, library: Library) -> None:
+    driver = show_cards(models.H200)
+    driver.cards[0].fault(CardFault.NO_POWER)
+    (card,) = find_cards(library)
+    assert card.idle_w == pytest.approx(0.2 * 700)
+
+
+def test_without_a_driver_there_is_no_card(show_cards: ShowCards, library: Library) -> None:
+    driver = show_cards(models.H200)
+    driver.unload()
+    assert find_cards(library) == ()
+
+
+def test_a_lost_card_and_one_without_a_limit_are_left_out(
+    show_cards: ShowCards, library: Library
+) -> None:
+    boundless = replace(models.L4, default_limit_w=1e-4)  # less than a milliwatt is none
+    driver = show_cards(models.H200, boundless, models.A100)
+    driver.cards[0].fault(CardFault.LOST)
+    found = find_cards(library)
+    assert [card.name for card in found] == [models.A100.name]
+    assert found[0].index == 2
+
+
+def test_slices_are_named(show_cards: ShowCards, library: Library) -> None:
+    driver = show_cards(models.H200)
+    driver.cards[0].split(3)
+    (card,) = find_cards(library)
+    assert len(set(card.mig)) == 3
+    assert all(name.startswith("MIG-") for name in card.mig)
+
+
+def refusal(library: Library, name: str, *arguments: Any) -> FaultKind:
+    with pytest.raises(GpuFault) as caught:
+        library.ask(name, *arguments)
+    assert caught.value.text
+    return caught.value.kind
+
+
+def test_every_refusal_is_of_a_kind(show_cards: ShowCards, library: Library) -> None:
+    driver = show_cards(models.H200)
+    card = driver.cards[0]
+    assert refusal(library, "nvmlDeviceGetCount") is FaultKind.DRIVER_GONE, "not open yet"
+    library.open()
+    handle = library.handle(card.uuid)
+    assert refusal(library, "nvmlDeviceGetHandleByIndex", 9) is FaultKind.INVALID
+    assert refusal(library, "nvmlDeviceGetHandleByUUID", "GPU-none") is FaultKind.LOST
+    card.privilege(False)
+    set_limit = "nvmlDeviceSetPowerManagementLimit"
+    assert refusal(library, set_limit, handle, 300_000) is FaultKind.NO_PERMISSION
+    card.fault(CardFault.NO_POWER)
+    assert refusal(library, "nvmlDeviceGetPowerUsage", handle) is FaultKind.NOT_SUPPORTED
+    card.fault(CardFault.NO_POWER, on=False)
+    card.fault(CardFault.POWER_UNKNOWN)
+    assert refusal(library, "nvmlDeviceGetPowerUsage", handle) is FaultKind.UNKNOWN
+    card.fault(CardFault.LOST)
+    assert refusal(library, "nvmlDeviceGetPowerUsage", handle) is FaultKind.LOST
+    driver.unload()
+    assert refusal(library, "nvmlDeviceGetCount") is FaultKind.DRIVER_GONE
+    assert refusal(library, "nvmlNoSuchFunction") is FaultKind.NOT_SUPPORTED
+
+
+def test_after_a_reload_it_is_opened_once_whoever_asks(
+    show_cards: ShowCards, library: Library
+) -> None:
+    driver = show_cards(models.H200)
+    library.open()
+    before = library.generation
+    driver.reload()
+    assert refusal(library, "nvmlDeviceGetCount") is FaultKind.DRIVER_GONE
+    library.reopen(before)
+    library.reopen(before)
+    assert library.generation == before + 1
+    uuid = driver.cards[0].uuid
+    assert library.ask("nvmlDeviceGetUUID", library.handle(uuid)) == uuid
+
+
+def test_a_function_that_the_driver_lacks_is_none(show_cards: ShowCards, library: Library) -> None:
+    show_cards(models.H200)
+    assert library.function("nvmlDeviceGetCount_v2") is None, "it is not open"
+    library.open()
+    assert library.function("nvmlNoSuchFunction") is None
+    count = library.function("nvmlShutdown")
+    assert count is not None
+    assert count() == SUCCESS
+    library.open()

@@ -1,5 +1,6 @@
 """The worker as a real process behind a real gate."""
 
+import io
 import json
 import os
 import signal
@@ -12,8 +13,12 @@ from typing import Any
 
 import pytest
 
+from wattshift_cluster.agent import worker
+from wattshift_cluster.agent.worker import EXIT_BROKEN, EXIT_RELEASED
 from wattshift_cluster.bootclock import boot_ns
 from wattshift_cluster.gate import AgentGate, ClientGate, SeatState, SeatView, clients
+from wattshift_kernels.at_once import AtOnce
+from wattshift_kernels.hasher import SearchResult, Work
 from wattshift_kernels.header import hash_value, sha256d, target_of_difficulty, with_nonce
 
 HEADER = bytes(range(76))
@@ -23,20 +28,26 @@ EASY = target_of_difficulty(1e-3)
 class Rig:
     """A gate, its worker, and what the worker said."""
 
+    process: Any = None  # the worker, once started
+
     def __init__(self, folder: Path) -> None:
         clients.create_clients_file(folder / "cpu0.clients")
         self.folder = folder
         self.gate = AgentGate(folder / "cpu0.gate")
-        self.process = self.start()
         self.said: list[dict[str, Any]] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(
+        self, *device: str, environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         command = [
-            *(sys.executable, "-m", "wattshift_cluster.agent.worker", "--device=cpu"),
+            *(sys.executable, "-m", "wattshift_cluster.agent.worker"),
+            *(device or ("--device=cpu",)),
             f"--gate={self.folder / 'cpu0.gate'}",
             f"--seat={self.folder / 'cpu0.worker'}",
         ]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
 
     def hear(self, event: str) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -67,16 +78,24 @@ class Rig:
             view.close()
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
         self.gate.close()
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    started = Rig(tmp_path)
-    yield started
-    started.end()
+def cold(tmp_path: Path) -> Iterator[Rig]:
+    """Its test starts the worker."""
+    made = Rig(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def rig(cold: Rig) -> Rig:
+    cold.process = cold.start()
+    return cold
 
 
 def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
@@ -172,3 +191,110 @@ def test_without_work_nothing_is_hashed(rig: Rig) -> None:
     rig.lease(20.0)
     time.sleep(0.2)
     assert rig.seat().launches == 0
+
+
+def test_an_emulated_gpu_is_hashed_for_on_the_cpu_and_keeps_its_share_of_time(cold: Rig) -> None:
+    cold.process = cold.start("--device=gpu", "--emulated")
+    ready = cold.hear("ready")
+    assert ready["backend"] in ("numba", "reference"), "what hashes is said as it is"
+    assert (ready["depth"], ready["memory_bytes"]) == (1, 0), "nothing is queued on a CPU"
+    cold.give(target=1)
+    cold.lease(20.0, duty_pct=20)
+    assert eventually(lambda: cold.seat().launches > 20)
+    first, began_ns = cold.seat(), boot_ns()
+    time.sleep(1.0)
+    last, ended_ns = cold.seat(), boot_ns()
+    share = (last.launching_ns - first.launching_ns) / (ended_ns - began_ns)
+    # Never more; less where others keep this host's CPUs busy and sleeps become long.
+    assert 0.08 < share < 0.23
+
+
+def test_only_a_gpu_is_emulated() -> None:
+    with pytest.raises(SystemExit):
+        worker.main(["--device=cpu", "--emulated", "--gate=/x.gate", "--seat=/x.worker"])
+
+
+def test_a_real_gpus_worker_never_hashes_on_the_cpu(cold: Rig) -> None:
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    cold.process = cold.start("--device=gpu", environment=hidden)
+    assert "cuda" in cold.hear("refused")["reason"]
+    assert cold.process.wait(timeout=20) == EXIT_BROKEN
+
+
+def starting_server(rig: Rig) -> ClientGate:
+    server = ClientGate(rig.folder)
+    server.want_memory(True)
+    return server
+
+
+def taken(rig: Rig) -> bool:
+    view = SeatView(rig.folder / "cpu0.worker")
+    try:
+        return view.taken
+    finally:
+        view.close()
+
+
+def test_a_starting_server_gets_the_memory_and_the_seat_is_free_only_when_the_worker_is_gone(
+    rig: Rig,
+) -> None:
+    rig.hear("ready")
+    rig.give(target=1)
+    rig.lease(20.0)
+    assert eventually(lambda: rig.seat().launches > 10)
+    assert taken(rig)
+    server = starting_server(rig)
+    rig.hear("released")
+    assert taken(rig) or rig.process.poll() is not None
+    assert rig.process.wait(timeout=5) == EXIT_RELEASED
+    assert not taken(rig)
+    state = rig.seat()
+    assert state.pid == rig.process.pid, "it left its seat by dying, not before"
+    assert state.hashes > 0
+    server.close()
+
+
+def test_memory_wanted_at_the_start_is_refused_before_any_driver_is_touched(cold: Rig) -> None:
+    server = starting_server(cold)
+    probe = (
+        "import sys; from wattshift_cluster.agent import worker; "
+        "code = worker.main(sys.argv[1:]); "
+        "print([name for name in ('cupy', 'numba') if name in sys.modules], file=sys.stderr); "
+        "sys.exit(code)"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", probe, "--device=gpu"),
+            f"--gate={cold.folder / 'cpu0.gate'}",
+            f"--seat={cold.folder / 'cpu0.worker'}",
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    server.close()
+    assert json.loads(done.stdout)["reason"] == "memory is wanted by a starting server"
+    assert (done.returncode, done.stderr.strip()) == (EXIT_RELEASED, "[]")
+
+
+def test_a_gpus_memory_is_free_before_that_is_said(cold: Rig) -> None:
+    """In the order in which a server relies on it: launches end, memory goes, then the word."""
+    order: list[str] = []
+
+    class Holding(AtOnce):
+        def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
+            raise AssertionError
+
+        def close(self) -> None:
+            order.append("closed")
+
+    class Listening(worker.Voice):
+        def say(self, event: str, **fields: Any) -> None:
+            order.append(event)
+            if event == "released":
+                raise SystemExit  # instead of the end of this process
+
+    with pytest.raises(SystemExit):
+        worker._release(Holding(), Listening(io.BytesIO()))
+    assert order == ["closed", "released"]

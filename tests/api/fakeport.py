@@ -14,9 +14,87 @@ from wattshift_cluster.api.app import create_app
 from wattshift_cluster.api.idempotency import Answers
 from wattshift_cluster.api.server import start
 from wattshift_cluster.api.tokens import Role, TokenStore, rfc3339
-from wattshift_cluster.errors import NotFound, Refused
+from wattshift_cluster.errors import NotFound, Refused, Unreachable
 
 FLOOR_W = 800.0
+GPU_LEAST_W, GPU_MOST_W = 200.0, 700.0
+STEPS_PCT = (0, 10, 25, 50, 75, 100)
+
+
+@dataclass
+class FakeGpu:
+    """A card behind its agent: a limit goes up only as far as its lease, and release restores."""
+
+    enforced_w: float = GPU_MOST_W
+    lease_w: float | None = None
+    found_w: float | None = None
+    gives_up: str | None = None
+    state: str = "none"
+    steps: int = 0
+
+    def limit(self, asked_w: float) -> tuple[float, str | None]:
+        """Returns what is enforced now, and why it is not what was asked for."""
+        target_w = min(max(asked_w, GPU_LEAST_W), GPU_MOST_W)
+        if target_w > self.enforced_w:
+            if self.lease_w is None:
+                return self.enforced_w, f"{target_w:.0f} W is a raise and no lease covers it"
+            if target_w > self.lease_w:
+                text = f"{target_w:.0f} W is a raise and the lease covers {self.lease_w:.0f} W"
+                return self.enforced_w, text
+        if self.found_w is None:
+            self.found_w = self.enforced_w
+        self.enforced_w = target_w
+        span = f"{GPU_LEAST_W:.0f} to {GPU_MOST_W:.0f} W"
+        outside = f"{asked_w:.0f} W is outside of {span}; {target_w:.0f} W is enforced"
+        return target_w, None if target_w == asked_w else outside
+
+    def release(self) -> float | None:
+        """Returns the limit that it had at first; None when none was ever written."""
+        self.lease_w = None
+        first_w, self.found_w = self.found_w, None
+        if first_w is not None:
+            self.enforced_w = first_w
+        return first_w
+
+    def advance(self) -> None:
+        """Measure one more step each time that somebody looks."""
+        if self.state != "running":
+            return
+        if self.gives_up is not None and self.steps == 3:
+            self.state = "aborted"
+        elif self.steps == len(STEPS_PCT):
+            self.state = "done"
+        else:
+            self.steps += 1
+
+    def profile(self, device: str) -> dict[str, Any]:
+        """Returns what is known of its curve; a fit needs two steps."""
+        if self.state == "none":
+            return {"device": device, "state": "none", "quality": "emulated"}
+        taken = STEPS_PCT[: self.steps] if self.steps >= 2 else ()
+        points = [
+            {
+                "intensity_pct": pct,
+                "watts_w": 90.0 + 4.1 * pct,
+                "error_w": 0.8,
+                "hashrate_h_per_s": 3.1e7 * pct,
+                "seconds": 5.2,
+            }
+            for pct in taken
+        ]
+        fitted = [
+            {"mean_w": p["watts_w"], "low_w": p["watts_w"] - 6, "high_w": p["watts_w"] + 6}
+            for p in points
+        ]
+        return {
+            "device": device,
+            "state": self.state,
+            "reason": self.gives_up if self.state == "aborted" else None,
+            "quality": "emulated",
+            "points": points,
+            "fitted": fitted,
+            "residual_w": 0.4 if points else None,
+        }
 
 
 @dataclass
@@ -34,6 +112,8 @@ class FakePort:
     delay_s: float = 0.0
     fails: Exception | None = None
     mix_w: tuple[float, float, float, float] = (2_400.0, 300.0, 6_540.0, 160.0)
+    gpus: dict[str, FakeGpu] = field(default_factory=dict)
+    agent_away: bool = False
 
     def reset(self) -> None:
         """Forget everything but the running server's subscription."""
@@ -110,7 +190,63 @@ class FakePort:
             device("asic-2", mode="sleep", state="settling", watts_w=1_420.0, leased_w=60.0),
             device("asic-3", reason="no answer for 12 s; counted at its ceiling", **lost),
             device("host-cpu", kind="cpu", model="2 cores", quality="modelled", watts_w=41.0),
+            *(
+                device(
+                    name,
+                    kind="gpu",
+                    model="Emulated H200",
+                    agent="host",
+                    feeder="root",
+                    mode="hash" if gpu.lease_w else "idle",
+                    leased_w=gpu.lease_w,
+                    ceiling_w=gpu.enforced_w,
+                    watts_w=92.0,
+                    hashrate_h_per_s=0.0,
+                    reason="seen to obey its lease",
+                )
+                for name, gpu in self.gpus.items()
+            ),
         ]
+
+    def _gpu(self, device_id: str) -> FakeGpu | None:
+        """Returns a card, None for another device, as the controller and an agent would."""
+        if device_id not in {one["id"] for one in self.devices()}:
+            raise NotFound(f"no device {device_id}; see wattshift fleet list")
+        if self.agent_away:
+            raise Unreachable("agent host: no answer in 2 s")
+        return self.gpus.get(device_id)
+
+    async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
+        found = {name: self._gpu(name) for name in wanted_w}
+        rows = []
+        for name, gpu in found.items():
+            if gpu is None:
+                raise Refused(f"{name} is no GPU: its power is set by its leases alone")
+            enforced_w, error = gpu.limit(wanted_w[name])
+            row = {"device": name, "asked_w": wanted_w[name], "enforced_w": enforced_w}
+            rows.append(row | {"error": error, "took_s": 0.012})
+        return rows
+
+    async def release_device(self, device_id: str) -> dict[str, Any]:
+        gpu = self._gpu(device_id)
+        first_w = None if gpu is None else gpu.release()
+        row = {"device": device_id, "asked_w": first_w, "enforced_w": first_w}
+        restored = None if first_w is None else row | {"error": None, "took_s": 0.011}
+        return {"device": device_id, "limit": restored}
+
+    async def profile_device(self, device_id: str, *, start: bool) -> dict[str, Any]:
+        gpu = self._gpu(device_id)
+        if gpu is None:
+            raise Refused(f"{device_id} is no GPU: it has no power curve to be measured here")
+        if start:
+            if gpu.lease_w is None:
+                raise Refused(f"{device_id} cannot be measured: it has no lease")
+            if gpu.state == "running":
+                raise Refused(f"{device_id} cannot be measured: it is being measured already")
+            gpu.state, gpu.steps = "running", 0
+        else:
+            gpu.advance()
+        return gpu.profile(device_id)
 
     def jobs(self, state: str | None = None) -> list[Mapping[str, Any]]:
         return [job for job in self.submitted.values() if state in (None, job["state"])]

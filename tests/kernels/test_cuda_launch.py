@@ -1,124 +1,183 @@
-"""The launch without a GPU: `sha256d.cu` as C++ and the host code around it, end to end.
+"""The launches without a GPU: `sha256d.cu` as C++ and the host code around it, end to end.
 
-A stand-in for CuPy runs the real kernel thread by thread. What it cannot show is CuPy and the GPU
-themselves; the test marked gpu does.
+A stand-in for CuPy runs the real kernel block by block. What it cannot show is CuPy and the GPU
+themselves; the tests marked gpu do.
 """
 
-import ctypes
-import shutil
-import subprocess
-import sys
-from contextlib import nullcontext
-from importlib import resources
-from pathlib import Path
-from types import SimpleNamespace
+import time
 from typing import Any
 
-import numpy as np
 import pytest
 
 from wattshift_kernels import selftest
-from wattshift_kernels.hasher import Work
+from wattshift_kernels.hasher import HasherFailed, Work
 from wattshift_kernels.sha256d import cuda
 from wattshift_kernels.sha256d.reference import ReferenceHasher
 
-SHIM = """
-struct Index { unsigned x; };
-static Index gridDim, blockDim, blockIdx, threadIdx;
-#define __global__
-template <typename T> static T atomicAdd(T* at, T more) { T was = *at; *at += more; return was; }
-#include "sha256d.cu"
-extern "C" void launch(unsigned blocks, unsigned threads, const WsJob* job, unsigned start,
-                       unsigned long long count, unsigned* stop, unsigned* hits, unsigned* ring,
-                       unsigned ring_size, unsigned long long* tried) {
-    gridDim.x = blocks, blockDim.x = threads;
-    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
-        for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x)
-            ws_search(*job, start, count, stop, hits, ring, ring_size, tried);
-}
-"""
-TYPES = (
-    ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint, ctypes.c_ulonglong,
-    ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p,
-)  # fmt: skip
+SMALL = cuda.Grid(threads=16, nonces_per_thread=2, ring=64)
+TILE = 32
+WORKS = [Work(bytes([i]) * 76, 2**251) for i in range(4)]
 
 
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++ here: the CUDA source cannot be compiled as C++")
-    folder = tmp_path_factory.mktemp("launch")
-    source_dir = Path(str(resources.files("wattshift_kernels.sha256d")))
-    (folder / "shim.cpp").write_text(SHIM)
-    library = folder / "shim.so"
-    subprocess.run(
-        [compiler, "-O2", "-shared", "-fPIC", "-I", source_dir, folder / "shim.cpp", "-o", library],
-        check=True,
-        timeout=60,
-    )
-    launch = ctypes.CDLL(str(library)).launch
-    launch.argtypes = TYPES
-    launch.restype = None
-    return launch
+def nonces(result: Any) -> set[int]:
+    return {hit.nonce for hit in result.hits}
 
 
-@pytest.fixture
-def gpu(kernel: Any, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """CuPy's face over the C++ kernel; `launches` counts."""
-    state = SimpleNamespace(launches=0)
-
-    def call(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
-        job, start, count, stop, hits, ring, ring_size, tried = arguments
-        assert isinstance(job, np.ndarray), "a numpy scalar is no struct to CuPy"
-        assert job.size == 1, "CuPy passes a struct by value only as an array of one"
-        state.launches += 1
-        pointers = [array.ctypes.data for array in (job, stop, hits, ring, tried)]
-        kernel(
-            grid[0], block[0], pointers[0], int(start), int(count), pointers[1], pointers[2],
-            pointers[3], int(ring_size), pointers[4],
-        )  # fmt: skip
-
-    class Device(nullcontext[None]):
-        attributes = {"MultiProcessorCount": 2}  # noqa: RUF012  (CuPy's shape)
-
-    module = SimpleNamespace(get_function=lambda name: {"ws_search": call}[name])
-    state.cupy = SimpleNamespace(
-        is_available=lambda: True,
-        RawModule=lambda **_: module,
-        cuda=SimpleNamespace(Device=Device, Stream=lambda **_: nullcontext()),
-        zeros=np.zeros,
-        asnumpy=lambda array, stream: array.copy(),
-        uint32=np.uint32,
-        uint64=np.uint64,
-    )
-    monkeypatch.setitem(sys.modules, "cupy", state.cupy)
-    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda _name: None)
-    return state
-
-
-def test_the_launch_gives_every_known_answer(gpu: SimpleNamespace) -> None:
+def test_the_launch_gives_every_known_answer(gpu: Any) -> None:
     assert selftest.failure(cuda.CudaHasher()) is None
-    assert gpu.launches == len(selftest.BLOCKS) + 1
 
 
-def test_more_hits_than_the_ring_holds_are_searched_again(gpu: SimpleNamespace) -> None:
-    hasher = cuda.CudaHasher(launch=cuda.Launch(threads=32, blocks_per_sm=1, ring=16))
+def test_two_in_flight_do_not_mix_their_answers(gpu: Any) -> None:
+    hasher = cuda.CudaHasher(grid=SMALL)
+    first = hasher.begin(WORKS[0], 0, 1000)
+    second = hasher.begin(WORKS[1], 70_000, 900)
+    assert (first.done(), second.done()) == (False, False), "nothing ran yet"
+    while not first.done():
+        gpu.step(1)
+    assert not second.done()
+    result, blocks = first.result(), gpu.blocks
+    assert gpu.blocks == blocks == 32, "reading the first did not wait for the second"
+    assert result == ReferenceHasher().search(WORKS[0], 0, 1000)
+    third = hasher.begin(WORKS[2], 5, 10)
+    assert second.result() == ReferenceHasher().search(WORKS[1], 70_000, 900)
+    assert third.result() == ReferenceHasher().search(WORKS[2], 5, 10)
+    assert min(launch.took_ns for launch in (first, second, third)) > 0
+
+
+def test_a_third_launch_in_flight_is_a_mistake(gpu: Any) -> None:
+    hasher = cuda.CudaHasher(grid=SMALL)
+    for work in WORKS[:2]:
+        hasher.begin(work, 0, 10)
+    with pytest.raises(AssertionError, match="in flight"):
+        hasher.begin(WORKS[2], 0, 10)
+
+
+@pytest.mark.parametrize("ran", [0, 1, 7, 31])
+def test_after_a_stop_queued_blocks_try_nothing_and_what_they_left_is_exact(
+    gpu: Any, ran: int
+) -> None:
+    hasher = cuda.CudaHasher(grid=SMALL)
+    count = 32 * TILE - 3
+    running, queued = hasher.begin(WORKS[0], 100, count), hasher.begin(WORKS[1], 5, 500)
+    gpu.run_blocks(ran)
+    hasher.stop()
+    result, none = running.result(), queued.result()
+    assert result.hashes == ran * TILE
+    assert result.left == ((100 + ran * TILE, count - ran * TILE),)
+    assert nonces(result) == nonces(ReferenceHasher().search(WORKS[0], 100, ran * TILE))
+    assert (none.hits, none.hashes, none.left) == ((), 0, ((5, 500),))
+    hasher.resume()
+    rest = [hasher.search(WORKS[0], *nonce_range) for nonce_range in result.left]
+    whole = ReferenceHasher().search(WORKS[0], 100, count)
+    assert sum(one.hashes for one in rest) + result.hashes == count
+    assert nonces(result).isdisjoint(*map(nonces, rest))
+    assert nonces(result).union(*map(nonces, rest)) == nonces(whole)
+
+
+def test_blocks_that_ran_out_of_order_leave_several_ranges(gpu: Any) -> None:
+    hasher = cuda.CudaHasher(grid=SMALL)
+    launch = hasher.begin(WORKS[0], 0, 10 * TILE)
+    gpu.step(2)
+    for stopped in (1, 0, 0, 1, 1, 0):
+        gpu.run_blocks(1)
+        hasher._stop.bytes[0] = stopped  # as if other blocks had met the word first
+    result = launch.result()
+    assert result.left == ((TILE, TILE), (4 * TILE, 2 * TILE))
+    assert result.hashes == 7 * TILE
+
+
+def test_a_stop_is_ended_only_when_nothing_queued_would_go_on(gpu: Any) -> None:
+    hasher = cuda.CudaHasher(grid=SMALL)
+    launch = hasher.begin(WORKS[0], 0, 1000)
+    hasher.stop()
+    with pytest.raises(AssertionError, match="in flight"):
+        hasher.resume()
+    launch.result()
+    hasher.resume()
+
+
+def test_more_hits_than_the_ring_holds_are_searched_again(gpu: Any) -> None:
+    hasher = cuda.CudaHasher(grid=cuda.Grid(threads=32, nonces_per_thread=1, ring=16))
     work = Work(bytes(76), 2**254)
-    assert hasher.search(work, 9, 1_000) == ReferenceHasher().search(work, 9, 1_000)
+    full, next_one = hasher.begin(work, 9, 1_000), hasher.begin(WORKS[1], 0, 500)
+    assert full.result() == ReferenceHasher().search(work, 9, 1_000)
+    assert next_one.result() == ReferenceHasher().search(WORKS[1], 0, 500)
     assert gpu.launches > 16
 
 
-def test_a_stopped_launch_counts_only_what_it_tried(gpu: SimpleNamespace) -> None:
-    hasher = cuda.CudaHasher()
-    hasher._stop[0] = 1
-    assert hasher.search(Work(bytes(76), 2**255), 0, 5_000).hashes == 0
+def test_a_stop_during_an_overflow_loses_nothing(gpu: Any) -> None:
+    hasher = cuda.CudaHasher(grid=cuda.Grid(threads=32, nonces_per_thread=1, ring=16))
+    launch = hasher.begin(Work(bytes(76), 2**254), 9, 1_000)
+    gpu.run_blocks(20)
+    hasher.stop()
+    result = launch.result()
+    assert result.hashes + sum(count for _, count in result.left) == 1_000
+    assert (result.hits, result.hashes) == ((), 0), "what was found did not fit; it is tried again"
+
+
+def test_a_launch_too_large_for_its_blocks_takes_larger_tiles(gpu: Any) -> None:
+    hasher = cuda.CudaHasher(grid=cuda.Grid(threads=8, nonces_per_thread=1, blocks_most=5))
+    assert hasher.search(WORKS[0], 3, 101) == ReferenceHasher().search(WORKS[0], 3, 101)
+    assert gpu.blocks == 5
+
+
+def test_an_empty_range_is_no_hash(gpu: Any) -> None:
+    result = cuda.CudaHasher(grid=SMALL).search(WORKS[0], 5, 0)
+    assert (result.hits, result.hashes, result.left) == ((), 0, ())
+
+
+def test_the_stream_has_the_lowest_priority_that_the_driver_names(gpu: Any) -> None:
+    assert cuda.CudaHasher().gpu.priority == 0
+    gpu.driver.cuCtxGetStreamPriorityRange = lambda *_: 201
+    with pytest.raises(cuda.GpuMissing, match="201"):
+        cuda.CudaHasher()
+
+
+def test_closing_frees_every_byte_and_ends_the_context(gpu: Any) -> None:
+    hasher = cuda.CudaHasher(grid=SMALL)
+    assert hasher.memory_bytes == 2 * (4 * 65 + SMALL.blocks_most)
+    hasher.begin(WORKS[0], 0, 100_000)
+    hasher.close()
+    assert gpu.memory == []
+    assert gpu.ended
+    assert gpu.launches == 1
+    hasher.close()
+    hasher.stop()  # touches no memory that is gone
+
+
+def test_a_lost_device_is_said_in_one_way(gpu: Any) -> None:
+    hasher = cuda.CudaHasher(grid=SMALL)
+    launch = hasher.begin(WORKS[0], 0, 100)
+    gpu.lost = True
+    for attempt in (launch.done, launch.result, lambda: hasher.begin(WORKS[1], 0, 100)):
+        with pytest.raises(HasherFailed, match="cudaErrorIllegalAddress"):
+            attempt()
 
 
 def test_a_missing_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(cuda.ctypes, "CDLL", absent)
+    monkeypatch.setattr("wattshift_kernels.gpu.ctypes.CDLL", absent)
     with pytest.raises(cuda.GpuMissing, match="no NVIDIA driver"):
         cuda.CudaHasher()
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_keeps_two_in_flight_and_obeys_the_stop_word() -> None:
+    try:
+        hasher = cuda.CudaHasher()
+    except cuda.GpuMissing as missing:
+        pytest.skip(str(missing))
+    work, count = Work(bytes(76), 1), hasher.launch_hashes
+    assert selftest.failure(hasher) is None
+    assert hasher.gpu.stream.priority == hasher.gpu.priority
+    long, queued = hasher.begin(work, 0, 200 * count), hasher.begin(work, 0, count)
+    time.sleep(0.002)
+    hasher.stop()
+    results = [long.result(), queued.result()]
+    assert 0 < results[0].hashes < 200 * count, "its resident blocks ended, its queued ones did not"
+    assert results[1].hashes == 0
+    hasher.resume()
+    assert hasher.search(work, 0, count).hashes == count
+    hasher.close()

@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from wattshift_kernels.hasher import Hasher, Hit, SearchResult, Work
+from wattshift_kernels.hasher import Hasher, HasherFailed, Hit, Launch, SearchResult, Work
 from wattshift_kernels.registry import NoHasher, choose
 from wattshift_kernels.sha256d.reference import ReferenceHasher
 from wattshift_kernels.verify import KernelWrong, confirmed, verified
@@ -41,13 +42,65 @@ class Raises(ReferenceHasher):
         raise RuntimeError("launch failed")
 
 
-@pytest.mark.parametrize("wrong", [Misses, Overcounts, Invents, Raises])
+class RunsOn(ReferenceHasher):
+    """Does not obey a stop."""
+
+    def stop(self) -> None:
+        pass
+
+
+class StandsStill(ReferenceHasher):
+    """Never goes on after a stop, however it is launched."""
+
+    def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
+        if self._stopped:
+            return SearchResult((), 0, ((nonce_start, count),))
+        return super().search(work, nonce_start, count)
+
+    def resume(self) -> None:
+        pass
+
+
+class MixesUp(ReferenceHasher):
+    """With several launches in flight, each answers what the last one was asked."""
+
+    depth = 2
+
+    def begin(self, work: Work, nonce_start: int, count: int) -> Launch:
+        self.last = super().begin(work, nonce_start, count)
+        return SimpleNamespace(count=count, result=lambda: self.last.result())  # type: ignore[return-value]
+
+
+WRONG = {
+    Misses: "hits where",
+    Overcounts: "counted",
+    Invents: "did not find",
+    Raises: "launch failed",
+    RunsOn: "after it was stopped",
+    StandsStill: "go on",
+    MixesUp: "in flight",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_variant_is_refused_and_reported(wrong: type[ReferenceHasher]) -> None:
     chosen = choose(makers=(("fast", wrong), ("reference", ReferenceHasher)))
     assert chosen.hasher.backend == "reference"
     assert chosen.report[0].backend == "fast"
-    assert chosen.report[0].refused
+    assert WRONG[wrong] in (chosen.report[0].refused or "")
     assert chosen.report[1].refused is None
+
+
+def test_a_refused_variant_gives_the_device_back() -> None:
+    closed = []
+
+    class Holds(Misses):
+        def close(self) -> None:
+            closed.append(self)
+            raise HasherFailed("and that fails, too")
+
+    choose(makers=(("fast", Holds), ("reference", ReferenceHasher)))
+    assert len(closed) == 1
 
 
 def test_a_missing_variant_is_reported() -> None:

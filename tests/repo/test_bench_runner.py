@@ -46,6 +46,7 @@ def folder(tmp_path: Path) -> Path:
         "    ctypes.CDLL(None).printf(b'native')\n"
         "    return {'ratio': 3.0}\n"
     )
+    (here / "part.py").write_text("def run_not():\n    pass\n")
     (here / "fine.py").write_text("def run():\n    return {'a': [1, None]}\n")
     (here / "nowhere.py").write_text(
         "from benchmarks.cannot import CannotRunHere\n"
@@ -77,6 +78,22 @@ def test_an_unknown_benchmark_is_a_usage_error(folder: Path) -> None:
     done = bench(folder, "none")
     assert done.returncode == 2
     assert "fine" in done.stderr
+
+
+def test_a_part_of_benchmarks_is_none(folder: Path) -> None:
+    assert bench(folder, "part").returncode == 2
+    assert not {"run", "cannot", "rig", "plots", "on-gpu"} & set(available())
+    assert {"gate", "interference", "response"} <= set(available())
+
+
+def test_a_bar_of_one_backend_is_asked_of_that_backend_alone(folder: Path) -> None:
+    bars = '[two-words]\n"ratio@cuda" = { least = 4, reason = "only a GPU does" }\n'
+    (folder / "benchmarks" / "bars.toml").write_text(bars)
+    body = "def run():\n    return {'backend': 'BACKEND', 'ratio': 3.0}\n"
+    module = folder / "benchmarks" / "two_words.py"
+    for backend, code in (("numba", 0), ("cuda", 1)):
+        module.write_text(body.replace("BACKEND", backend))
+        assert bench(folder, "two-words").returncode == code
 
 
 @pytest.mark.parametrize("value", [None, "9", math.nan, True])

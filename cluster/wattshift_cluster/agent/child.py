@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from wattshift_cluster.agent.worker import EXIT_RELEASED
 from wattshift_cluster.bootclock import boot_ns, boot_s
 from wattshift_cluster.gate import GateInvalid, SeatView
 
@@ -27,6 +28,7 @@ SILENT_S = 10.0
 END_S = 2.0
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STEADY_S = 60.0
+ASK_AGAIN_S = 0.2
 UNSENT_LIMIT_BYTES = 64 * 1024
 
 
@@ -62,6 +64,7 @@ class WorkerChild:
         environment: Mapping[str, str],
         seat: Path,
         on_event: Callable[[dict[str, Any]], None],
+        not_now: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Prepare; `run` starts it.
 
@@ -70,6 +73,7 @@ class WorkerChild:
             environment: the whole environment of the child.
             seat: the device's worker file.
             on_event: called with each line of the worker, "ready" included.
+            not_now: why no worker may be started now; None when one may.
         """
         self.fault: str | None = "the worker is starting"
         self.hasher: str | None = None
@@ -79,6 +83,7 @@ class WorkerChild:
         self._environment = dict(environment)
         self._seat = seat
         self._on_event = on_event
+        self._not_now = not_now
         self._past = Totals()
         self._view: SeatView | None = None
         self._process: Process | None = None
@@ -100,15 +105,21 @@ class WorkerChild:
         """Keep a worker running until cancelled; the last one is ended then."""
         attempt = 0
         while True:
+            while (reason := self._not_now()) is not None:
+                self.fault = reason
+                await asyncio.sleep(ASK_AGAIN_S)
             began_s = boot_s()
-            await self._one_life()
+            if await self._one_life() == EXIT_RELEASED:
+                log.info("worker.released", seat=str(self._seat))
+                continue
             self.restarts += 1
             attempt = 0 if boot_s() - began_s > STEADY_S else attempt + 1
             wait_s = BACKOFF_S[min(attempt, len(BACKOFF_S)) - 1] if attempt else BACKOFF_S[0]
             log.warning("worker.ended", seat=str(self._seat), reason=self.fault, again_in_s=wait_s)
             await asyncio.sleep(wait_s)
 
-    async def _one_life(self) -> None:
+    async def _one_life(self) -> int | None:
+        """Run one worker to its end and return its exit code; None if it could not be started."""
         command = (sys.executable, "-m", "wattshift_cluster.agent.worker", *self._arguments)
         self.fault = "the worker is starting"
         try:
@@ -117,7 +128,7 @@ class WorkerChild:
             )
         except OSError as fault:
             self.fault = f"the worker cannot be started: {fault}"
-            return
+            return None
         self._process, self.pid = process, process.pid
         watch = asyncio.create_task(self._watch(process))
         said: str | None = None
@@ -128,6 +139,7 @@ class WorkerChild:
         finally:
             watch.cancel()
             await asyncio.shield(self._end(process))
+        return code
 
     async def _listen(self, process: Process) -> str | None:
         """Follow the worker's lines to their end; the reason if it refused to work."""

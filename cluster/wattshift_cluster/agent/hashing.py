@@ -1,327 +1,279 @@
-"""A GPU or CPU that hashes behind its gate: leases become intensity, hits become shares.
-
-The lease's watts become a duty cycle in the gate's file. A CPU has no meter, so its watts are
-modelled: the worker's processor time times the watts of one busy CPU. A GPU's are NVML's.
-"""
+"""A GPU or CPU that hashes behind its gate: leases become intensity, hits become shares."""
 
 import asyncio
 import os
-from collections import OrderedDict, deque
-from dataclasses import dataclass, replace
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from wattshift_cluster.agent.assignments import Assignments
 from wattshift_cluster.agent.child import Totals, WorkerChild
 from wattshift_cluster.agent.desk import PoolDesk
-from wattshift_cluster.agent.gpu import Gpu, GpuSample
+from wattshift_cluster.agent.gpus import HostGpus
 from wattshift_cluster.agent.leases import Lease, Terms
-from wattshift_cluster.agent.protocol import Counters, DeviceInfo, Kind, Point, Quality, Reading
-from wattshift_cluster.bootclock import boot_s
-from wattshift_cluster.gate import AgentGate
+from wattshift_cluster.agent.meters import Draw, HashMeter
+from wattshift_cluster.agent.power import store
+from wattshift_cluster.agent.power.model import PowerModel
+from wattshift_cluster.agent.power.steady import Intensities
+from wattshift_cluster.agent.protocol import DeviceInfo, Point, Reading
+from wattshift_cluster.agent.specs import HashingSpec
+from wattshift_cluster.agent.steering import HASH, IDLE, NOTHING, Steering, top_w
+from wattshift_cluster.bootclock import boot_ns, boot_s
+from wattshift_cluster.errors import Refused
+from wattshift_cluster.gate import AgentGate, ClientsView
 from wattshift_cluster.gate.clients import create_clients_file
-from wattshift_cluster.mining.job import MiningWork, StratumJob
 
 log = structlog.get_logger()
 
-IDLE, HASH = "idle", "hash"
 TRANSITION_S = 0.01
-SAMPLE_S = 0.25
-SETTLE_S = 1.0
-WINDOW = 5
-"""Samples in the window of a rate: one second."""
+HOLD_S, STEER_S, REST_S = 0.1, 0.25, 0.5
+"""From look to look: while a draw is held or measured, with a lease, and without one."""
 
-KEPT_WORK = 16
-AHEAD = 2
-CPU_IDLE_SHARE = 0.02
-"""Upper bound of what a closed worker's looking at the gate costs, as a share of one CPU."""
-
-CPU_H_PER_S = 25e6
-GPU_H_PER_S_PER_W = 1e7
-"""Expected rates (modelled) until the device's own is known."""
-
+SAVE_EVERY_S = 300.0
 RATE_AFTER_NS = 3_000_000_000
 RATE_WRONG = 1.5
 """Only a rate off by this factor changes the inventory: each change makes all grants be renewed."""
 
-
-@dataclass(frozen=True, slots=True)
-class HashingSpec:
-    """A hashing device of this host.
-
-    Attributes:
-        id: unique in the site.
-        gate_dir: where its gate lies.
-        idle_w, top_w: draw without hashing and at full intensity, W.
-        base_w: the part of `top_w` that is not hashing's, W.
-        nice: of the worker.
-        host: machine whose compute it overlaps.
-        gpu: the GPU; None for the CPU.
-        refusal: why it must not mine; None when it may.
-    """
-
-    id: str
-    gate_dir: Path
-    kind: Kind
-    model: str
-    firmware: str
-    idle_w: float
-    base_w: float
-    top_w: float
-    hashrate_h_per_s: float
-    nice: int
-    host: str | None
-    gpu: Gpu | None = None
-    refusal: str | None = None
-
-
-def cpu_spec(device: str, gate_dir: Path, cpu_w: float, nice: int, host: str | None) -> HashingSpec:
-    """One CPU of this host, of which `cpu_w` is the draw when busy, W."""
-    return HashingSpec(
-        id=device,
-        gate_dir=gate_dir,
-        kind="cpu",
-        model=f"CPU core of {os.uname().machine}",
-        firmware=os.uname().release,
-        idle_w=CPU_IDLE_SHARE * cpu_w,
-        base_w=0.0,
-        top_w=cpu_w,
-        hashrate_h_per_s=CPU_H_PER_S,
-        nice=nice,
-        host=host,
-    )
-
-
-def gpu_spec(device: str, gate_dir: Path, gpu: Gpu, nice: int, host: str | None) -> HashingSpec:
-    """One GPU of this host."""
-    return HashingSpec(
-        id=device,
-        gate_dir=gate_dir,
-        kind="gpu",
-        model=gpu.name,
-        firmware=gpu.driver,
-        idle_w=gpu.idle_w,
-        base_w=gpu.idle_w,
-        top_w=gpu.limit_w,
-        hashrate_h_per_s=GPU_H_PER_S_PER_W * gpu.limit_w,
-        nice=nice,
-        host=host,
-        gpu=gpu,
-    )
-
-
-def duty_pct(lease: Lease, spec: HashingSpec) -> int:
-    """Whole percents of time that the lease's watts allow; never more than they do."""
-    if lease.mode == IDLE:
-        return 0
-    share = (lease.watts_w - spec.base_w) / (spec.top_w - spec.base_w)
-    return max(0, min(100, int(share * 100 + 1e-6)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    at_s: float
-    totals: Totals
-    gpu: GpuSample | None
+MEMORY_GIVEN = "its memory is given to a starting server"
 
 
 class HashingDevice:
     """See `Device`. Fenced: the gate's expiry stops the worker even if this process is dead."""
 
-    def __init__(self, spec: HashingSpec, desk: PoolDesk | None) -> None:
-        """Make the gate, closed.
+    def __init__(
+        self,
+        spec: HashingSpec,
+        desk: PoolDesk | None,
+        state_dir: Path,
+        gpus: HostGpus | None = None,
+    ) -> None:
+        """Make the gate, closed, and take up what was learnt of the device.
+
+        Args:
+            spec: what it is.
+            desk: where its work comes from; None where nothing may be mined.
+            state_dir: where the learnt power curve is kept.
+            gpus: the host's cards, this one among them; None for a CPU.
 
         Raises:
             Refused: another agent writes this gate.
             GateInvalid: its files cannot be made.
         """
         self.spec = spec
-        self.inventory_version = 0
-        self._desk = desk
-        create_clients_file(spec.gate_dir / f"{spec.id}.clients")
+        self._model = _model(spec, state_dir)
+        self._model_file = state_dir / f"{spec.id}.power.json"
+        self.clients_file = spec.gate_dir / f"{spec.id}.clients"
+        create_clients_file(self.clients_file)
         self._gate = AgentGate(spec.gate_dir / f"{spec.id}.gate")
+        if spec.card is not None:
+            self._gate.identify(spec.card.uuid, spec.card.index)
+        self._clients = ClientsView(self.clients_file)
         self._hashrate_h_per_s = spec.hashrate_h_per_s
         self._rate_known = False
-        self._counts = Counters(0, 0, 0, 0, 0, 0.0)
-        self._works: OrderedDict[int, MiningWork] = OrderedDict()
-        self._last_work = 0
-        self._submits: set[asyncio.Task[None]] = set()
-        self._samples: deque[_Sample] = deque(maxlen=WINDOW)
+        self._rate_changes = 0
+        self._lease: Lease | None = None
+        self._draw: Draw | None = None
+        self._told = NOTHING
+        self._saved_version = -1 if self._model is None else self._model.version
+        self.steering = Steering(spec, self._model)
+        self._assignments = Assignments(spec.id, desk)
         self.child = self._make_child()
-        if desk is not None:
-            desk.subscribe(self._told)
+        self._gpus = gpus
+        self._meter = HashMeter(spec, self.child.totals, None if gpus is None else gpus.sampler)
+        self._assignments.serve(self.child)
 
     @property
     def id(self) -> str:
         """See `Device`."""
         return self.spec.id
 
+    @property
+    def inventory_version(self) -> int:
+        """See `Device`: it grows with a rate or a power curve that was wrong."""
+        return self._rate_changes + (0 if self._model is None else self._model.version)
+
     def info(self) -> DeviceInfo:
         """See `Device`."""
         spec = self.spec
         points = [Point(IDLE, spec.idle_w, 0.0, TRANSITION_S)]
         if spec.refusal is None:
-            points.append(Point(HASH, spec.top_w, self._hashrate_h_per_s, TRANSITION_S))
+            watts_w = top_w(spec, self._model)
+            points.append(Point(HASH, watts_w, self._hashrate_h_per_s, TRANSITION_S))
         return DeviceInfo(
             id=spec.id,
             kind=spec.kind,
             model=spec.model,
             firmware=spec.firmware,
             algorithm="sha256d",
-            nameplate_w=spec.top_w,
+            nameplate_w=spec.nameplate_w,
             tolerance=0.05,
             continuous=True,
             fenced=True,
             safe_w=spec.idle_w,
             power_on_w=spec.idle_w,
             host=spec.host,
-            quality=self._quality,
+            quality=spec.quality,
             points=tuple(points),
         )
 
     def terms(self) -> Terms:
         """See `Device`."""
         spec = self.spec
-        modes = {IDLE: spec.idle_w, HASH: spec.top_w}
-        return Terms(modes, spec.top_w * 1.001, continuous=True, closed=spec.refusal)
+        most_w = spec.nameplate_w * 1.001  # a curve that was just learnt may be news to the asker
+        modes = {IDLE: spec.idle_w, HASH: top_w(spec, self._model)}
+        return Terms(modes, most_w, continuous=True, closed=spec.refusal)
 
     def hold(self, lease: Lease) -> None:
         """See `Device`; in force with the worker's next launch."""
-        self._gate.write(
-            epoch=lease.epoch,
-            leased_w=lease.watts_w,
-            expires_boot_ns=int(lease.valid_until_boot_s * 1e9),
-            intensity_idle_pct=duty_pct(lease, self.spec),
-        )
+        before_pct = self.steering.allowed_pct(self._lease)
+        self._lease = lease
+        allowed_pct = self.steering.allowed_pct(lease, self._limit_w())
+        told = self._told
+        if allowed_pct > before_pct and self.spec.steady is None:
+            told = Intensities(allowed_pct, 0)
+        self._write(Intensities(min(told.idle_pct, allowed_pct), min(told.busy_pct, allowed_pct)))
 
     def safe(self) -> None:
         """See `Device`."""
+        self._lease, self._told = None, NOTHING
         self._gate.close_gate()
 
     def reading(self) -> Reading:
         """See `Device`."""
-        if not self._samples:
-            return Reading(self.id, boot_s(), self._quality, error=self._error())
-        first, last = self._samples[0], self._samples[-1]
-        span_s = last.at_s - first.at_s
-        rate = watts_w = None
-        if span_s > 0:
-            rate = (last.totals.hashes - first.totals.hashes) / span_s
-            cpus = (last.totals.cpu_ns - first.totals.cpu_ns) / 1e9 / span_s
-            watts_w = cpus * self.spec.top_w if self.spec.gpu is None else None
-        gpu = last.gpu or GpuSample(None, None, None)
+        draw = self._draw
+        if draw is None:
+            return Reading(self.id, boot_s(), self.spec.quality, error=self._error())
+        if self.spec.card is not None:
+            self._draw = draw = self._meter.look(boot_s())  # the sampler has newer ones
+        card = draw.card
         return Reading(
             device=self.id,
-            at_boot_s=last.at_s,
-            quality=self._quality,
-            watts_w=gpu.watts_w if self.spec.gpu is not None else watts_w,
-            enforced_limit_w=gpu.enforced_limit_w,
-            hashrate_h_per_s=rate,
-            temperature_c=gpu.temperature_c,
-            mode=HASH if rate else IDLE,
+            at_boot_s=draw.at_s,
+            quality=self.spec.quality,
+            watts_w=draw.watts_w,
+            enforced_limit_w=None if card is None else card.enforced_limit_w,
+            hashrate_h_per_s=draw.hashrate_h_per_s,
+            temperature_c=None if card is None else card.temperature_c,
+            mode=HASH if draw.hashrate_h_per_s else IDLE,
+            foreign_write=self._foreign(draw),
             error=self._error(),
-            counters=replace(self._counts, hashes=last.totals.hashes),
+            note=self.steering.limited_by,
+            counters=replace(self._assignments.counts, hashes=draw.totals.hashes),
         )
+
+    def clients(self) -> tuple[int, ...]:
+        """Process ids of those that mark its gate."""
+        return self._clients.attached()
 
     async def run(self) -> None:
         """See `Device`."""
         async with asyncio.TaskGroup() as group:
             if self.spec.refusal is None:
                 group.create_task(self.child.run())
-            group.create_task(self._sample())
+            group.create_task(self._steer())
 
     async def close(self) -> None:
-        """See `Device`: stop the gate and let the last shares arrive."""
+        """See `Device`: stop the gate, let the last shares arrive, keep what was learnt."""
+        self._lease = None
         self._gate.close()
-        if self._submits:
-            await asyncio.wait(self._submits, timeout=SETTLE_S)
+        await self._assignments.settle()
+        self._save()
 
-    @property
-    def _quality(self) -> Quality:
-        return "modelled" if self.spec.gpu is None else "measured"
+    def profile(self, *, start: bool) -> dict[str, Any]:
+        """Measure the power curve under the lease in force, or tell how that stands.
+
+        Raises:
+            Refused: it cannot be measured now; the text says why.
+        """
+        if start:
+            if self.spec.refusal is not None:
+                raise Refused(self.spec.refusal)
+            lease = self._lease
+            reason = "it has no lease" if lease is None else self.steering.begin(lease, boot_s())
+            if reason is not None:
+                raise Refused(f"{self.id} cannot be measured: {reason}")
+        profile = self.steering.profile
+        if profile is None:
+            return {"device": self.id, "state": "none", "quality": self.spec.quality}
+        state = "running" if not profile.done else "aborted" if profile.aborted else "done"
+        result = profile.result
+        return {
+            "device": self.id,
+            "state": state,
+            "reason": profile.aborted,
+            "quality": self.spec.quality,
+            "points": [] if result is None else [asdict(point) for point in result.points],
+            "fitted": [] if result is None else [asdict(one) for one in result.fitted],
+            "residual_w": None if result is None else result.residual_w,
+        }
 
     def _make_child(self) -> WorkerChild:
         spec = self.spec
         seat = spec.gate_dir / f"{spec.id}.worker"
-        arguments = (
+        arguments = [
             f"--device={spec.kind}",
             f"--gate={self._gate.path}",
             f"--seat={seat}",
             f"--nice={spec.nice}",
-        )
-        visible = "" if spec.gpu is None else spec.gpu.uuid
+        ]
+        if spec.quality == "emulated":
+            arguments.append("--emulated")
+        visible = "" if spec.card is None else spec.card.uuid
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
-        return WorkerChild(arguments, environment, seat, self._heard)
+        return WorkerChild(arguments, environment, seat, self._assignments.heard, self._not_now)
 
-    def _heard(self, event: dict[str, Any]) -> None:
-        match event:
-            case {"event": "ready"}:
-                self._new_job()
-            case {"event": "spent"}:
-                self._give(clean=False)
-            case {"event": "hit", "id": int(number), "nonce": int(nonce)}:
-                self._hit(number, nonce)
+    def _not_now(self) -> str | None:
+        """Why no worker may be started now."""
+        return MEMORY_GIVEN if self._clients.memory_wanted() else None
 
-    def _told(self, job: StratumJob | None) -> None:
-        if job is None:
-            self.child.send({"op": "idle"})
-        else:
-            self._new_job()
-
-    def _new_job(self) -> None:
-        self._give(clean=True)
-        for _ in range(AHEAD - 1):
-            self._give(clean=False)
-
-    def _give(self, *, clean: bool) -> None:
-        """Hand one assignment to the worker."""
-        work = self._desk.work() if self._desk is not None else None
-        if work is None or self.child.fault is not None:
-            return
-        self._last_work += 1
-        self._works[self._last_work] = work
-        while len(self._works) > KEPT_WORK:
-            self._works.popitem(last=False)
-        message = {"op": "work", "id": self._last_work, "clean": clean}
-        header, target = work.header76.hex(), f"{work.target:064x}"
-        self.child.send({**message, "header76": header, "target": target})
-
-    def _hit(self, number: int, nonce: int) -> None:
-        work = self._works.get(number)
-        if work is None or not work.is_share(nonce):
-            log.warning("worker.wrong_hit", device=self.id, work=number)
-            return
-        task = asyncio.create_task(self._submit(work, nonce))
-        self._submits.add(task)
-        task.add_done_callback(self._submits.discard)
-
-    async def _submit(self, work: MiningWork, nonce: int) -> None:
-        assert self._desk is not None
-        self._count(shares_found=1)
-        result = await self._desk.submit(work.share(nonce))
-        if result.accepted:
-            self._count(accepted=1, accepted_difficulty=result.difficulty)
-        elif (result.reason or "").startswith("lost"):
-            self._count(lost=1)
-        else:
-            self._count(rejected=1)
-
-    def _count(self, **more: float) -> None:
-        now = {name: getattr(self._counts, name) + step for name, step in more.items()}
-        self._counts = replace(self._counts, **now)
-
-    async def _sample(self) -> None:
+    async def _steer(self) -> None:
+        saved_s = boot_s()
         while True:
-            gpu = self.spec.gpu
-            seen = await asyncio.to_thread(gpu.sample) if gpu is not None else None
-            self._samples.append(_Sample(boot_s(), self.child.totals(), seen))
-            self._learn_rate(self._samples[-1].totals)
-            await asyncio.sleep(SAMPLE_S)
+            now_s = boot_s()
+            self._draw = draw = self._meter.look(now_s)
+            busy = self._clients.busy(boot_ns())
+            wanted = self.steering.update(now_s, self._lease, draw, busy=busy, wall_s=time.time())
+            if wanted != self._told and self._lease is not None:
+                self._write(wanted)
+            self._learn_rate(draw.totals)
+            if now_s - saved_s > SAVE_EVERY_S:
+                saved_s = now_s
+                await asyncio.to_thread(self._save)
+            await asyncio.sleep(self._pause_s())
+
+    def _pause_s(self) -> float:
+        if self._lease is None or self._lease.mode == IDLE:
+            return REST_S
+        return HOLD_S if self.steering.holds else STEER_S
+
+    def _write(self, wanted: Intensities) -> None:
+        lease = self._lease
+        assert lease is not None, "without a lease the gate is closed and stays so"
+        self._told = wanted
+        self._gate.write(
+            epoch=lease.epoch,
+            leased_w=lease.watts_w,
+            expires_boot_ns=int(lease.valid_until_boot_s * 1e9),
+            intensity_idle_pct=wanted.idle_pct,
+            intensity_busy_pct=wanted.busy_pct,
+        )
+
+    def _foreign(self, draw: Draw) -> bool:
+        card = self.spec.card
+        if self._gpus is None or card is None or draw.card is None:
+            return False
+        return self._gpus.foreign(card.uuid, draw.card)
+
+    def _limit_w(self) -> float | None:
+        card = None if self._draw is None else self._draw.card
+        return None if card is None else card.enforced_limit_w
 
     def _learn_rate(self, totals: Totals) -> None:
         """Once, and only if the expectation was badly wrong. A CPU's rate is per CPU second."""
-        busy_ns = totals.cpu_ns if self.spec.gpu is None else totals.launching_ns
+        busy_ns = totals.cpu_ns if self.spec.card is None else totals.launching_ns
         if self._rate_known or totals.launching_ns < RATE_AFTER_NS or not busy_ns:
             return
         self._rate_known = True
@@ -329,10 +281,28 @@ class HashingDevice:
         off = max(rate, 1.0) / self._hashrate_h_per_s
         if not 1 / RATE_WRONG < off < RATE_WRONG:
             self._hashrate_h_per_s = rate
-            self.inventory_version += 1
+            self._rate_changes += 1
+
+    def _save(self) -> None:
+        if self._model is None or self._model.version == self._saved_version:
+            return
+        try:
+            store.save(self._model_file, self._model)
+        except OSError as fault:
+            log.warning("power_model.not_saved", device=self.id, reason=str(fault))
+            return
+        self._saved_version = self._model.version
 
     def _error(self) -> str | None:
-        if self.spec.refusal is not None:
-            return self.spec.refusal
-        pool = f"no pool session: {self._desk.fault}" if self._desk and self._desk.fault else None
-        return self.child.fault or pool
+        fault = None if self._draw is None else self._draw.fault
+        return self.spec.refusal or self.child.fault or fault or self._assignments.fault
+
+
+def _model(spec: HashingSpec, state_dir: Path) -> PowerModel | None:
+    """What is known of a GPU's draw; a curve of another card of that name is not taken."""
+    if spec.card is None:
+        return None
+    prior = PowerModel.prior(spec.idle_w, spec.top_w, spec.nameplate_w)
+    learnt = store.load(state_dir / f"{spec.id}.power.json", prior)
+    same = (learnt.top_w, learnt.limit_w) == (prior.top_w, prior.limit_w)
+    return learnt if same else prior

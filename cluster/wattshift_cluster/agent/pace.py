@@ -1,9 +1,13 @@
 """How much to launch at once and how long to rest in between. Pure: the clock comes in.
 
-A launch lasts about 0.7 ms, so that the device is free within a millisecond. A duty below 100 % is
-kept by resting after each launch for as long as its share demands; what a rest was too long is made
-good, up to two milliseconds, because sleeping is never exact.
+A launch lasts about 0.7 ms, so that the device is free within a millisecond. Each launch is due
+when those before it have had their share of the time. After one that came late the next are due
+the earlier, up to two milliseconds, because sleeping is never exact. What a launch takes is
+expected when it is begun and corrected when it has ended, so that with two in flight the duty is
+kept as with one.
 """
+
+from dataclasses import dataclass
 
 TARGET_NS = 700_000
 LEAST_COUNT = 64
@@ -17,8 +21,23 @@ RECENT_NS = 250_000_000
 """So long after a launch a closed gate is looked at every millisecond: it is yielding, not off."""
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a launch was expected to take when it was begun.
+
+    Attributes:
+        count: hashes it was asked to try.
+        duty_pct: share of time that launches might take, 1 to 100 %.
+        expected_ns: time on the device, ns.
+    """
+
+    count: int
+    duty_pct: int
+    expected_ns: int
+
+
 class Pace:
-    """The size of the next launch and the rest that is owed before it.
+    """The size of the next launch and the moment it is due.
 
     Attributes:
         count: hashes of the next launch.
@@ -30,27 +49,38 @@ class Pace:
         self._due_ns = 0
         self._ended_ns = 0
 
-    def launched(
-        self, ended_ns: int, took_ns: int, count: int, duty_pct: int, *, used_ns: int = 0
-    ) -> None:
-        """Book a launch: the next one gets the right size, and its rest is owed.
+    def begun(self, now_ns: int, count: int, duty_pct: int) -> Charge:
+        """Book a launch of `count` hashes: the next one is due when its share has passed.
 
         Args:
-            ended_ns: when it ended, boot clock, ns.
-            took_ns: how long it lasted, ns.
-            count: hashes it tried.
+            now_ns: boot clock, ns.
+            count: at most `self.count`.
             duty_pct: share of time that launches may take, 1 to 100 %.
+        """
+        charge = Charge(count, duty_pct, TARGET_NS * count // self.count)
+        due_ns = max(self._due_ns, now_ns - CREDIT_NS)
+        self._due_ns = due_ns + charge.expected_ns * 100 // duty_pct
+        return charge
+
+    def ended(
+        self, charge: Charge, ended_ns: int, took_ns: int, hashes: int, *, used_ns: int = 0
+    ) -> None:
+        """Correct a booking by what the launch really took; the next one gets the right size.
+
+        Args:
+            charge: what `begun` answered.
+            ended_ns: when it ended, boot clock, ns.
+            took_ns: how long it had the device, ns.
+            hashes: it tried; fewer than its count when it was stopped.
             used_ns: processor time since the launch before, where that is what draws the power: all
                 that surrounds a launch counts too. At most twice `took_ns` of it is believed.
         """
-        if count == self.count:
+        if charge.count == hashes == self.count:
             # Limited steps: one launch that was preempted must not shrink all that follow.
             factor = min(1.25, max(0.5, TARGET_NS / max(1, took_ns)))
-            self.count = min(MOST_COUNT, max(LEAST_COUNT, round(count * factor)))
-        began_ns = ended_ns - took_ns
-        credit_ns = min(CREDIT_NS, max(0, began_ns - self._due_ns))
+            self.count = min(MOST_COUNT, max(LEAST_COUNT, round(self.count * factor)))
         spent_ns = min(max(took_ns, used_ns), 2 * took_ns)
-        self._due_ns = began_ns + spent_ns * 100 // duty_pct - credit_ns
+        self._due_ns += (spent_ns - charge.expected_ns) * 100 // charge.duty_pct
         self._ended_ns = ended_ns
 
     def rest_s(self, now_ns: int) -> float:

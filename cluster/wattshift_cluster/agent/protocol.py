@@ -76,6 +76,7 @@ class Reading:
         mode: what the device itself says it does.
         foreign_write: it does something that we did not write.
         error: why it cannot be read or set; None while all is well.
+        note: what a person should know of it although all is well; None without.
     """
 
     device: str
@@ -88,6 +89,7 @@ class Reading:
     mode: str | None = None
     foreign_write: bool = False
     error: str | None = None
+    note: str | None = None
     counters: Counters = Counters()
 
     def wire(self, lease: dict[str, Any] | None) -> dict[str, Any]:

@@ -7,7 +7,9 @@ leaves every device at its safe point.
 
     hello                  what it is, its devices and readings
     exchange {leases}      take leases, answer at once, with fresh readings (no leases: a poll)
-    release {device}       to the safe point now
+    release {device}       to the safe point now; a GPU gets its first power limit back
+    limit {limits}         set GPUs' power limits, W by device, all at once
+    profile {device, start} measure a GPU's power curve under its lease, or tell how that stands
 """
 
 import argparse
@@ -21,17 +23,20 @@ from typing import Any
 
 import structlog
 
-from wattshift_cluster.agent import consent, hashing
+from wattshift_cluster.agent import consent
 from wattshift_cluster.agent.asics import AsicDevice
-from wattshift_cluster.agent.desk import PoolDesk
+from wattshift_cluster.agent.build import build
 from wattshift_cluster.agent.device import Device
 from wattshift_cluster.agent.epochs import EpochFile
-from wattshift_cluster.agent.gpu import find_gpus
+from wattshift_cluster.agent.gpus import HostGpus
+from wattshift_cluster.agent.hashing import HashingDevice
 from wattshift_cluster.agent.leases import Lease, LeaseBook, LeaseMalformed, judge
+from wattshift_cluster.agent.limit_desk import LimitDesk
+from wattshift_cluster.agent.neighbourhood import Neighbourhood
 from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.config.agent import AgentConfig
 from wattshift_cluster.config.load import load_agent
-from wattshift_cluster.errors import NotFound, TryLater, WattshiftError
+from wattshift_cluster.errors import NotFound, Refused, TryLater, WattshiftError
 from wattshift_cluster.process import die_with_parent, stop_event
 from wattshift_cluster.wire import server
 from wattshift_cluster.wire.token import read_token
@@ -51,9 +56,24 @@ class BadRequest(WattshiftError):
 class Agent:
     """Leases in, devices obeying, readings out."""
 
-    def __init__(self, name: str, devices: Sequence[Device], epochs: EpochFile) -> None:
-        """Args: devices: all with different ids; epochs: the fencing token on disk."""
+    def __init__(
+        self,
+        name: str,
+        devices: Sequence[Device],
+        epochs: EpochFile,
+        gpus: HostGpus | None = None,
+        neighbourhood: Neighbourhood | None = None,
+    ) -> None:
+        """Take over all parts.
+
+        Args:
+            devices: all with different ids.
+            epochs: the fencing token on disk.
+            gpus, neighbourhood: of this host; None without cards.
+        """
         self._name = name
+        self._limits = LimitDesk(gpus)
+        self._neighbourhood = neighbourhood
         self._devices = {device.id: device for device in devices}
         assert len(self._devices) == len(devices), "two devices have one id"
         self._epochs = epochs
@@ -70,7 +90,11 @@ class Agent:
             case "exchange":
                 return self._exchange(fields)
             case "release":
-                return self._release(fields)
+                return await self._release(fields)
+            case "limit":
+                return await self._limit(fields)
+            case "profile":
+                return self._profile(fields)
             case _:
                 raise BadRequest(f"unknown op {op[:40]!r}")
 
@@ -80,6 +104,8 @@ class Agent:
             for device in self._devices.values():
                 group.create_task(_keep(device))
             group.create_task(self._end_leases())
+            if self._neighbourhood is not None:
+                group.create_task(self._neighbourhood.run())
 
     async def close(self) -> None:
         """Bring every device to its safe point; each has its own deadline."""
@@ -140,14 +166,35 @@ class Agent:
         device.hold(verdict.lease)
         return None
 
-    def _release(self, fields: dict[str, Any]) -> dict[str, Any]:
-        name = str(fields.get("device"))
-        device = self._devices.get(name)
-        if device is None:
-            raise NotFound(f"no device {name[:80]!r}")
-        self._book.drop(name)
+    async def _release(self, fields: dict[str, Any]) -> dict[str, Any]:
+        device = self._named(fields.get("device"))
+        self._book.drop(device.id)
         device.safe()
-        return {**self._clock(), "readings": self._readings()}
+        restored = await self._limits.release(device)
+        return {**self._clock(), "limit": restored, "readings": self._readings()}
+
+    async def _limit(self, fields: dict[str, Any]) -> dict[str, Any]:
+        limits = fields.get("limits")
+        if not isinstance(limits, dict) or not 0 < len(limits) <= MOST_LEASES:
+            raise BadRequest(f"limits are not watts of 1 to {MOST_LEASES} devices")
+        now_s = boot_s()
+        wanted = [
+            (self._named(name), watts_w, self._book.held(str(name), now_s))
+            for name, watts_w in limits.items()
+        ]
+        return {**self._clock(), "limits": await self._limits.set(wanted)}
+
+    def _profile(self, fields: dict[str, Any]) -> dict[str, Any]:
+        device = self._named(fields.get("device"))
+        if not isinstance(device, HashingDevice):
+            raise Refused(f"{device.id} is no GPU: it has no power curve to be measured here")
+        return {**self._clock(), "profile": device.profile(start=fields.get("start") is True)}
+
+    def _named(self, name: object) -> Device:
+        device = self._devices.get(str(name))
+        if device is None:
+            raise NotFound(f"no device {str(name)[:80]!r}")
+        return device
 
     def _clock(self) -> dict[str, Any]:
         version = sum(device.inventory_version for device in self._devices.values())
@@ -158,7 +205,11 @@ class Agent:
         rows = []
         for device in self._devices.values():
             lease = self._book.held(device.id, now_s)
-            rows.append(device.reading().wire(lease.wire() if lease is not None else None))
+            reading = device.reading()
+            why = self._neighbourhood and self._neighbourhood.why_busy(device.id)
+            if why and reading.note is None:
+                reading = replace(reading, note=f"it does not hash: {why}")
+            rows.append(reading.wire(lease.wire() if lease is not None else None))
         return rows
 
     async def _end_leases(self) -> None:
@@ -178,20 +229,20 @@ async def serve(config: AgentConfig, *, surroundings: consent.Surroundings | Non
         surroundings: for the consent check; the real ones when None.
 
     Raises:
-        ConfigInvalid: the token file cannot be used.
+        ConfigInvalid: the token file cannot be used, or an observed server's device is not here.
         WattshiftError: damaged state, a gate that another agent writes, …
         OSError: the address cannot be listened on.
     """
     stop = stop_event()
     token = read_token(config.agent.token_file)
     epochs = EpochFile(config.agent.state_dir)
-    desk, devices = build(config, surroundings)
-    agent = Agent(config.agent.name, devices, epochs)
+    parts = build(config, surroundings)
+    agent = Agent(config.agent.name, parts.devices, epochs, parts.gpus, parts.neighbourhood)
     tasks = [asyncio.create_task(agent.run())]
-    if desk is not None:
-        tasks.append(asyncio.create_task(desk.run()))
+    if parts.desk is not None:
+        tasks.append(asyncio.create_task(parts.desk.run()))
     try:
-        await _first_look(devices, stop)
+        await _first_look(parts.devices, stop)
         host, _, port = config.agent.listen.rpartition(":")
         listener = await server.serve(
             host.strip("[]"), int(port), name=config.agent.name, token=token, handler=agent.handle
@@ -204,49 +255,9 @@ async def serve(config: AgentConfig, *, surroundings: consent.Surroundings | Non
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if parts.gpus is not None:
+            parts.gpus.close()
         log.info("agent.ended", agent=config.agent.name)
-
-
-def build(
-    config: AgentConfig, surroundings: consent.Surroundings | None = None
-) -> tuple[PoolDesk | None, list[Device]]:
-    """The pool session and the devices that a configuration names.
-
-    Raises:
-        Refused: another agent writes one of the gates.
-        GateInvalid: a gate cannot be made.
-    """
-    pool, refusal = config.pool, "no pool is configured"
-    desk: PoolDesk | None = None
-    if pool is not None:
-        file = config.agent.consent_file
-        refused = consent.pool_refusal(pool.url, pool.user, file, surroundings)
-        refusal = refused or ""
-        desk = PoolDesk(pool) if refused is None else None
-    specs = _hashing_specs(config)
-    devices: list[Device] = [
-        hashing.HashingDevice(replace(spec, refusal=refusal or None), desk) for spec in specs
-    ]
-    for asic in config.asics:
-        loopback = asic.emulated and asic.address.startswith("127.")
-        why = None if loopback else consent.asic_refusal(config.agent.consent_file, surroundings)
-        devices.append(AsicDevice(asic, why))
-    return (desk if specs else None), devices
-
-
-def _hashing_specs(config: AgentConfig) -> list[hashing.HashingSpec]:
-    section, name, host = config.hashing, config.agent.name, config.agent.host
-    if section.devices == "none":
-        return []
-    folder = config.agent.gate_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    gpus = find_gpus() if section.devices == "auto" else ()
-    if gpus:
-        return [
-            hashing.gpu_spec(f"{name}-gpu{gpu.index}", folder, gpu, section.nice, host)
-            for gpu in gpus
-        ]
-    return [hashing.cpu_spec(f"{name}-cpu0", folder, section.cpu_w, section.nice, host)]
 
 
 async def _keep(device: Device) -> None:

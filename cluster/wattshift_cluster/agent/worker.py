@@ -1,11 +1,18 @@
 """The process that hashes: one per device, behind the gate, and nothing but a hasher.
 
 It is given work on its standard input and tells what it found on its standard output, one JSON
-object per line. It launches 0.5 to 1 ms at a time and asks the gate before each launch. End of
+object per line. It launches 0.5 to 1 ms at a time and asks the gate before each launch, and every
+100 us or so while a GPU has launches of its own; when the gate closes they are stopped. End of
 input, SIGTERM or its parent's death end it; and a closed gate stops it whatever else happens.
 
+When a server that starts wants the device's memory, the worker frees it all and exits with
+EXIT_RELEASED. Until then it holds its seat's lock, which the kernel frees with the process: whoever
+finds the seat free knows that nothing of the worker is left on the device.
+
     in   {"op": "work", "id": n, "header76": hex, "target": hex, "clean": bool}   {"op": "idle"}
-    out  {"event": "ready", "hasher": …, "backend": …, "refused": {…}}   {"event": "refused", …}
+    out  {"event": "ready", "hasher": …, "backend": …, "refused": {…},
+          "depth": launches in flight, "memory_bytes": of the device}
+         {"event": "refused", "reason": …}   {"event": "released"}
          {"event": "hit", "id": n, "nonce": n}   {"event": "spent", "id": n}
 """
 
@@ -16,78 +23,27 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
-from dataclasses import dataclass
-from io import RawIOBase
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
+from wattshift_cluster.agent.launches import POLL_S, Landed, Launches
 from wattshift_cluster.agent.pace import Pace
+from wattshift_cluster.agent.tray import Tray
 from wattshift_cluster.bootclock import boot_ns
 from wattshift_cluster.gate import GateInvalid, SeatTaken, WorkerGate, WorkerSeat
 from wattshift_cluster.process import die_with_parent
-from wattshift_kernels.hasher import Hasher, Work
-from wattshift_kernels.registry import MAKERS, NoHasher, choose
+from wattshift_kernels.hasher import Hasher, HasherFailed
+from wattshift_kernels.registry import MAKERS, Chosen, NoHasher, choose
 from wattshift_kernels.verify import KernelWrong, verified
 
 EXIT_BROKEN = 3
 EXIT_TAKEN = 75
-LINE_LIMIT_BYTES = 4096
-MOST_WAITING = 8
-NONCES = 1 << 32
+EXIT_RELEASED = 76
+"""The device's memory was wanted: freed, or not taken at all."""
+
 BACKENDS = {"gpu": ("cuda",), "cpu": ("numba", "reference")}
 """A GPU's worker never falls back to the CPU: its watts would be booked to the wrong device."""
-
-
-@dataclass(slots=True)
-class Assignment:
-    """Work under its number, and the next nonce to try."""
-
-    id: int
-    work: Work
-    nonce: int = 0
-
-
-class Tray:
-    """What the agent wants hashed; filled by the thread that reads standard input."""
-
-    def __init__(self) -> None:
-        """Empty."""
-        self.closing = False
-        self._lock = threading.Lock()
-        self._waiting: deque[Assignment] = deque()
-
-    def current(self) -> Assignment | None:
-        """The assignment to hash for now."""
-        with self._lock:
-            return self._waiting[0] if self._waiting else None
-
-    def spent(self, assignment: Assignment) -> None:
-        """All nonces of an assignment were tried."""
-        with self._lock:
-            if self._waiting and self._waiting[0] is assignment:
-                self._waiting.popleft()
-
-    def take(self, message: dict[str, Any]) -> None:
-        """Follow one message of the agent. Raises: ValueError, KeyError, TypeError."""
-        assignment = None
-        if message["op"] == "work":
-            work = Work(bytes.fromhex(message["header76"]), int(message["target"], 16))
-            assignment = Assignment(int(message["id"]), work)
-        with self._lock:
-            if assignment is None or message.get("clean"):
-                self._waiting.clear()
-            if assignment is not None and len(self._waiting) < MOST_WAITING:
-                self._waiting.append(assignment)
-
-    def listen(self, source: RawIOBase) -> None:
-        """Read messages until the input ends; anything but a message ends the worker, too."""
-        try:
-            while line := source.readline(LINE_LIMIT_BYTES):
-                self.take(json.loads(line))
-        except (ValueError, KeyError, TypeError) as fault:
-            print(f"worker: not a message: {fault!r}", file=sys.stderr, flush=True)
-        self.closing = True
 
 
 class Voice:
@@ -104,16 +60,27 @@ class Voice:
 
 
 class Worker:
-    """The loop: gate, launch, hits, rest."""
+    """The loop: gate, launches, hits, rest."""
 
     def __init__(
-        self, gate: WorkerGate, seat: WorkerSeat, hasher: Hasher, tray: Tray, voice: Voice
+        self,
+        gate: WorkerGate,
+        seat: WorkerSeat,
+        hasher: Hasher,
+        tray: Tray,
+        voice: Voice,
+        *,
+        on_cpu: bool,
     ) -> None:
-        """Take over all parts; nothing is hashed before `run`."""
-        self._on_cpu = hasher.backend in BACKENDS["cpu"]
+        """Take over all parts; nothing is hashed before `run`.
+
+        Args:
+            on_cpu: the device is the CPU, whose time is what draws the power.
+        """
+        self._on_cpu = on_cpu
         self._gate = gate
         self._seat = seat
-        self._hasher = hasher
+        self._launches = Launches(hasher)
         self._tray = tray
         self._voice = voice
         # On a slow machine the first launches must not be long ones.
@@ -121,41 +88,74 @@ class Worker:
         self._cpu_base_ns = time.process_time_ns()  # starting up is no hashing
         self._cpu_launched_ns = self._cpu_base_ns
 
-    def run(self) -> None:
-        """Hash when allowed until the tray is closing. Raises: OSError when the agent is gone."""
-        while not self._tray.closing:
-            now_ns = boot_ns()
-            self._seat.beat(now_ns, time.process_time_ns() - self._cpu_base_ns)
-            duty_pct = self._gate.duty_pct(now_ns)
-            assignment = self._tray.current()
-            if duty_pct == 0 or assignment is None:
-                time.sleep(self._pace.closed_s(now_ns, leased=self._gate.leased))
-            elif (rest_s := self._pace.rest_s(now_ns)) > 0:
-                time.sleep(rest_s)
-            else:
-                self._launch(assignment, duty_pct)
+    def run(self) -> bool:
+        """Hash when allowed until the tray is closing or the device's memory is wanted.
 
-    def _launch(self, assignment: Assignment, duty_pct: int) -> None:
-        count = min(self._pace.count, NONCES - assignment.nonce)
-        began_ns = boot_ns()
-        result = self._hasher.search(assignment.work, assignment.nonce, count)
-        ended_ns = boot_ns()
-        self._seat.launched(ended_ns, ended_ns - began_ns, result.hashes)
+        Returns:
+            Whether its memory is wanted. Nothing is under way any more in either case.
+
+        Raises:
+            OSError: the agent is gone.
+            HasherFailed, KernelWrong: the device or its kernel cannot be relied on.
+        """
+        while True:
+            ended = self._launches.landed()
+            now_ns = boot_ns()
+            closing, wanted = self._tray.closing, self._gate.memory_wanted()
+            duty_pct = 0 if closing or wanted else self._gate.duty_pct(now_ns)
+            if duty_pct == 0 and self._launches.aloft:
+                ended += self._launches.recall()
+                now_ns = boot_ns()
+            for one in ended:
+                self._book(one)
+            # Says: at this time nothing was under way that had not seen the gate as it was then.
+            self._seat.beat(now_ns, time.process_time_ns() - self._cpu_base_ns)
+            pause_s = self._go_on(now_ns, duty_pct)
+            # Told behind the next launch: an agent that does not listen must not come in between
+            # the look at the gate and what it allowed.
+            for one in ended:
+                self._tell(one)
+            if closing or wanted:
+                return wanted
+            if pause_s > 0:
+                time.sleep(pause_s)
+
+    def _go_on(self, now_ns: int, duty_pct: int) -> float:
+        """Launch if there is something to launch and it is due; seconds to sleep then."""
+        assignment = self._tray.current() if duty_pct else None
+        if assignment is None:
+            closed_s = self._pace.closed_s(now_ns, leased=self._gate.leased)
+            return POLL_S if self._launches.aloft else closed_s
+        rest_s = self._pace.rest_s(now_ns)
+        if rest_s > 0 or not self._launches.room:
+            return min(rest_s or POLL_S, POLL_S) if self._launches.aloft else rest_s
+        nonces = assignment.take(self._pace.count)
+        charge = self._pace.begun(now_ns, nonces[1], duty_pct)
+        self._launches.begin(assignment, nonces, charge, now_ns)
+        return 0.0
+
+    def _book(self, one: Landed) -> None:
+        hashes = one.found.hashes
+        self._seat.launched(one.ended_ns, one.took_ns, hashes)
         cpu_ns = time.process_time_ns()
         used_ns = cpu_ns - self._cpu_launched_ns if self._on_cpu else 0
         self._cpu_launched_ns = cpu_ns
-        self._pace.launched(ended_ns, ended_ns - began_ns, count, duty_pct, used_ns=used_ns)
-        assignment.nonce += count
-        for hit in result.hits:
-            if verified(assignment.work, hit):
-                self._voice.say("hit", id=assignment.id, nonce=hit.nonce)
-        if assignment.nonce >= NONCES:
-            self._tray.spent(assignment)
-            self._voice.say("spent", id=assignment.id)
+        self._pace.ended(one.charge, one.ended_ns, one.took_ns, hashes, used_ns=used_ns)
+        one.assignment.landed(one.found.left)
+
+    def _tell(self, one: Landed) -> None:
+        for hit in one.found.hits:
+            if verified(one.assignment.work, hit):
+                self._voice.say("hit", id=one.assignment.id, nonce=hit.nonce)
+        if one.assignment.spent and self._tray.drop(one.assignment):
+            self._voice.say("spent", id=one.assignment.id)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Take the device's seat, then hash behind its gate until told to end."""
+    """Take the device's seat, then hash behind its gate until told to end.
+
+    The seat's lock is let go by the end of the process alone, however it ends.
+    """
     options = _options(argv)
     die_with_parent()
     tray, voice = Tray(), Voice(sys.stdout.buffer)
@@ -164,31 +164,59 @@ def main(argv: list[str] | None = None) -> int:
     os.setpriority(os.PRIO_PROCESS, 0, max(options.nice, os.getpriority(os.PRIO_PROCESS, 0)))
     try:
         seat = WorkerSeat(options.seat)
+        gate = WorkerGate(options.gate)
+        if gate.memory_wanted():
+            voice.say("refused", reason="memory is wanted by a starting server")
+            return EXIT_RELEASED
+        chosen = _choose(options)
     except SeatTaken as taken:
         voice.say("refused", reason=str(taken))
         return EXIT_TAKEN
-    try:
-        makers = [maker for maker in MAKERS if maker[0] in BACKENDS[options.device]]
-        chosen = choose(makers=makers)
-        gate = WorkerGate(options.gate)
     except (NoHasher, GateInvalid) as fault:
         voice.say("refused", reason=str(fault))
         return EXIT_BROKEN
-    refused = {one.backend: one.refused for one in chosen.report if one.refused}
-    voice.say("ready", hasher=chosen.hasher.name, backend=chosen.hasher.backend, refused=refused)
+    hasher = chosen.hasher
+    voice.say(
+        "ready",
+        hasher=hasher.name,
+        backend=hasher.backend,
+        refused={one.backend: one.refused for one in chosen.report if one.refused},
+        depth=hasher.depth,
+        memory_bytes=hasher.memory_bytes,
+    )
     # Unbuffered: a thread that waits within a buffered reader spoils the interpreter's end.
     source = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
     threading.Thread(target=tray.listen, args=(source,), daemon=True).start()
+    worker = Worker(gate, seat, hasher, tray, voice, on_cpu=options.device == "cpu")
     try:
-        Worker(gate, seat, chosen.hasher, tray, voice).run()
-    except KernelWrong as fault:
+        wanted = worker.run()
+    except (KernelWrong, HasherFailed) as fault:
         voice.say("refused", reason=str(fault))
         return EXIT_BROKEN
     except BrokenPipeError:
+        hasher.stop()
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush to
-    finally:
-        seat.leave()
+        return 0
+    if wanted:
+        _release(hasher, voice)
     return 0
+
+
+def _choose(options: argparse.Namespace) -> Chosen:
+    backends = BACKENDS["cpu" if options.emulated else options.device]
+    return choose(makers=[maker for maker in MAKERS if maker[0] in backends])
+
+
+def _release(hasher: Hasher, voice: Voice) -> NoReturn:
+    """Free the device's memory and end this process."""
+    with suppress(OSError):  # an agent that is gone needs no telling
+        try:
+            hasher.close()
+            voice.say("released")
+        except HasherFailed as fault:
+            voice.say("refused", reason=str(fault))
+    # At once: nothing that runs at an interpreter's end may touch a context that is gone.
+    os._exit(EXIT_RELEASED)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -197,7 +225,13 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--gate", type=Path, required=True, help="the device's .gate file")
     parser.add_argument("--seat", type=Path, required=True, help="the device's .worker file")
     parser.add_argument("--nice", type=int, default=19)
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--emulated", action="store_true", help="the GPU is emulated: hash for it on the CPU"
+    )
+    options = parser.parse_args(argv)
+    if options.emulated and options.device != "gpu":
+        parser.error("only a GPU is emulated")
+    return options
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from wattshift_cluster.api import metrics, problems, routes
 from wattshift_cluster.api.auth import viewer
-from wattshift_cluster.api.bodies import CapBody, EventBody, TokenBody
+from wattshift_cluster.api.bodies import CapBody, EventBody, LimitsBody, TokenBody
 from wattshift_cluster.api.bodylimit import BodyLimit
 from wattshift_cluster.api.idempotency import Answers
 from wattshift_cluster.api.jobspec import job_schema
@@ -102,9 +102,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     document = app.openapi()
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    bodies = {
-        model.__name__: model.model_json_schema() for model in (CapBody, EventBody, TokenBody)
-    }
+    models = (CapBody, EventBody, LimitsBody, TokenBody)
+    bodies = {model.__name__: model.model_json_schema() for model in models}
     for name, schema in (bodies | {"Job": job_schema()}).items():
         for inner, definition in schema.pop("$defs", {}).items():
             schemas[inner] = in_components(definition)

@@ -20,6 +20,7 @@ from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound
 
 AHEAD_MAX_S = 366 * 86400.0
 CAPS_MAX = 1000
+LIMITS_MAX = 1000
 FILE_BYTES_MAX = 1 << 20
 
 
@@ -71,6 +72,14 @@ class CapBody(Section):
         if self.for_s is None:
             return self.starts, self.until
         return self.starts, (self.starts or time.time()) + self.for_s
+
+
+class LimitsBody(Section):
+    """Power limits to set, by device."""
+
+    limits: dict[Name, Annotated[float, watts(1.0, 100_000.0)]] = Field(
+        min_length=1, max_length=LIMITS_MAX
+    )
 
 
 class EventCap(Section):

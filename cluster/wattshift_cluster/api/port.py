@@ -100,6 +100,59 @@ class DeviceList(TypedDict):
     devices: list[DeviceView]
 
 
+class LimitView(TypedDict):
+    """One power limit as it was asked for and as it is enforced now."""
+
+    device: str
+    asked_w: float
+    enforced_w: float | None
+    error: str | None
+    took_s: float
+
+
+class LimitList(TypedDict):
+    """Answer of a POST to /v1/limits."""
+
+    limits: list[LimitView]
+
+
+class ReleaseView(TypedDict):
+    """A device at its safe point, and the first power limit that a GPU got back."""
+
+    device: str
+    limit: LimitView | None
+
+
+class ProfilePointView(TypedDict):
+    """One measured step of a power curve; `error_w` is half of a 95 % interval."""
+
+    intensity_pct: int
+    watts_w: float
+    error_w: float
+    hashrate_h_per_s: float
+    seconds: float
+
+
+class EstimateView(TypedDict):
+    """The fitted curve at one step, with its 95 % interval, W."""
+
+    mean_w: float
+    low_w: float
+    high_w: float
+
+
+class ProfileView(TypedDict, total=False):
+    """A power curve; `state` is "none", "running", "done" or "aborted" with its reason."""
+
+    device: str
+    state: str
+    reason: str | None
+    quality: str
+    points: list[ProfilePointView]
+    fitted: list[EstimateView]
+    residual_w: float | None
+
+
 class ProgressView(TypedDict):
     """Items of a batch job; `total` is None until its input has been counted."""
 
@@ -241,6 +294,18 @@ class ControllerPort(Protocol):
 
     async def job_action(self, job_id: str, action: str) -> Mapping[str, Any]:
         """Pause, resume or cancel a job. Raises NotFound, Refused."""
+        ...
+
+    async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
+        """Set power limits, W by device; one LimitView each. Raises NotFound, Refused."""
+        ...
+
+    async def release_device(self, device_id: str) -> Mapping[str, Any]:
+        """Bring a device to its safe point; returns a ReleaseView. Raises NotFound, Refused."""
+        ...
+
+    async def profile_device(self, device_id: str, *, start: bool) -> Mapping[str, Any]:
+        """Measure a power curve, or tell of it; a ProfileView. Raises NotFound, Refused."""
         ...
 
     async def set_cap(

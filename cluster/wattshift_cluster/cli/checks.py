@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from wattshift_cluster.cli.findings import PROBE_S, Finding, Place
-from wattshift_cluster.cli.gpu_checks import cupy, driver, power_limits
+from wattshift_cluster.cli.gpu_checks import compute_mode, cupy, driver, gates, power_limits
 from wattshift_cluster.cli.ray_check import ray
 from wattshift_cluster.config.load import load_agent, load_site
 from wattshift_cluster.errors import ConfigInvalid, WattshiftError
@@ -186,9 +186,11 @@ CHECKS: tuple[Callable[[Place], Finding], ...] = (
     ray,
     driver,
     power_limits,
+    compute_mode,
     cupy,
     kernels,
     shared_memory,
+    gates,
     disk,
     ports,
     controller,

@@ -1,11 +1,13 @@
 """One finding of the doctor, and the place it looks at."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from wattshift_cluster.config.load import load_site
+from wattshift_cluster.config.agent import AgentConfig
+from wattshift_cluster.config.load import load_agent, load_site
 from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.errors import ConfigInvalid, WattshiftError
 
@@ -56,6 +58,16 @@ class Place:
             return None if self.site_file is None else load_site(self.site_file)
         except ConfigInvalid:
             return None
+
+    @cached_property
+    def agents(self) -> tuple[AgentConfig, ...]:
+        """The valid agent files that the site file names."""
+        found = []
+        for ref in () if self.site is None else self.site.agents:
+            with suppress(ConfigInvalid):
+                if ref.config is not None:
+                    found.append(load_agent(ref.config))
+        return tuple(found)
 
     @property
     def controller_url(self) -> str | None:

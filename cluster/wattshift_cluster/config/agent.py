@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -9,12 +10,14 @@ from pydantic import Field
 from wattshift_cluster.config.fields import (
     FilePath,
     Host,
+    HttpUrl,
     Listen,
     Name,
     Section,
     StratumUrl,
     Switch,
     number,
+    seconds,
     watts,
     whole,
 )
@@ -41,11 +44,51 @@ class Hashing(Section):
 
     `auto` takes every GPU, or the CPU where there is none. `cpu_w` is the power of one busy CPU as
     the model counts it: a CPU has no meter here, so its watts are always marked as modelled.
+    `emulated` says that NVML is the emulator's: a CPU hashes for each GPU, and every watt is marked
+    as emulated.
     """
 
     devices: Literal["auto", "none", "cpu"] = "auto"
+    emulated: Switch = False
     cpu_w: Annotated[float, watts(1, 10_000)] = 150.0
     nice: Annotated[int, whole(0, 19)] = 19
+
+
+class GpuSection(Section):
+    """`[gpu]`: how this host's GPUs are read, limited, shared and steadied.
+
+    Their power limits are written only when an operator says so: through NVML where this process
+    may, through a running `zeusd`, or never (`read_only`). Beside a process that marks no gate
+    nothing is mined, unless its owner opts in with `strangers = "when_quiet"`; `exclusive` is the
+    owner's word that there is none, for drivers that do not say. With `steady` the draw of each GPU
+    is held there, beside inference too, with changes of at most `steady_ramp` in a second.
+    """
+
+    sample_hz: Annotated[int, whole(10, 20)] = 20
+    power_limits: Literal["nvml", "zeusd", "read_only"] = "nvml"
+    zeusd_socket: FilePath = Path("/var/run/zeusd.sock")
+    zeusd_token_file: FilePath | None = None
+    strangers: Literal["never", "when_quiet"] = "never"
+    exclusive: Switch = False
+    steady_w: Annotated[float, watts(1, 10_000)] | None = Field(None, alias="steady")
+    steady_ramp_w_per_s: Annotated[float, watts(1, 10_000)] = Field(100.0, alias="steady_ramp")
+
+
+class Server(Section):
+    """`[[servers]]`: an inference server that marks no gate and is asked for its metrics instead.
+
+    What it says lags by seconds, so nothing is mined beside it unless its owner says `opt_in`; then
+    it must have been quiet for `quiet`.
+    """
+
+    name: Name
+    kind: Literal["vllm", "sglang", "triton", "tgi", "llamacpp"]
+    url: HttpUrl
+    devices: tuple[Name, ...] = Field(min_length=1, max_length=64)
+    opt_in: Switch = False
+    period_s: Annotated[float, seconds(0.1, 10)] = Field(0.5, alias="period")
+    quiet_s: Annotated[float, seconds(0.1, 3600)] = Field(5.0, alias="quiet")
+    stale_s: Annotated[float, seconds(0.2, 60)] = Field(2.0, alias="stale")
 
 
 class Pool(Section):
@@ -78,6 +121,8 @@ class AgentConfig(Section):
 
     agent: AgentSection
     hashing: Hashing = Hashing()
+    gpu: GpuSection = GpuSection()
+    servers: tuple[Server, ...] = ()
     pool: Pool | None = None
     asics: tuple[Asic, ...] = ()
 

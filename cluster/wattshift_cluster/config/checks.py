@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from wattshift_cluster.config.agent import Hashing
+from wattshift_cluster.config.agent import Hashing, Server
 from wattshift_cluster.config.fields import Section
 from wattshift_cluster.config.quantities import format_seconds, format_watts
 from wattshift_cluster.config.site import AgentRef, Compute, Feeder, Service, SiteSection
@@ -74,6 +74,17 @@ def _unique_names(draft: Draft) -> Iterator[Finding]:
 def _unique_asics(draft: Draft) -> Iterator[Finding]:
     yield from _duplicates(draft.names("asics", "id"), "asics", "id")
     yield from _duplicates(draft.names("asics", "address"), "asics", "address")
+
+
+def _watched_servers(draft: Draft) -> Iterator[Finding]:
+    """A look must be able to end before it is stale, and quiet is a row of looks."""
+    yield from _duplicates(draft.names("servers"), "servers", "name")
+    for path, server in draft.all(Server):
+        least_s = {"quiet": server.period_s, "stale": 2 * server.period_s}
+        for key, asked_s in (("quiet", server.quiet_s), ("stale", server.stale_s)):
+            if asked_s < least_s[key]:
+                allowed = f"allowed: at least {format_seconds(least_s[key])}"
+                yield f"{path}.{key}", format_seconds(asked_s), f"too short for period; {allowed}"
 
 
 def _duplicates(names: Sequence[str], section: str, key: str) -> Iterator[Finding]:
@@ -235,4 +246,5 @@ _SITE_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
 _AGENT_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _unique_asics,
     _pool_needed,
+    _watched_servers,
 )

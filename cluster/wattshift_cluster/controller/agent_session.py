@@ -59,6 +59,10 @@ class AgentSession:
         self._waiting.append(command)
         self._wake.set()
 
+    async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Ask something else between two exchanges. Raises: LinkError."""
+        return await self._link.call(op, **fields)
+
     async def run(self) -> None:
         """Converse until cancelled. No answer is ever fatal: the agent counts as lost meanwhile."""
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from wattshift_cluster.config import blueprint
 from wattshift_cluster.controller import views
+from wattshift_cluster.controller.device_desk import DeviceDesk
 from wattshift_cluster.controller.roster import Entry
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
@@ -29,6 +30,19 @@ class Front:
     def __init__(self, controller: Controller) -> None:
         """Wrap a controller that runs in this event loop."""
         self._c = controller
+        self._desk = DeviceDesk(controller)
+
+    async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
+        """Set power limits, W by device. Raises NotFound, Refused, Unreachable."""
+        return list(await self._desk.limit(wanted_w))
+
+    async def release_device(self, device_id: str) -> View:
+        """Bring a device to its safe point. Raises NotFound, Refused, Unreachable."""
+        return await self._desk.release(device_id)
+
+    async def profile_device(self, device_id: str, *, start: bool) -> View:
+        """Measure a power curve, or tell of it. Raises NotFound, Refused, Unreachable."""
+        return await self._desk.profile(device_id, start=start)
 
     def site(self) -> View:
         """The site now."""

@@ -168,6 +168,15 @@ class Controller:
             self._send(command)
         self._tell(changed, decisions, now_s)
 
+    def session(self, agent: str) -> AgentSession:
+        """The conversation with one agent."""
+        return self._agents[agent]
+
+    def tell(self, decision: Decision) -> None:
+        """Write down and tell what was decided outside of a turn, by an operator."""
+        self.journal.note((), (decision,))
+        self._tell((), (decision,), self.clock.now_s())
+
     def _send(self, command: Command) -> None:
         if isinstance(command, GrantLeases):
             self._agents[command.agent].send(command)

@@ -114,7 +114,10 @@ def _device(
     watts_w = known(float(seen.watts_w[i])) if fresh else None
     point = int(ledger.point[i])
     info: Mapping[str, Any] = entry.info if entry else {}
-    status, reason = _status(state, i, silent, fresh)
+    reading: Mapping[str, Any] = entry.reading if entry else {}
+    status, reason = _status(state, i, reading.get("error"), silent=silent, fresh=fresh)
+    if fresh and reading.get("note"):
+        reason = f"{reason}; {reading['note']}"
     return {
         "id": device.id,
         "kind": device.kind,
@@ -134,13 +137,15 @@ def _device(
     }
 
 
-def _status(state: State, i: int, silent: bool, fresh: bool) -> tuple[str, str]:
+def _status(
+    state: State, i: int, error: str | None, *, silent: bool, fresh: bool
+) -> tuple[str, str]:
     device = state.fleet.devices[i]
     if silent:
         agent = state.agents.get(device.agent)
         return "unreachable", (agent.lost if agent and agent.lost else "its agent is silent")
     if state.seen.failed[i]:
-        return "unreachable", "it does not answer its agent"
+        return "unreachable", error or "it does not answer its agent"
     if state.seen.foreign[i]:
         return "unknown", "its set point was written by somebody else: counted at nameplate"
     if not fresh:

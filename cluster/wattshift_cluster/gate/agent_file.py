@@ -4,6 +4,7 @@
     word 4  epoch of the lease                word 5  leased power, mW
     word 6  expiry on the boot clock, ns      word 7  intensity while no client is busy, %
     word 8  intensity while one is busy, %    word 9  stop: anything but 0 closes the gate
+    word 10, 11  the GPU's UUID, 0: unknown or no GPU      word 12  its index + 1, 0: unknown
 
 The sequence is a seqlock: a reader that meets an odd or changed one reads again, so it never joins
 the expiry of one lease with the intensity of another.
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wattshift_cluster.errors import Refused
+from wattshift_cluster.gate.devices import UNKNOWN, Identity, uuid_bits
 from wattshift_cluster.gate.layout import HEADER_WORDS, GateInvalid, MappedWords, try_lock
 
 MAGIC = b"WSHGATE\0"
@@ -20,7 +22,9 @@ WORDS = 16
 SUFFIX = ".gate"
 
 _SEQUENCE = HEADER_WORDS
-_FIRST, _END = HEADER_WORDS + 1, HEADER_WORDS + 7
+_FIRST, _END = HEADER_WORDS + 1, HEADER_WORDS + 10
+_IDENTITY = HEADER_WORDS + 7
+_WORD_MASK = (1 << 64) - 1
 _READ_ATTEMPTS = 16
 
 
@@ -61,7 +65,24 @@ class AgentGate:
         self._closed = False
         self._file.words[_SEQUENCE] &= ~1  # a predecessor may have died while writing
         self.close_gate()
+        self.identify(None, None)
         self._file.write_header(MAGIC)
+
+    def identify(self, uuid: str | None, index: int | None) -> None:
+        """Say which GPU this is, so that only its own users join; unknown means everybody joins.
+
+        Args:
+            uuid: as NVML names it, `GPU-` or `MIG-` and 32 hexadecimal digits; another form counts
+                as unknown.
+            index: NVML's, in PCI order.
+        """
+        bits = uuid_bits(uuid)
+        words = self._file.words
+        words[_SEQUENCE] += 1
+        words[_IDENTITY] = bits >> 64
+        words[_IDENTITY + 1] = bits & _WORD_MASK
+        words[_IDENTITY + 2] = 0 if index is None else index + 1
+        words[_SEQUENCE] += 1
 
     def write(
         self,
@@ -119,6 +140,15 @@ class GateReader:
         Raises:
             GateInvalid: another version or boot, or the writer died while writing.
         """
+        epoch, leased_mw, expires_ns, idle_pct, busy_pct, stop, *_ = self._consistent()
+        return GateState(epoch, leased_mw / 1000, expires_ns, idle_pct, busy_pct, stop != 0)
+
+    def identity(self) -> Identity:
+        """Which GPU it is. Raises: GateInvalid, as `read`."""
+        high, low, number = self._consistent()[_IDENTITY - _FIRST :]
+        return Identity((high << 64 | low) or None, number - 1 if number else None)
+
+    def _consistent(self) -> list[int]:
         if not self._file.has_header(MAGIC):
             raise GateInvalid(f"{self._file.path} is no gate of this version and boot")
         words = self._file.words
@@ -126,8 +156,7 @@ class GateReader:
             before = words[_SEQUENCE]
             fields = words[_FIRST:_END].tolist()
             if before % 2 == 0 and words[_SEQUENCE] == before:
-                epoch, leased_mw, expires_ns, idle_pct, busy_pct, stop = fields
-                return GateState(epoch, leased_mw / 1000, expires_ns, idle_pct, busy_pct, stop != 0)
+                return fields
         raise GateInvalid(f"{self._file.path} is being written and never gets ready")
 
     def close(self) -> None:
@@ -140,5 +169,19 @@ def read_gate(path: Path) -> GateState:
     reader = GateReader(path)
     try:
         return reader.read()
+    finally:
+        reader.close()
+
+
+def read_identity(path: Path) -> Identity:
+    """Which GPU a gate is, by any of its files; one that cannot be read might be any: unknown."""
+    try:
+        reader = GateReader(path.with_suffix(SUFFIX))
+    except GateInvalid:
+        return UNKNOWN
+    try:
+        return reader.identity()
+    except GateInvalid:
+        return UNKNOWN
     finally:
         reader.close()

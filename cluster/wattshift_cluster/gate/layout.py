@@ -21,7 +21,7 @@ from wattshift_cluster.bootclock import boot_id
 from wattshift_cluster.errors import WattshiftError
 
 GATE_DIR_VARIABLE = "WATTSHIFT_GATE_DIR"
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 WORD_BYTES = 8
 HEADER_WORDS = 3
 

@@ -3,7 +3,7 @@
     word 3  process id                     word 4  heartbeat on the boot clock, ns
     word 5  end of the last launch, ns     word 6  launches
     word 7  hashes                         word 8  processor time of the worker, ns
-    word 9  time within launches, ns
+    word 9  time within launches, ns       word 10  start of its process, clock ticks
 
 The counters are of the sitting worker. They lie in shared memory, so that after a kill -9 the agent
 still reads them exactly; it adds them up before it seats the next worker.
@@ -26,7 +26,7 @@ MAGIC = b"WSHWORKR"
 SUFFIX = ".worker"
 WORDS = 16
 
-_PID, _BEAT, _END, _LAUNCHES, _HASHES, _CPU, _BUSY = range(HEADER_WORDS, HEADER_WORDS + 7)
+_PID, _BEAT, _END, _LAUNCHES, _HASHES, _CPU, _BUSY, _STARTED = range(HEADER_WORDS, HEADER_WORDS + 8)
 
 
 class SeatTaken(TryLater):
@@ -64,6 +64,7 @@ class WorkerSeat:
         self._words[0] = 0
         for index in range(HEADER_WORDS, WORDS):
             self._words[index] = 0
+        self._words[_STARTED] = process_start(os.getpid()) or 0
         self._words[_PID] = os.getpid()
         self._file.write_header(MAGIC)
 
@@ -107,6 +108,31 @@ class SeatView:
         """Whether a living worker sits there."""
         return is_locked(self._file.fd, 0)
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody sits there and the last worker's process has ended, with all it held.
+
+        The kernel frees a dying process's locks a moment before the rest. A worker in another
+        process space than ours cannot be seen; then its lock alone tells.
+        """
+        words = self._file.words
+        if self.taken:
+            return False
+        return words[_PID] == 0 or process_start(words[_PID]) != words[_STARTED]
+
     def close(self) -> None:
         """Unmap."""
         self._file.close()
+
+
+def process_start(pid: int) -> int | None:
+    """When a process started, clock ticks since boot; None when it ended, a zombie included.
+
+    Source: proc_pid_stat(5), fields 3 and 22.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *rest = text.rpartition(")")[2].split()
+    return None if state in ("Z", "X") else int(rest[18])

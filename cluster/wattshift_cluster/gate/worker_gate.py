@@ -52,6 +52,10 @@ class WorkerGate:
             return idle_pct
         return busy_pct if self._clients.busy(now_ns) else idle_pct
 
+    def memory_wanted(self) -> bool:
+        """Whether a living client wants the device's memory: give all of it back and end."""
+        return self._clients.memory_wanted()
+
     def close(self) -> None:
         """Unmap both."""
         self._gate.close()

@@ -6,6 +6,7 @@ nonce takes 4 us, so the caller may look at its gate as often as it likes.
 
 import numpy as np
 
+from wattshift_kernels.at_once import AtOnce
 from wattshift_kernels.hasher import SearchResult, Work, check_range
 from wattshift_kernels.sha256d.lanes import LANES, compiled
 from wattshift_kernels.sha256d.midstate import Words, midstate, tail, target_words
@@ -15,7 +16,7 @@ FOUND_MAX = 1024
 """Candidates of one pass over the range; a fuller pass goes on where it stopped."""
 
 
-class NumbaHasher:
+class NumbaHasher(AtOnce):
     """SHA-256d on one CPU core. Threads may share it; the GIL is free while it searches."""
 
     name = f"sha256d-numba-x{LANES}"

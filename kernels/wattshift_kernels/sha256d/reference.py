@@ -1,10 +1,11 @@
 """The slow search that is right by construction: hashlib on every nonce."""
 
+from wattshift_kernels.at_once import AtOnce
 from wattshift_kernels.hasher import SearchResult, Work, check_range
 from wattshift_kernels.verify import hit_of
 
 
-class ReferenceHasher:
+class ReferenceHasher(AtOnce):
     """SHA-256d by hashlib, about half a million hashes a second on one core."""
 
     name = "sha256d-hashlib"

@@ -1,0 +1,115 @@
+"""Work for one worker, and what became of the hits it found: shares, each counted once."""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from wattshift_cluster.agent.child import WorkerChild
+from wattshift_cluster.agent.desk import PoolDesk
+from wattshift_cluster.agent.protocol import Counters
+from wattshift_cluster.mining.job import MiningWork, StratumJob
+
+log = structlog.get_logger()
+
+KEPT_WORK = 16
+AHEAD = 2
+SETTLE_S = 1.0
+"""How long an end waits for the last shares' answers."""
+
+
+class Assignments:
+    """Between the pool desk and one worker.
+
+    Attributes:
+        counts: shares found, accepted, rejected and lost since this agent started.
+    """
+
+    def __init__(self, device: str, desk: PoolDesk | None) -> None:
+        """Args: device: for the log; desk: None where nothing may be mined."""
+        self.counts = Counters(0, 0, 0, 0, 0, 0.0)
+        self._device = device
+        self._desk = desk
+        self._child: WorkerChild | None = None
+        self._works: OrderedDict[int, MiningWork] = OrderedDict()
+        self._last_work = 0
+        self._submits: set[asyncio.Task[None]] = set()
+
+    def serve(self, child: WorkerChild) -> None:
+        """Give this worker work from now on."""
+        self._child = child
+        if self._desk is not None:
+            self._desk.subscribe(self._told)
+
+    def heard(self, event: dict[str, Any]) -> None:
+        """Follow one line of the worker."""
+        match event:
+            case {"event": "ready"}:
+                self._new_job()
+            case {"event": "spent"}:
+                self._give(clean=False)
+            case {"event": "hit", "id": int(number), "nonce": int(nonce)}:
+                self._hit(number, nonce)
+
+    @property
+    def fault(self) -> str | None:
+        """Why there is no work; None while there is some or none is wanted."""
+        if self._desk is None or self._desk.fault is None:
+            return None
+        return f"no pool session: {self._desk.fault}"
+
+    async def settle(self) -> None:
+        """Let the last shares arrive."""
+        if self._submits:
+            await asyncio.wait(self._submits, timeout=SETTLE_S)
+
+    def _told(self, job: StratumJob | None) -> None:
+        if job is not None:
+            self._new_job()
+        elif self._child is not None:
+            self._child.send({"op": "idle"})
+
+    def _new_job(self) -> None:
+        self._give(clean=True)
+        for _ in range(AHEAD - 1):
+            self._give(clean=False)
+
+    def _give(self, *, clean: bool) -> None:
+        """Hand one assignment to the worker."""
+        child = self._child
+        work = self._desk.work() if self._desk is not None else None
+        if work is None or child is None or child.fault is not None:
+            return
+        self._last_work += 1
+        self._works[self._last_work] = work
+        while len(self._works) > KEPT_WORK:
+            self._works.popitem(last=False)
+        message = {"op": "work", "id": self._last_work, "clean": clean}
+        header, target = work.header76.hex(), f"{work.target:064x}"
+        child.send({**message, "header76": header, "target": target})
+
+    def _hit(self, number: int, nonce: int) -> None:
+        work = self._works.get(number)
+        if work is None or not work.is_share(nonce):
+            log.warning("worker.wrong_hit", device=self._device, work=number)
+            return
+        task = asyncio.create_task(self._submit(work, nonce))
+        self._submits.add(task)
+        task.add_done_callback(self._submits.discard)
+
+    async def _submit(self, work: MiningWork, nonce: int) -> None:
+        assert self._desk is not None
+        self._count(shares_found=1)
+        result = await self._desk.submit(work.share(nonce))
+        if result.accepted:
+            self._count(accepted=1, accepted_difficulty=result.difficulty)
+        elif (result.reason or "").startswith("lost"):
+            self._count(lost=1)
+        else:
+            self._count(rejected=1)
+
+    def _count(self, **more: float) -> None:
+        now = {name: getattr(self.counts, name) + step for name, step in more.items()}
+        self.counts = replace(self.counts, **now)

@@ -1,0 +1,106 @@
+"""From an agent's file to its devices, its pool session and what watches the host's GPUs."""
+
+from dataclasses import dataclass, replace
+
+import structlog
+
+from wattshift_cluster.agent import consent
+from wattshift_cluster.agent.asics import AsicDevice
+from wattshift_cluster.agent.desk import PoolDesk
+from wattshift_cluster.agent.device import Device
+from wattshift_cluster.agent.gpus import HostGpus, open_gpus
+from wattshift_cluster.agent.hashing import HashingDevice
+from wattshift_cluster.agent.neighbourhood import Neighbourhood
+from wattshift_cluster.agent.power.steady import SteadySettings
+from wattshift_cluster.agent.specs import HashingSpec, cpu_spec, gpu_spec
+from wattshift_cluster.config.agent import AgentConfig
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that an agent runs.
+
+    Attributes:
+        devices: with different ids.
+        desk: the pool session of its hashing devices; None where there is none.
+        gpus: this host's cards; None where there are none or none is wanted.
+        neighbourhood: who else uses them; None without cards and observed servers.
+    """
+
+    devices: tuple[Device, ...]
+    desk: PoolDesk | None
+    gpus: HostGpus | None
+    neighbourhood: Neighbourhood | None
+
+
+def build(config: AgentConfig, surroundings: consent.Surroundings | None = None) -> Parts:
+    """Make them; nothing runs yet but the sampler of the cards.
+
+    Raises:
+        ConfigInvalid: an observed server names a device that is not here.
+        Refused: another agent writes one of the gates.
+        GateInvalid: a gate cannot be made.
+    """
+    desk, refusal = _pool(config, surroundings)
+    gpus = open_gpus(config) if config.hashing.devices == "auto" else None
+    specs = [_may(spec, refusal) for spec in _specs(config, gpus)]
+    state_dir = config.agent.state_dir
+    hashing = [HashingDevice(spec, desk, state_dir, gpus) for spec in specs]
+    asics = _asics(config, surroundings)
+    return Parts(
+        devices=(*hashing, *asics),
+        desk=desk if specs else None,
+        gpus=gpus,
+        neighbourhood=Neighbourhood.of(config, hashing, gpus),
+    )
+
+
+def _may(spec: HashingSpec, refusal: str | None) -> HashingSpec:
+    return replace(spec, refusal=spec.refusal or refusal)
+
+
+def _pool(
+    config: AgentConfig, surroundings: consent.Surroundings | None
+) -> tuple[PoolDesk | None, str | None]:
+    """The pool session, or why there is none."""
+    pool = config.pool
+    if pool is None:
+        return None, "no pool is configured"
+    file = config.agent.consent_file
+    refused = consent.pool_refusal(pool.url, pool.user, file, surroundings)
+    return (PoolDesk(pool), None) if refused is None else (None, refused)
+
+
+def _specs(config: AgentConfig, gpus: HostGpus | None) -> list[HashingSpec]:
+    section, name, host = config.hashing, config.agent.name, config.agent.host
+    if section.devices == "none":
+        return []
+    folder = config.agent.gate_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    if gpus is None:
+        return [cpu_spec(f"{name}-cpu0", folder, section.cpu_w, section.nice, host)]
+    gpu = config.gpu
+    steady = None if gpu.steady_w is None else SteadySettings(gpu.steady_w, gpu.steady_ramp_w_per_s)
+    return [
+        gpu_spec(
+            f"{name}-gpu{card.index}",
+            folder,
+            card,
+            section.nice,
+            host,
+            emulated=section.emulated,
+            steady=steady,
+        )
+        for card in gpus.cards
+    ]
+
+
+def _asics(config: AgentConfig, surroundings: consent.Surroundings | None) -> list[AsicDevice]:
+    found = []
+    for asic in config.asics:
+        loopback = asic.emulated and asic.address.startswith("127.")
+        why = None if loopback else consent.asic_refusal(config.agent.consent_file, surroundings)
+        found.append(AsicDevice(asic, why))
+    return found

@@ -1,0 +1,206 @@
+"""Who else uses this host's devices, and the busy marks that keep mining away from them.
+
+A gate's client speaks for itself. Everybody else is watched: servers that are asked for their
+metrics, and processes that only the driver knows of. Both hold busy marks in the gates, so the
+worker learns of them as it learns of any request.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from wattshift_cluster.agent.gpu.processes import busy_pids, compute_pids
+from wattshift_cluster.agent.gpus import HostGpus
+from wattshift_cluster.agent.hashing import HashingDevice
+from wattshift_cluster.agent.observe import (
+    GpuUsers,
+    Neighbours,
+    NeighbourTerms,
+    Observed,
+    ObservedServer,
+    Others,
+    others,
+    together,
+)
+from wattshift_cluster.agent.observe.processes import UNKNOWN
+from wattshift_cluster.bootclock import boot_s
+from wattshift_cluster.config.agent import AgentConfig, Server
+from wattshift_cluster.errors import ConfigInvalid
+from wattshift_cluster.gate import ClientGate
+
+log = structlog.get_logger()
+
+LOOK_S = 1.0
+STALE_S = 3.0
+"""An older look at a card's processes says nothing of now."""
+
+
+class GateMark:
+    """A busy mark of this agent's own in the gate of one device; see `Marker`."""
+
+    def __init__(self, clients_file: Path) -> None:
+        """Join the gate. Raises: GateInvalid."""
+        self._client = ClientGate(clients_file, kind="observer")
+        self._span = 0
+
+    def enter(self) -> None:
+        """See `Marker`."""
+        self._span = self._client.enter()
+
+    def leave(self) -> None:
+        """See `Marker`."""
+        self._client.leave(self._span)
+
+
+class Users:
+    """Looks at the processes on all cards, once a second and off the event loop."""
+
+    def __init__(self, gpus: HostGpus, devices: Sequence[HashingDevice]) -> None:
+        """Nothing was seen yet. Args: devices: those that are cards."""
+        self._gpus = gpus
+        self._devices = tuple(devices)
+        self._seen: dict[str, tuple[float, Others]] = {}
+
+    def newest(self, device: str) -> tuple[float, Others] | None:
+        """See `Look`."""
+        return self._seen.get(device)
+
+    def now(self, device: str) -> Others:
+        """The newest look, unless it is too old to say anything."""
+        at_s, found = self._seen.get(device, (0.0, UNKNOWN))
+        return found if boot_s() - at_s <= STALE_S else UNKNOWN
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            at_s = boot_s()
+            looks = await asyncio.to_thread(self._read)
+            for device, users in zip(self._devices, looks, strict=True):
+                self._seen[device.id] = at_s, _sorted(device, users)
+            await asyncio.sleep(max(0.0, LOOK_S - (boot_s() - at_s)))
+
+    def _read(self) -> list[GpuUsers]:
+        library, since_s = self._gpus.library, time.time() - 2 * LOOK_S
+        cards = [device.spec.card for device in self._devices]
+        return [
+            GpuUsers(compute_pids(library, card), busy_pids(library, card, since_s))
+            for card in cards
+            if card is not None
+        ]
+
+
+def _sorted(device: HashingDevice, users: GpuUsers) -> Others:
+    """Who of a card's users is neither ours nor a client of its gate."""
+    worker = device.child.pid
+    ours = frozenset({os.getpid(), *(() if worker is None else (worker,))})
+    # An emulated card's worker hashes on a CPU, so its driver never lists it.
+    on_card = device.spec.quality == "measured" and device.child.fault is None
+    present = frozenset({worker} if on_card and worker is not None else ())
+    return others(users, ours, frozenset(device.clients()), present)
+
+
+class Neighbourhood:
+    """All watchers of one agent.
+
+    Attributes:
+        servers: observed servers, each with its verdict.
+        strangers: one per GPU.
+    """
+
+    def __init__(
+        self,
+        users: Users | None,
+        strangers: Sequence[Neighbours],
+        servers: Sequence[Observed],
+    ) -> None:
+        """Every device that is watched is marked busy until it was looked at."""
+        self.servers = tuple(servers)
+        self.strangers = tuple(strangers)
+        self._users = users
+
+    @classmethod
+    def of(
+        cls, config: AgentConfig, devices: Sequence[HashingDevice], gpus: HostGpus | None
+    ) -> "Neighbourhood | None":
+        """The watchers that a file asks for. Raises: ConfigInvalid, GateInvalid."""
+        known = {device.id: device for device in devices}
+        _check(config.servers, known)
+        cards = [device for device in devices if device.spec.card is not None]
+        users = Users(gpus, cards) if gpus is not None and cards else None
+        served = {name for server in config.servers for name in server.devices}
+        strangers = []
+        if users is not None:
+            strangers = [_strangers(config, card, users, card.id in served) for card in cards]
+        servers = [_observed(server, known, users) for server in config.servers]
+        if users is None and not servers:
+            return None
+        return cls(users, strangers, servers)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self._users is not None:
+                group.create_task(self._users.run())
+            for stranger in self.strangers:
+                group.create_task(stranger.run())
+            for server in self.servers:
+                group.create_task(server.run())
+
+    def why_busy(self, device: str) -> str | None:
+        """Who keeps mining away from a device now; None when nobody does."""
+        for stranger in self.strangers:
+            if stranger.device == device and stranger.verdict().busy:
+                return stranger.verdict().why
+        for server in self.servers:
+            if device in server.server.devices and server.verdict().busy:
+                return f"{server.server.name}: {server.verdict().why}"
+        return None
+
+
+def _check(servers: Iterable[Server], known: dict[str, HashingDevice]) -> None:
+    faults = [
+        f"servers[{at}].devices: no device {name!r} here; there are {', '.join(known) or 'none'}"
+        for at, server in enumerate(servers)
+        for name in server.devices
+        if name not in known
+    ]
+    if faults:
+        raise ConfigInvalid(faults)
+
+
+def _strangers(
+    config: AgentConfig, device: HashingDevice, users: Users, observed: bool
+) -> Neighbours:
+    terms = NeighbourTerms(
+        opt_in=config.gpu.strangers == "when_quiet",
+        exclusive=config.gpu.exclusive,
+        observed=observed,
+        period_s=LOOK_S,
+        stale_s=STALE_S,
+    )
+    look = partial(users.newest, device.id)
+    return Neighbours(device.id, terms, GateMark(device.clients_file), look)
+
+
+def _observed(server: Server, known: dict[str, HashingDevice], users: Users | None) -> Observed:
+    asked = ObservedServer(
+        name=server.name,
+        kind=server.kind,
+        url=server.url,
+        devices=server.devices,
+        opt_in=server.opt_in,
+        period_s=server.period_s,
+        quiet_s=server.quiet_s,
+        stale_s=server.stale_s,
+    )
+    marks = [GateMark(known[name].clients_file) for name in server.devices]
+
+    def seen() -> Others:
+        return together([UNKNOWN if users is None else users.now(n) for n in server.devices])
+
+    return Observed(asked, marks, seen)

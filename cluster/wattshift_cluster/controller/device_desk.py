@@ -1,0 +1,128 @@
+"""What an operator asks of single devices: their power limits, their release, their power curve.
+
+These go to the agents as they are; the agent's own rules hold (a limit is raised only as far as a
+lease covers). Each is written down with what was asked and what came of it.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from wattshift_cluster.controller.service import Controller
+from wattshift_cluster.errors import NotFound, Refused, Unreachable
+from wattshift_cluster.wire.link import LinkError, OpFailed
+from wattshift_scheduler.decisions import Decision
+
+View = dict[str, Any]
+
+
+class DeviceDesk:
+    """Between the API and the agents' sessions."""
+
+    def __init__(self, controller: Controller) -> None:
+        """Args: controller: running in this event loop."""
+        self._c = controller
+
+    async def limit(self, wanted_w: Mapping[str, float]) -> list[View]:
+        """Set power limits, W by device, on all agents at once; one row per device.
+
+        Where only some of the agents fail, the rows of their devices say so: the others' limits
+        are in force and must be told.
+
+        Raises:
+            NotFound: no such device; nothing was asked of anybody.
+            Refused: every agent refused, or did not answer; the text is the first one's.
+            Unreachable: as Refused.
+        """
+        by_agent: dict[str, dict[str, float]] = {}
+        for device, watts_w in wanted_w.items():
+            by_agent.setdefault(self._agent(device), {})[device] = watts_w
+        answers = await asyncio.gather(
+            *(self._limit_on(agent, limits) for agent, limits in by_agent.items())
+        )
+        rows: list[View] = [row for found, _ in answers for row in found]
+        for row in rows:
+            self._note(row["device"], "limit", _limit_text(row), {"asked_w": row["asked_w"]})
+        faults = [fault for _, fault in answers if fault is not None]
+        if len(faults) == len(answers):
+            raise faults[0]
+        return rows
+
+    async def release(self, device: str) -> View:
+        """Bring a device to its safe point; a GPU gets its first power limit back.
+
+        Raises: as `limit`.
+        """
+        answer = await self._act(device, "release")
+        restored: View | None = answer.get("limit")
+        if restored is not None and restored["asked_w"] is None:
+            restored = None  # no limit of it was ever written here
+        reason = "by an operator: to its safe point"
+        if restored is not None:
+            reason += f"; its first power limit: {_limit_text(restored)}"
+        self._note(device, "release", reason, {})
+        return {"device": device, "limit": restored}
+
+    async def profile(self, device: str, *, start: bool) -> View:
+        """Measure a device's power curve, or tell how that stands. Raises: as `limit`."""
+        if start:
+            answer = await self._act(device, "profile", "profile", start=True)
+            self._note(device, "profile", "by an operator: its power curve is measured", {})
+        else:
+            asked = {"device": device, "start": False}
+            answer = await self._ask(self._agent(device), "profile", "profile", **asked)
+        view: View = answer["profile"]
+        return view
+
+    def _agent(self, device: str) -> str:
+        at = self._c.state.fleet.index.get(device)
+        if at is None:
+            raise NotFound(f"no device {device[:80]}; see wattshift fleet list")
+        return self._c.state.fleet.devices[at].agent
+
+    async def _limit_on(
+        self, agent: str, limits: Mapping[str, float]
+    ) -> tuple[list[View], Refused | Unreachable | None]:
+        """One agent's rows; where it fails, rows that say so, and the failure itself."""
+        began_s = time.monotonic()
+        try:
+            answer = await self._ask(agent, "limit", "limits", limits=limits)
+        except (Refused, Unreachable) as fault:
+            took_s = time.monotonic() - began_s
+            failed = {"enforced_w": None, "error": str(fault), "took_s": took_s}
+            rows = [{"device": one, "asked_w": asked, **failed} for one, asked in limits.items()]
+            return rows, fault
+        return answer["limits"], None
+
+    async def _act(self, device: str, op: str, needs: str = "", **fields: Any) -> View:
+        """Ask for a change of one device; a failure is written down, for it may still take hold."""
+        try:
+            return await self._ask(self._agent(device), op, needs, device=device, **fields)
+        except (Refused, Unreachable) as fault:
+            self._note(device, op, f"by an operator, and it failed: {fault}", {})
+            raise
+
+    async def _ask(self, agent: str, op: str, needs: str = "", **fields: Any) -> View:
+        """The answer of an agent; `needs` is a field that must be in it."""
+        try:
+            answer = await self._c.session(agent).ask(op, **fields)
+        except OpFailed as refused:
+            raise Refused(refused.reason) from None
+        except LinkError as fault:
+            raise Unreachable(f"agent {agent}: {fault.reason}") from None
+        if needs and needs not in answer:
+            raise Unreachable(f"agent {agent}: its answer to {op} has no {needs}")
+        return answer
+
+    def _note(self, device: str, action: str, reason: str, inputs: Mapping[str, float]) -> None:
+        decision = Decision(self._c.clock.now_s(), device, action, reason, inputs)
+        self._c.tell(decision)
+
+
+def _limit_text(row: Mapping[str, Any]) -> str:
+    if row.get("error"):
+        return f"asked {row['asked_w']:g} W: {row['error']}"
+    enforced_w = row.get("enforced_w")
+    held = "nothing was read back" if enforced_w is None else f"{enforced_w:g} W are enforced"
+    return f"asked {row['asked_w']:g} W, {held}"
