@@ -17,6 +17,7 @@ gate holds mining off for 20 ms; `share_possible` is the idle time beyond that.
                               each other; needs CAP_SYS_NICE and autogroups (sched(7))
 """
 
+import math
 import os
 import random
 import sys
@@ -47,7 +48,7 @@ SEED = 7
 MEASURE_S = 1.5
 CPU_SECONDS, GPU_SECONDS = 240.0, 85.0
 LEASE_S = 300.0
-FULL_S = 1.5
+FULL_S = 0.2
 AUTOGROUP = Path("/proc/self/autogroup")
 MOST_PREFERRED = -20
 ENOUGH, KEPT = 30, 6
@@ -113,25 +114,25 @@ def _shield() -> Iterator[bool]:
 
 def _duty(rig: Bench, replica: Embedder, duty: int, seconds: float) -> dict[str, Any]:
     """Both arms at one duty, %, in `seconds` together."""
-    full_h_per_s = _full_rate(rig)
     rig.absent()
     service_s = replica.service_s(MEASURE_S)
     rig.back()
     block_s = GPU_BLOCK_S if rig.backend == "cuda" else CPU_BLOCK_S
     alone: list[Block] = []
     beside: list[Block] = []
+    full = FullRate(on_cpu=rig.backend != "cuda")
     for pair in range(max(LEAST_PAIRS, round(seconds / (2 * block_s)))):
         # A busy machine changes its speed, and the load must stay what it is called.
         if sum(len(block.service_ms) for block in alone[-KEPT:]) >= ENOUGH:
             service_s = mean_service_ms(alone[-KEPT:]) / 1e3
         arrivals = list(bursts(duty / 100, service_s, block_s, seed=SEED + 1000 * duty + pair))
         for mining in (False, True) if pair % 2 == 0 else (True, False):
-            block = _block(rig, replica, arrivals, block_s, mining=mining)
+            block = _block(rig, replica, arrivals, block_s, full if mining else None)
             (beside if mining else alone).append(block)
     row = {
         "service_ms": round(mean_service_ms(alone), 3),
         **figures(alone, beside),
-        **shares(beside, full_h_per_s, on_cpu=rig.backend != "cuda"),
+        **shares(beside, full.h_per_s, on_cpu=rig.backend != "cuda"),
         "hashes_alone": sum(block.hashes for block in alone),
     }
     print(f"interference: duty {duty} %: {row}", file=sys.stderr)
@@ -139,17 +140,52 @@ def _duty(rig: Bench, replica: Embedder, duty: int, seconds: float) -> dict[str,
 
 
 def _block(
-    rig: Bench, replica: Embedder, arrivals: Sequence[Arrival], seconds: float, *, mining: bool
+    rig: Bench,
+    replica: Embedder,
+    arrivals: Sequence[Arrival],
+    seconds: float,
+    full: "FullRate | None",
 ) -> Block:
-    if not mining:
+    """One block; alone where there is no `full` to be measured before it."""
+    if full is None:
         rig.absent()
         served = replica.serve(arrivals, seconds)
         rig.back()
     else:
         rig.lease(LEASE_S)
         rig.launching()
+        full.measure(rig)
         served = replica.serve(arrivals, seconds)
     return seen(served)
+
+
+class FullRate:
+    """How fast the worker hashes with the device to itself.
+
+    It is measured for a moment before each block: a virtual machine's speed drifts by the minute.
+    """
+
+    def __init__(self, *, on_cpu: bool) -> None:
+        """Args: on_cpu: time is the processor's, which others may have taken; else of launches."""
+        self._on_cpu = on_cpu
+        self._hashes = self._spent_ns = 0
+
+    @property
+    def h_per_s(self) -> float:
+        """Hashes per second of hashing; NaN before anything was measured."""
+        return self._hashes / self._spent_ns * 1e9 if self._spent_ns else math.nan
+
+    def measure(self, rig: Bench) -> None:
+        """Look for a moment at a worker that launches and yields to nobody."""
+        before = rig.seat.read()
+        time.sleep(FULL_S)
+        after = rig.seat.read()
+        self._hashes += after.hashes - before.hashes
+        cpu_ns, launching_ns = (
+            after.cpu_ns - before.cpu_ns,
+            after.launching_ns - before.launching_ns,
+        )
+        self._spent_ns += cpu_ns if self._on_cpu else launching_ns
 
 
 def bursts(duty: float, service_s: float, seconds: float, *, seed: int) -> Iterator[Arrival]:
@@ -172,15 +208,3 @@ def bursts(duty: float, service_s: float, seconds: float, *, seed: int) -> Itera
         while bursting and (at_s := at_s + rng.expovariate(BURST_LOAD / service_s)) < ends_s:
             yield Arrival(at_s, rng.randint(WORDS // 2, WORDS * 3 // 2))
         at_s, bursting = ends_s, not bursting
-
-
-def _full_rate(rig: Bench) -> float:
-    """Hashes per second of hashing while the device is the worker's alone."""
-    rig.lease(LEASE_S)
-    rig.launching()
-    before = rig.seat.read()
-    time.sleep(FULL_S)
-    after = rig.seat.read()
-    on_cpu = rig.backend != "cuda"
-    spent_ns = after.cpu_ns - before.cpu_ns if on_cpu else after.launching_ns - before.launching_ns
-    return (after.hashes - before.hashes) / spent_ns * 1e9

@@ -290,3 +290,42 @@ def test_a_steady_draw_is_held_beside_inference(host: Host) -> None:
         assert row["hashrate_h_per_s"] > 0, "its owner asked for a steady draw: it does not yield"
 
     run(scenario())
+
+
+SERVER = """
+import sys, time
+from wattshift_cluster.gate import SeatView
+from pathlib import Path
+seat = SeatView(Path(sys.argv[1]))
+print("taken" if seat.taken else "free", flush=True)
+time.sleep(1.5)
+print("taken" if seat.taken else "free", flush=True)
+"""
+
+
+def test_a_starting_server_gets_a_card_that_nobody_else_uses(host: Host) -> None:
+    async def scenario() -> None:
+        await host.up()
+        await host.lease(300.0, ttl_s=60.0)
+        await host.lease(300.0, device=1, ttl_s=60.0)
+        await host.until(lambda row: row["hashrate_h_per_s"])
+        seat = str(host.gates / "host-gpu0.worker")
+        command = [
+            *(sys.executable, "-m", "wattshift_cluster.gate.launch"),
+            *("--devices", "host-gpu0", "--"),
+            *(sys.executable, "-c", SERVER, seat),
+        ]
+        server = await asyncio.create_subprocess_exec(
+            *command,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "WATTSHIFT_GATE_DIR": str(host.gates)},
+        )
+        await host.until(lambda row: "memory" in (row["error"] or ""))
+        other = await host.reading(1)
+        assert other["error"] is None
+        assert other["hashrate_h_per_s"] > 0, "the other card goes on"
+        out, _ = await server.communicate()
+        assert (server.returncode, out.decode().split()) == (0, ["free", "free"])
+        await host.until(lambda row: row["error"] is None and row["hashrate_h_per_s"] > 0)
+
+    run(scenario())

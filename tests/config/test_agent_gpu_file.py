@@ -174,3 +174,9 @@ def test_the_example_shows_every_key_and_changes_nothing(tmp_path: Path) -> None
             assert re.search(rf"^(# )?{key} = ", text, re.MULTILINE), key
     opened = re.sub(r"^# (steady|zeusd_token_file) = ", r"\1 = ", text, flags=re.MULTILINE)
     assert load(tmp_path, opened).gpu.steady_w == 450.0
+
+
+def test_one_bad_item_of_a_list_is_one_fault(tmp_path: Path) -> None:
+    text = 'name = "chat"\nkind = "vllm"\nurl = "http://127.0.0.1:1/m"\ndevices = ["no way"]\n'
+    (fault,) = faults(tmp_path, f"{PLAIN}[[servers]]\n{text}")
+    assert fault.path == "servers[0].devices[0]"

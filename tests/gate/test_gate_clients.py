@@ -220,7 +220,7 @@ time.sleep(60)
 
 
 def test_a_fork_while_a_gate_is_joined_keeps_no_slot(
-    gates: Any, script: Callable[..., Any]
+    gates: Any, script: Callable[..., Any], eventually: Callable[..., bool]
 ) -> None:
     """A slot that another thread has taken but not booked would live on in the child."""
     parent = script(DAWDLER, str(gates.folder))
@@ -228,7 +228,7 @@ def test_a_fork_while_a_gate_is_joined_keeps_no_slot(
     view = clients.ClientsView(gates.folder / "late.clients")
     assert view.attached() == (parent.process.pid,)
     parent.kill()
-    assert not any(view._held(slot) for slot in range(clients.SLOTS))
+    assert eventually(lambda: not any(view._held(slot) for slot in range(clients.SLOTS)), 5.0)
     view.close()
     os.kill(child, signal.SIGKILL)
 
@@ -277,3 +277,32 @@ def test_the_hold_off_counts_from_the_last_request(gates: Any) -> None:
     assert not view.busy(left_ns + clients.HOLD_OFF_NS)
     view.close()
     replica.close()
+
+
+def test_beside_whoever_is_only_observed_nothing_is_launched(gates: Any) -> None:
+    gates.agent().write(
+        epoch=1,
+        leased_w=1.0,
+        expires_boot_ns=boot_ns() + int(60e9),
+        intensity_idle_pct=70,
+        intensity_busy_pct=40,
+    )
+    worker = WorkerGate(gates.folder / "gpu0.gate")
+    served = ClientGate(gates.folder)
+    observed = ClientGate(gates.folder / "gpu0.clients", kind="observer", watch=False)
+    assert worker.duty_pct(boot_ns()) == 70
+    with served.busy():
+        assert worker.duty_pct(boot_ns()) == 40, "its owner asked for that"
+        with observed.busy():
+            assert worker.duty_pct(boot_ns()) == 0, "nobody asked the observed one"
+    gates.agent().write(
+        epoch=1,
+        leased_w=1.0,
+        expires_boot_ns=boot_ns() + int(60e9),
+        intensity_idle_pct=50,
+        intensity_busy_pct=50,
+    )
+    with observed.busy():
+        assert worker.duty_pct(boot_ns()) == 0, "also where both intensities are the same"
+    for one in (served, observed, worker):
+        one.close()

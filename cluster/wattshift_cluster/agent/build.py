@@ -91,6 +91,7 @@ def _specs(config: AgentConfig, gpus: HostGpus | None) -> list[HashingSpec]:
             section.nice,
             host,
             emulated=section.emulated,
+            mps=gpu.mps,
             steady=steady,
         )
         for card in gpus.cards

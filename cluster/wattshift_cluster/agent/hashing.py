@@ -160,7 +160,7 @@ class HashingDevice:
             mode=HASH if draw.hashrate_h_per_s else IDLE,
             foreign_write=self._foreign(draw),
             error=self._error(),
-            note=self.steering.limited_by,
+            note=self.steering.note,
             counters=replace(self._assignments.counts, hashes=draw.totals.hashes),
         )
 
@@ -223,6 +223,9 @@ class HashingDevice:
             arguments.append("--emulated")
         visible = "" if spec.card is None else spec.card.uuid
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
+        if not spec.mps:
+            # CUDA joins any MPS server that it finds, and there one client's fault is everybody's.
+            environment["CUDA_MPS_PIPE_DIRECTORY"] = str(spec.gate_dir / "no-mps")
         return WorkerChild(arguments, environment, seat, self._assignments.heard, self._not_now)
 
     def _not_now(self) -> str | None:

@@ -45,7 +45,7 @@ class GateMark:
 
     def __init__(self, clients_file: Path) -> None:
         """Join the gate. Raises: GateInvalid."""
-        self._client = ClientGate(clients_file, kind="observer")
+        self._client = ClientGate(clients_file, kind="observer", watch=False)
         self._span = 0
 
     def enter(self) -> None:
@@ -58,7 +58,7 @@ class GateMark:
 
 
 class Users:
-    """Looks at the processes on all cards, once a second and off the event loop."""
+    """Looks at the processes on each card, once a second and off the event loop."""
 
     def __init__(self, gpus: HostGpus, devices: Sequence[HashingDevice]) -> None:
         """Nothing was seen yet. Args: devices: those that are cards."""
@@ -76,22 +76,23 @@ class Users:
         return found if boot_s() - at_s <= STALE_S else UNKNOWN
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled; a card whose driver hangs keeps nobody else's waiting."""
+        async with asyncio.TaskGroup() as group:
+            for device in self._devices:
+                group.create_task(self._look(device))
+
+    async def _look(self, device: HashingDevice) -> None:
         while True:
             at_s = boot_s()
-            looks = await asyncio.to_thread(self._read)
-            for device, users in zip(self._devices, looks, strict=True):
-                self._seen[device.id] = at_s, _sorted(device, users)
+            users = await asyncio.to_thread(self._read, device)
+            self._seen[device.id] = at_s, _sorted(device, users)
             await asyncio.sleep(max(0.0, LOOK_S - (boot_s() - at_s)))
 
-    def _read(self) -> list[GpuUsers]:
-        library, since_s = self._gpus.library, time.time() - 2 * LOOK_S
-        cards = [device.spec.card for device in self._devices]
-        return [
-            GpuUsers(compute_pids(library, card), busy_pids(library, card, since_s))
-            for card in cards
-            if card is not None
-        ]
+    def _read(self, device: HashingDevice) -> GpuUsers:
+        library, card = self._gpus.library, device.spec.card
+        assert card is not None
+        since_s = time.time() - 2 * LOOK_S
+        return GpuUsers(compute_pids(library, card), busy_pids(library, card, since_s))
 
 
 def _sorted(device: HashingDevice, users: GpuUsers) -> Others:

@@ -32,6 +32,7 @@ class HashingSpec:
         host: machine whose compute it overlaps.
         quality: how its watts are had.
         card: the GPU; None for the CPU.
+        mps: whether its worker may join an MPS server of the host.
         steady: the draw it holds while inference comes and goes; None: it yields.
         refusal: why it must not mine; None when it may.
     """
@@ -50,6 +51,7 @@ class HashingSpec:
     host: str | None
     quality: Quality
     card: Card | None = None
+    mps: bool = False
     steady: SteadySettings | None = None
     refusal: str | None = None
 
@@ -81,6 +83,7 @@ def gpu_spec(
     host: str | None,
     *,
     emulated: bool = False,
+    mps: bool = False,
     steady: SteadySettings | None = None,
 ) -> HashingSpec:
     """One GPU of this host; `emulated` where its NVML is an emulator and a CPU hashes for it."""
@@ -100,6 +103,7 @@ def gpu_spec(
         host=host,
         quality="emulated" if emulated else "measured",
         card=card,
+        mps=mps,
         steady=steady,
         refusal=mig_refusal(card),
     )

@@ -55,6 +55,14 @@ class Steering:
         return f"the card throttles: {', '.join(reasons)}" if reasons else None
 
     @property
+    def note(self) -> str | None:
+        """For a person: why less than the lease is used, or what a steady draw costs."""
+        if self.limited_by is not None or self._spec.steady is None or self._steady is None:
+            return self.limited_by
+        target_w, burnt_wh = self._spec.steady.target_w, self.joules_hashing / 3600
+        return f"its draw is held at {target_w:g} W; hashing has taken {burnt_wh:.1f} Wh for that"
+
+    @property
     def holds(self) -> bool:
         """Whether a draw is being held or measured, which takes frequent looks."""
         return self._steady is not None or (self.profile is not None and not self.profile.done)

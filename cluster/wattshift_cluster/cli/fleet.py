@@ -73,10 +73,8 @@ def show(device: str, url: str | None, token: str | None, output: str) -> None:
         if found["kind"] == "gpu":
             try:
                 curve = _curve(controller, found["id"])
-            except (
-                Refused,
-                Unreachable,
-            ) as fault:  # what the controller knows is shown all the same
+            except (Refused, Unreachable) as fault:
+                # What the controller itself knows is shown all the same.
                 talk(f"its power curve is not known: {fault}")
     emit({**found, "profile": curve}, output, _shown)
 

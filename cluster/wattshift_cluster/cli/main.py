@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "status", "Show the site now."),
     "top": ("top", "top", "Watch the site in the terminal."),
     "fleet": ("fleet", "fleet", "Look at devices, limit their power, measure it."),
-    "busy": ("busy", "busy", "Start a server that needs a GPU's memory, with its gates held."),
+    "busy": ("busy", "busy", "Start a server with mining out of its way."),
     "explain": ("explain", "explain", "Say why a device, a job or the site is as it is."),
     "cap": ("cap", "cap", "Set, clear or show caps."),
     "event": ("event", "event", "Inject a grid event."),

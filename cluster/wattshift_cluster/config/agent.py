@@ -60,7 +60,8 @@ class GpuSection(Section):
     Their power limits are written only when an operator says so: through NVML where this process
     may, through a running `zeusd`, or never (`read_only`). Beside a process that marks no gate
     nothing is mined, unless its owner opts in with `strangers = "when_quiet"`; `exclusive` is the
-    owner's word that there is none, for drivers that do not say. With `steady` the draw of each GPU
+    owner's word that there is none, for drivers that do not say. Workers keep out of an MPS server,
+    where one client's fault is everybody's, unless `mps` is set. With `steady` the draw of each GPU
     is held there, beside inference too, with changes of at most `steady_ramp` in a second.
     """
 
@@ -70,6 +71,7 @@ class GpuSection(Section):
     zeusd_token_file: FilePath | None = None
     strangers: Literal["never", "when_quiet"] = "never"
     exclusive: Switch = False
+    mps: Switch = False
     steady_w: Annotated[float, watts(1, 10_000)] | None = Field(None, alias="steady")
     steady_ramp_w_per_s: Annotated[float, watts(1, 10_000)] = Field(100.0, alias="steady_ramp")
 

@@ -176,7 +176,11 @@ def _header(key: str, many: bool) -> str:
 def _findings(
     error: ValidationError, path: str, row: Mapping[str, Any], section: type[Section]
 ) -> Iterator[checks.Finding]:
-    for one in error.errors(include_url=False, include_context=False):
+    found = error.errors(include_url=False, include_context=False)
+    broken = {one["loc"][0] for one in found if len(one["loc"]) > 1}
+    for one in found:
+        if one["type"] == "too_short" and one["loc"] and one["loc"][0] in broken:
+            continue  # too short only without the item that is at fault itself
         where = path
         for part in one["loc"]:
             where += f"[{part}]" if isinstance(part, int) else f".{part}"
@@ -186,7 +190,8 @@ def _findings(
         elif one["type"] == "missing":
             yield where, None, "missing"
         else:
-            yield where, one["input"], one["msg"].removeprefix("Value error, ")
+            text = one["msg"].removeprefix("Value error, ").replace("Tuple should", "List should")
+            yield where, one["input"], text
 
 
 def _unknown(key: str, section: type[Section]) -> str:

@@ -39,8 +39,16 @@ class AgentSession:
         clock: Clock,
         period_s: float,
         keep: Callable[[Iterable[Device]], None],
+        asking: Link,
     ) -> None:
-        """Prepare; `run` does the work. `keep` remembers devices beyond a restart."""
+        """Prepare; `run` does the work.
+
+        Args:
+            link: for leases and readings alone.
+            asking: for an operator's asks, so that a slow one holds up no lease.
+            keep: remembers devices beyond a restart.
+        """
+        self._asking = asking
         self._keep = keep
         self._ref = ref
         self._link = link
@@ -60,8 +68,8 @@ class AgentSession:
         self._wake.set()
 
     async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
-        """Ask something else between two exchanges. Raises: LinkError."""
-        return await self._link.call(op, **fields)
+        """Ask something else, beside the exchanges. Raises: LinkError."""
+        return await self._asking.call(op, **fields)
 
     async def run(self) -> None:
         """Converse until cancelled. No answer is ever fatal: the agent counts as lost meanwhile."""
@@ -72,6 +80,7 @@ class AgentSession:
                 await self._pause()
         finally:
             await self._link.close()
+            await self._asking.close()
 
     async def _pause(self) -> None:
         if self._waiting:

@@ -37,6 +37,9 @@ from wattshift_scheduler.step import step
 TURN_MIN_S = 0.02
 """Shortest time between two turns: a storm of urgent events costs at most 50 steps a second."""
 
+ASK_S = 5.0
+"""For an operator's ask: an agent may need two deadlines of a card's driver, of 1 s each."""
+
 SUBSCRIBER_EVENTS_MAX = 1024
 SPELLED_MAX = 256
 """Decisions of one turn that are streamed one by one; the journal has all of them."""
@@ -102,9 +105,16 @@ class Controller:
         period_s = self.config.site.tick_s
         for ref in self.config.agents:
             host, port = ref.address.rsplit(":", 1)
-            link = Link(host, int(port), tokens.agents[ref.name], deadline_s=2.0)
+            token = tokens.agents[ref.name]
             self._agents[ref.name] = AgentSession(
-                ref, link, self.inbox, self.roster, self.clock, period_s, self.journal.keep_devices
+                ref,
+                Link(host, int(port), token, deadline_s=2.0),
+                self.inbox,
+                self.roster,
+                self.clock,
+                period_s,
+                self.journal.keep_devices,
+                Link(host, int(port), token, deadline_s=ASK_S),
             )
         compute = self.config.compute
         if compute is not None:

@@ -32,6 +32,7 @@ class ClientGate:
         devices: str | Sequence[str | int] | None = None,
         *,
         kind: ClientKind = "client",
+        watch: bool = True,
     ) -> None:
         """Join the gates that are there, and later those that appear.
 
@@ -41,9 +42,11 @@ class ClientGate:
                 ask CUDA_VISIBLE_DEVICES. WATTSHIFT_GANG adds others. Gates that are of no known
                 GPU are always joined, and so is a single file.
             kind: an observer marks for a server that does not do so itself.
+            watch: look for gates that appear or go; not needed by the agent that keeps them.
         """
         self._path = Path(path)
         self._kind = kind
+        self._watches = watch
         self._wanted = self._asked(devices)
         self._lock = threading.RLock()  # a generator may be collected, and leave, within a change
         self._slots: dict[Path, Slot] = {}
@@ -131,6 +134,8 @@ class ClientGate:
 
     def _start(self) -> None:
         self.rescan()
+        if not self._watches:
+            return
         try:
             threading.Thread(target=self._watch, name="gate-rescan", daemon=True).start()
         except RuntimeError as fault:  # no more threads: the gates of now are still marked

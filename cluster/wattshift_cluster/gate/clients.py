@@ -98,15 +98,23 @@ class ClientsView:
         self._in_flight = words[FIRST_SLOT + _IN_FLIGHT :: SLOT_WORDS]
         self._last = words[FIRST_SLOT + _LAST :: SLOT_WORDS]
         self._memory = words[FIRST_SLOT + _MEMORY :: SLOT_WORDS]
+        self._kinds = words[FIRST_SLOT + _KIND :: SLOT_WORDS]
 
     def busy(self, now_ns: int) -> bool:
         """Whether inference has the device: one system call per slot that says it is busy."""
+        return self.busy_kind(now_ns) is not None
+
+    def busy_kind(self, now_ns: int) -> ClientKind | None:
+        """Who has the device: "observer" if one of those that are busy is, None if nobody is."""
         since_ns = now_ns - HOLD_OFF_NS
+        found: ClientKind | None = None
         slots = zip(self._in_flight.tolist(), self._last.tolist(), strict=True)
         for slot, (in_flight, last_ns) in enumerate(slots):
             if (in_flight or last_ns > since_ns) and self._held(slot):
-                return True
-        return self._full()
+                found = "client"
+                if self._kinds[slot]:
+                    return "observer"
+        return found or ("client" if self._full() else None)
 
     def memory_wanted(self) -> bool:
         """Whether a living client wants the device's memory for itself."""
@@ -140,7 +148,7 @@ class ClientsView:
 
     def close(self) -> None:
         """Unmap."""
-        for view in (self._pids, self._in_flight, self._last, self._memory):
+        for view in (self._pids, self._in_flight, self._last, self._memory, self._kinds):
             view.release()
         self._file.close()
 

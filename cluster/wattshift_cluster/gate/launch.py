@@ -22,7 +22,6 @@ from wattshift_cluster.gate import become
 from wattshift_cluster.gate.client_gate import ClientGate
 from wattshift_cluster.gate.handover import RELEASE_S, take
 from wattshift_cluster.gate.layout import GATE_DIR_VARIABLE
-from wattshift_cluster.gate.probe import Probe
 from wattshift_cluster.gate.readiness import ReadyListener
 
 READY_S = 1800.0
@@ -131,7 +130,12 @@ class _Claim:
 
 
 def _serve(plan: Plan, claim: _Claim) -> int:
-    listener, probe = ReadyListener(), None if plan.ready is None else Probe(plan.ready)
+    probe = None
+    if plan.ready is not None:
+        from wattshift_cluster.gate.probe import Probe  # an HTTP client, for those who ask by URL
+
+        probe = Probe(plan.ready)
+    listener = ReadyListener()
     child = _start(plan.command)
     end_s = time.monotonic() + plan.ready_s
     loading = True

@@ -45,7 +45,7 @@ class Probe:
 
     def _once(self) -> bool:
         try:
-            with self._opener.open(self._url, timeout=PROBE_S) as answer:
-                return bool(200 <= answer.status < 300)
+            with self._opener.open(self._url, timeout=PROBE_S):
+                return True  # all but 2xx raises
         except (OSError, ValueError, http.client.HTTPException):
             return False  # not there yet, or not yet itself

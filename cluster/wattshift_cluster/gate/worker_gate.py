@@ -37,6 +37,9 @@ class WorkerGate:
     def duty_pct(self, now_ns: int) -> int:
         """Share of time to launch in, %; 0 means: do not launch.
 
+        The intensity beside busy clients is the word of the device's owner about servers that mark
+        the gate. Whoever is only observed never agreed to it, so beside those nothing is launched.
+
         Args:
             now_ns: the boot clock, ns.
         """
@@ -48,9 +51,15 @@ class WorkerGate:
         idle_pct = state.duty_pct(now_ns, busy=False)
         busy_pct = state.duty_pct(now_ns, busy=True)
         self.reason, self.leased = None, idle_pct > 0
-        if idle_pct == busy_pct:
-            return idle_pct
-        return busy_pct if self._clients.busy(now_ns) else idle_pct
+        if idle_pct == busy_pct == 0:
+            return 0
+        match self._clients.busy_kind(now_ns):
+            case None:
+                return idle_pct
+            case "client":
+                return busy_pct
+            case _:
+                return 0
 
     def memory_wanted(self) -> bool:
         """Whether a living client wants the device's memory: give all of it back and end."""
