@@ -58,6 +58,16 @@ FULL: Values = {
         "consentSecret": "consent",
         "config": {
             "hashing": {"devices": "auto", "nice": 10},
+            "gpu": {"strangers": "when_quiet", "steady": "450W"},
+            "servers": [
+                {
+                    "name": "chat",
+                    "kind": "vllm",
+                    "url": "http://chat:8000/metrics",
+                    "devices": ["node-a-gpu0"],
+                    "period": "1s",
+                }
+            ],
             "pool": {"url": "stratum+tcp://127.0.0.1:3333", "user": "barn"},
             "asics": [{"id": "rig-1", "address": "10.0.0.20", "nameplate": "3kW"}],
         },
@@ -240,6 +250,15 @@ def test_power_control_alone_brings_root_and_sys_admin(render: Callable[[Values]
     pod, rights = agent({"agent": {"powerControl": {"enabled": True}}})
     assert pod["runAsUser"] == 0
     assert rights == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+
+
+def test_an_agent_with_gpus_knows_the_processes_of_its_node(
+    render: Callable[[Values], Objects],
+) -> None:
+    for enabled in (True, False):
+        objects = render({"agent": {"gpu": {"enabled": enabled}}})
+        (agent,) = (one for one in objects if one["kind"] == "DaemonSet")
+        assert agent["spec"]["template"]["spec"].get("hostPID", False) is enabled
 
 
 def test_each_program_takes_the_arguments_it_is_given(render: Callable[[Values], Objects]) -> None:
