@@ -19,7 +19,12 @@ import pytest
 from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.emulate.nvml import models
 from wattshift_cluster.emulate.nvml.build import NvmlNotBuilt, build, child_environment
-from wattshift_cluster.emulate.nvml.control import CardFault, EmulatedCard, EmulatedDriver
+from wattshift_cluster.emulate.nvml.control import (
+    CardFault,
+    ComputeProcess,
+    EmulatedCard,
+    EmulatedDriver,
+)
 from wattshift_cluster.gate import ClientGate, SeatView
 from wattshift_cluster.wire.link import Link, OpFailed
 from wattshift_cluster.wire.token import create_token, read_token
@@ -329,3 +334,35 @@ def test_a_starting_server_gets_a_card_that_nobody_else_uses(host: Host) -> None
         await host.until(lambda row: row["error"] is None and row["hashrate_h_per_s"] > 0)
 
     run(scenario())
+
+
+SERVED = (
+    '[[servers]]\nname = "chat"\nkind = "vllm"\nurl = "http://127.0.0.1:{port}/metrics"\n'
+    'devices = ["host-gpu0"]\n'
+)
+CLOSED_PORT = free_port()
+
+
+@pytest.mark.parametrize("host", [SERVED.format(port=CLOSED_PORT)], indirect=True)
+def test_beside_an_observed_server_nothing_is_mined_without_its_owners_word(host: Host) -> None:
+    """Nothing listens there, and NVML lists a process on its card: it may be starting."""
+    host.cards[0].processes([ComputeProcess(os.getpid(), 1 << 30, 0)])
+
+    async def scenario() -> None:
+        await host.up()
+        await host.lease(300.0)
+        await host.lease(300.0, device=1)
+        await host.until(lambda row: row["hashrate_h_per_s"], device=1)
+        row = await host.until(lambda row: "chat" in (row["note"] or ""))
+        assert "did not opt in" in row["note"]
+        await asyncio.sleep(1.0)
+        assert not (await host.reading())["hashrate_h_per_s"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "host", [SERVED.format(port=CLOSED_PORT).replace("gpu0", "gpu9")], indirect=True
+)
+def test_a_server_on_a_device_that_is_not_here_starts_nothing(host: Host) -> None:
+    assert host.agent.wait(timeout=20) == 3

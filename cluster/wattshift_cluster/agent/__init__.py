@@ -1,10 +1,14 @@
 """One host's devices: what they are, the leases they hold, and the safe point they fall to.
 
-service    the process: answers the controller, watches expiry, ends at the safe points
-protocol   what goes over the wire        leases     which leases are taken
-device     what every device can do       epochs     the fencing token on disk
-hashing    a GPU or CPU behind the gate   asics      a miner behind its driver
-child      the worker's process           worker     the process that hashes
-desk       the pool session               gpu        NVML readings
-consent    the owner's word               cloud      whose machine this is
+service  protocol  leases  epochs    the process; what goes over the wire; which leases are taken
+build  device  specs                 from agent.toml to devices; what every device can do
+hashing                              a GPU or CPU behind its gate, made of
+    meters  steering  throttle           what it draws; from a lease to intensity; backing off
+    assignments  desk  child             work and shares; the pool session; the worker's process
+worker  launches  tray  pace         the process that hashes
+gpu/  gpus  limit_desk               NVML: readings and power limits
+power/                               the learnt power curve and what is made of it
+observe/  neighbourhood              who else uses a device without marking its gate
+asics                                a miner behind its driver
+consent  cloud                       the owner's word; whose machine this is
 """

@@ -189,16 +189,7 @@ def _strangers(
 
 
 def _observed(server: Server, known: dict[str, HashingDevice], users: Users | None) -> Observed:
-    asked = ObservedServer(
-        name=server.name,
-        kind=server.kind,
-        url=server.url,
-        devices=server.devices,
-        opt_in=server.opt_in,
-        period_s=server.period_s,
-        quiet_s=server.quiet_s,
-        stale_s=server.stale_s,
-    )
+    asked = ObservedServer(**server.model_dump(by_alias=False))
     marks = [GateMark(known[name].clients_file) for name in server.devices]
 
     def seen() -> Others:
