@@ -29,8 +29,9 @@ from wattshift_cluster.gate.clients import create_clients_file
 log = structlog.get_logger()
 
 TRANSITION_S = 0.01
-HOLD_S, STEER_S, REST_S = 0.1, 0.25, 0.5
-"""From look to look: while a draw is held or measured, with a lease, and without one."""
+HOLD_S, STEER_S, REST_S = 0.1, 0.25, 1.0
+"""From look to look: while a draw is held or measured, with a lease, and without one, where nothing
+is to be steered and a card's reading is made when it is asked for."""
 
 SAVE_EVERY_S = 300.0
 RATE_AFTER_NS = 3_000_000_000
@@ -248,7 +249,7 @@ class HashingDevice:
             await asyncio.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
-        if self._lease is None or self._lease.mode == IDLE:
+        if self.spec.card is not None and (self._lease is None or self._lease.mode == IDLE):
             return REST_S
         return HOLD_S if self.steering.holds else STEER_S
 
