@@ -234,15 +234,6 @@ def test_without_any_reading_nothing_is_mined(reading_w: float | None) -> None:
     assert {(one.idle_pct, one.busy_pct) for one in chosen} == {(0, 0)}
 
 
-def test_throttling_backs_off_and_comes_back_slowly() -> None:
-    plant = Plant(SteadyDraw(HOLD, learnt()))
-    before = plant.run(30)[-1].idle_pct
-    throttled = plant.run(4, throttled=True)[-1].idle_pct
-    assert throttled < before / 2
-    assert plant.run(8)[-1].idle_pct <= throttled
-    assert plant.run(80)[-1].idle_pct == pytest.approx(before, abs=2)
-
-
 def test_no_work_winds_nothing_up() -> None:
     plant = Plant(SteadyDraw(HOLD, learnt()))
     plant.run(30)

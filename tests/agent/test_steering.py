@@ -100,6 +100,26 @@ def test_a_throttling_card_is_relieved_at_once_and_loaded_again_slowly() -> None
     assert steering.limited_by is None
 
 
+def test_a_steady_draw_gives_way_to_throttling_too_and_comes_back() -> None:
+    settings = SteadySettings(target_w=400.0, ramp_w_per_s=1000.0)
+    steering = Steering(spec(settings), taught(spec(settings)))
+
+    def after(since_s: float, seconds: int, throttled: tuple[str, ...] = ()) -> int:
+        for turn in range(seconds * 10):
+            now_s = since_s + turn * 0.1
+            watts_w = 100.0 + 460.0 * steering.told.idle_pct / 100
+            seen = draw(watts_w, steering.told.idle_pct / 100, throttled)
+            steering.update(now_s, lease(560.0), seen, busy=False, wall_s=now_s)
+        return steering.told.idle_pct
+
+    before = after(0.0, 20)
+    hot = after(20.0, 4, ("power_cap",))
+    assert hot < before / 2
+    assert steering.note == "the card throttles: power_cap"
+    assert after(24.0, 8) <= hot, "it has not been clear for long enough"
+    assert after(32.0, 60) == pytest.approx(before, abs=2)
+
+
 def test_throttling_without_mining_is_not_minings_to_mend() -> None:
     back_off = BackOff()
     assert back_off.update(0.0, ("thermal",), mining=False) == 1.0
@@ -126,16 +146,15 @@ def test_a_measurement_stays_within_the_lease_and_gives_way_to_inference() -> No
     steering = Steering(spec(), taught(spec()))
     assert steering.begin(lease(330.0), 0.0) is None
     assert steering.begin(lease(330.0), 0.0) == "it is being measured already"
-    most_pct = steering.allowed_pct(lease(330.0))
     seen = set()
     for turn in range(600):
         now_s = turn * 0.1
-        pct = max(seen, default=0)
+        before_pct = steering.allowed_pct(lease(330.0))
         chosen = steering.update(now_s, lease(330.0), draw(150.0, 0.2), busy=False, wall_s=now_s)
         seen.add(chosen.idle_pct)
         if steering.profile is not None and steering.profile.done:
             break
-        assert chosen.idle_pct <= most_pct or pct == 0
+        assert chosen.idle_pct <= before_pct, "each step is one that the lease allowed"
     assert len(seen) >= 3
     steering.begin(lease(330.0), 100.0)
     steering.update(100.1, lease(330.0), draw(150.0), busy=True, wall_s=0.0)

@@ -21,7 +21,6 @@ from wattshift_cluster.emulate.nvml import (
     build,
     child_environment,
     emulated_here,
-    find_compiler,
     models,
 )
 from wattshift_cluster.emulate.nvml.build import FLAGS
@@ -29,13 +28,6 @@ from wattshift_cluster.emulate.nvml.control import HW_THERMAL
 
 CARDS = (models.H200, models.A100, models.L4, models.GTX_1080_TI)
 AVERAGE, INSTANT, ENERGY = 185, 186, 83
-
-
-@pytest.fixture
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if find_compiler() is None:
-        pytest.skip("no C compiler here: NVML cannot be emulated")
-    return tmp_path_factory.getbasetemp().parent / "emulated-nvml"
 
 
 @pytest.fixture

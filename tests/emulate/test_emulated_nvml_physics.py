@@ -21,20 +21,12 @@ from wattshift_cluster.emulate.nvml import (
     build,
     child_environment,
     emulated_here,
-    find_compiler,
     models,
 )
 from wattshift_cluster.gate.seat import WorkerSeat
 
 IDLE_W, FULL_W = models.H200.idle_w, models.H200.full_w
 POWER_CAP, SW_THERMAL, HARDWARE = 0x4, 0x20, 0x48
-
-
-@pytest.fixture
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if find_compiler() is None:
-        pytest.skip("no C compiler here: NVML cannot be emulated")
-    return tmp_path_factory.getbasetemp().parent / "emulated-nvml"
 
 
 @pytest.fixture

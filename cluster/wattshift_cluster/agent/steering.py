@@ -31,6 +31,7 @@ class Steering:
     Attributes:
         model: what is known of a GPU's draw; None for a CPU, whose watts are modelled anyway.
         profile: a measurement under way, or the last one; None before the first.
+        told: what was last to be set.
         joules_hashing: energy that hashing took, by the model, while a steady draw was held, J.
     """
 
@@ -43,7 +44,7 @@ class Steering:
         self._steady = (
             None if spec.steady is None or model is None else SteadyDraw(spec.steady, model)
         )
-        self._set = NOTHING
+        self.told = NOTHING
         self._set_s: float | None = None
         self._taught_s = float("-inf")
         self._busy: list[tuple[float, bool]] = []
@@ -129,12 +130,11 @@ class Steering:
                     busy_share=busy_share,
                     mining_duty=draw.duty or 0.0,
                     limit_w=limit_w,
-                    most_pct=allowed_pct,
-                    throttled=bool(throttled),
+                    most_pct=int(allowed_pct * share),
                 )
         chosen = Intensities(min(chosen.idle_pct, allowed_pct), min(chosen.busy_pct, allowed_pct))
-        if chosen != self._set or self._set_s is None:
-            self._set, self._set_s = chosen, now_s
+        if chosen != self.told or self._set_s is None:
+            self.told, self._set_s = chosen, now_s
         return chosen
 
     def _profiled(

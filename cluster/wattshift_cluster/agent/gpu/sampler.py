@@ -10,7 +10,7 @@ pace, and a lost one every few seconds.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -36,8 +36,6 @@ SILENT_S = 2.0
 
 CLOSE_S = 5.0
 """Longest wait for a call that hangs in the driver; its thread then ends with the process."""
-
-MOST_CALLBACKS = 16
 
 
 class Sampler:
@@ -73,7 +71,6 @@ class Sampler:
         self._tracks = {
             card.uuid: Track(card.uuid, length, turn) for turn, card in enumerate(cards)
         }
-        self._callbacks: tuple[Callable[[float], None], ...] = ()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gpu-sampler", daemon=True)
 
@@ -115,14 +112,6 @@ class Sampler:
             return None
         return mean_of(rows)
 
-    def on_sweep(self, callback: Callable[[float], None]) -> None:
-        """Call this after each sweep, in the sampler's thread, with the boot clock, s.
-
-        Keep it short: the next sweep waits for it. One that raises is logged and dropped.
-        """
-        assert len(self._callbacks) < MOST_CALLBACKS
-        self._callbacks = (*self._callbacks, callback)
-
     def _rows(self, uuid: str, span_s: float) -> list[Row]:
         track = self._tracks.get(uuid)
         return [] if track is None else track.since(boot_ns() - round(span_s * 1e9))
@@ -132,8 +121,6 @@ class Sampler:
         while not self._stop.is_set():
             self.late_s = (now_ns - next_ns) / 1e9
             now_ns = self._sweep(now_ns)
-            for callback in self._callbacks:
-                self._tell(callback, now_ns / 1e9)
             self.cpu_s = time.thread_time()
             next_ns += self._period_ns
             now_ns = boot_ns()
@@ -161,10 +148,3 @@ class Sampler:
                 track.due_ns = ended_ns + BACK_OFF * (ended_ns - now_ns)
             now_ns = ended_ns
         return now_ns
-
-    def _tell(self, callback: Callable[[float], None], now_s: float) -> None:
-        try:
-            callback(now_s)
-        except Exception:  # whatever it is, the host's only view of its GPUs must go on
-            log.exception("gpu.sweep_callback_dropped")
-            self._callbacks = tuple(one for one in self._callbacks if one is not callback)

@@ -32,8 +32,6 @@ DEAD_PCT = 1.0
 LONGEST_STEP_S = 1.0
 REFRESH_S = 5.0
 TAUGHT_S = 5.0
-BREATHER_S = 10.0
-RECOVER_PER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +42,17 @@ class SteadySettings:
         target_w: the device's draw to hold, W.
         ramp_w_per_s: most that the draw is made to change, both ways, in the model's watts, W/s.
         least_pct, most_pct: range of the intensities, %; a lease may cut it further.
-        throttle_backoff: factor per second on the intensities while the device throttles.
     """
 
     target_w: float
     ramp_w_per_s: float
     least_pct: int = 0
     most_pct: int = 100
-    throttle_backoff: float = 0.5
 
     def __post_init__(self) -> None:
         assert self.target_w >= 0
         assert self.ramp_w_per_s > 0
         assert 0 <= self.least_pct <= self.most_pct <= 100
-        assert 0 < self.throttle_backoff < 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +130,6 @@ class SteadyDraw:
         self._told: tuple[int, bool, float | None] | None = None
         self._setpoint_w: float | None = None
         self._expected_w = self._expected_duty = 0.0
-        self._allow, self._throttled_s = 1.0, -math.inf
         self._make_sides(None)
 
     def update(
@@ -147,7 +141,6 @@ class SteadyDraw:
         limit_w: float | None,
         *,
         most_pct: int = 100,
-        throttled: bool = False,
     ) -> Intensities:
         """What to set now.
 
@@ -157,8 +150,7 @@ class SteadyDraw:
             busy_share, mining_duty: shares of that same time in which inference was busy and in
                 which launches ran, 0 to 1, as measured.
             limit_w: enforced power limit, W; None: the model's own.
-            most_pct: most that the lease allows, %.
-            throttled: power cap or heat hold the clocks down.
+            most_pct: most that the lease allows and throttling leaves, %.
         """
         step_s = min(LONGEST_STEP_S, max(0.0, now_s - self._now_s))
         if now_s - self._now_s > HOLD_UNKNOWN_S:
@@ -166,8 +158,7 @@ class SteadyDraw:
         self._now_s = now_s
         self._refresh(limit_w)
         self._book(step_s, busy_share, mining_duty)
-        backed_off_pct = self._backed_off(step_s, throttled)
-        most_pct = min(self.settings.most_pct, most_pct, backed_off_pct)
+        most_pct = min(self.settings.most_pct, most_pct)
         reading_w = watts_w if watts_w is not None and math.isfinite(watts_w) else None
         if reading_w is not None:
             self._fresh_s = now_s
@@ -190,15 +181,6 @@ class SteadyDraw:
         side.aim(self._setpoint_w, blind=blind)
         least_pct = 0 if blind else self.settings.least_pct
         return min(most_pct, max(least_pct, side.pct))
-
-    def _backed_off(self, step_s: float, throttled: bool) -> int:
-        """The most that throttling leaves, %: down fast, up slowly and only when it is over."""
-        if throttled:
-            self._throttled_s = self._now_s
-            self._allow *= self.settings.throttle_backoff**step_s
-        elif self._now_s - self._throttled_s > BREATHER_S:
-            self._allow = min(1.0, self._allow + RECOVER_PER_S * step_s)
-        return int(self._allow * 100)
 
     def _move_setpoint(
         self, reading_w: float | None, step_s: float, limit_w: float | None
