@@ -11,7 +11,7 @@ The rules, in this order. Whatever breaks one is refused with the reason.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 LONGEST_TTL_S = 300.0
@@ -56,9 +56,10 @@ class Lease:
 
     def wire(self) -> dict[str, Any]:
         """As readings carry it; the device is named there."""
-        fields = asdict(self)
-        del fields["device"]
-        return fields
+        return {name: getattr(self, name) for name in _WIRED}
+
+
+_WIRED = tuple(field.name for field in fields(Lease) if field.name != "device")
 
 
 @dataclass(frozen=True, slots=True)

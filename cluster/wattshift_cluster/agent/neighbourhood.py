@@ -7,6 +7,7 @@ worker learns of them as it learns of any request.
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -65,6 +66,8 @@ class Users:
         self._gpus = gpus
         self._devices = tuple(devices)
         self._seen: dict[str, tuple[float, Others]] = {}
+        self._waiting: dict[str, float] = {}
+        """Since when a thread waits for a card's driver."""
 
     def newest(self, device: str) -> tuple[float, Others] | None:
         """See `Look`."""
@@ -76,17 +79,49 @@ class Users:
         return found if boot_s() - at_s <= STALE_S else UNKNOWN
 
     async def run(self) -> None:
-        """Look until cancelled; a card whose driver hangs keeps nobody else's waiting."""
-        async with asyncio.TaskGroup() as group:
-            for device in self._devices:
-                group.create_task(self._look(device))
+        """Look until cancelled. One thread takes the cards in turn.
 
-    async def _look(self, device: HashingDevice) -> None:
+        A card whose driver hangs keeps nobody else's waiting: its thread is left to it, and another
+        one goes on with the other cards.
+        """
+        left: set[str] = set()
         while True:
-            at_s = boot_s()
-            users = await asyncio.to_thread(self._read, device)
-            self._seen[device.id] = at_s, _sorted(device, users)
-            await asyncio.sleep(max(0.0, LOOK_S - (boot_s() - at_s)))
+            over = threading.Event()
+            looking = threading.Thread(
+                target=self._look, args=(over,), name="gpu-users", daemon=True
+            )
+            looking.start()
+            try:
+                while looking.is_alive() and not self._hanging() - left:
+                    await asyncio.sleep(LOOK_S)
+                    left &= self._hanging()
+            finally:
+                over.set()
+            for device in self._hanging() - left:
+                log.warning("card.silent", device=device)
+            left = self._hanging()
+
+    def _hanging(self) -> set[str]:
+        """The cards that have not answered for too long."""
+        oldest_s = boot_s() - STALE_S
+        return {device for device, at_s in list(self._waiting.items()) if at_s < oldest_s}
+
+    def _look(self, over: threading.Event) -> None:
+        while True:
+            began_s = boot_s()
+            for device in self._devices:
+                if device.id in self._waiting:  # another thread was left to it
+                    continue
+                at_s = self._waiting[device.id] = boot_s()
+                try:
+                    users = self._read(device)
+                finally:
+                    del self._waiting[device.id]
+                if over.is_set():
+                    return
+                self._seen[device.id] = at_s, _sorted(device, users)
+            if over.wait(max(0.0, LOOK_S - (boot_s() - began_s))):
+                return
 
     def _read(self, device: HashingDevice) -> GpuUsers:
         library, card = self._gpus.library, device.spec.card

@@ -1,7 +1,7 @@
 """What an agent says over the wire: inventory, readings, counters. None is unknown, never zero."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Kind = Literal["gpu", "cpu", "asic"]
@@ -94,10 +94,16 @@ class Reading:
 
     def wire(self, lease: dict[str, Any] | None) -> dict[str, Any]:
         """As it goes over the wire, with the lease in force."""
-        fields = asdict(self)
+        row = {name: getattr(self, name) for name in _READING}
         for name in ("watts_w", "enforced_limit_w", "hashrate_h_per_s", "temperature_c"):
-            fields[name] = finite(fields[name])
-        return {**fields, "lease": lease}
+            row[name] = finite(row[name])
+        counters = {name: getattr(self.counters, name) for name in _COUNTERS}
+        return {**row, "counters": counters, "lease": lease}
+
+
+_COUNTERS = tuple(field.name for field in fields(Counters))
+_READING = tuple(field.name for field in fields(Reading) if field.name != "counters")
+"""Their names once: `asdict` copies deeply, and a reading goes out for every device and second."""
 
 
 def finite(value: float | None) -> float | None:

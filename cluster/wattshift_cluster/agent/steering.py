@@ -17,7 +17,9 @@ from wattshift_cluster.agent.specs import HashingSpec
 from wattshift_cluster.agent.throttle import BackOff
 
 IDLE, HASH = "idle", "hash"
-TEACH_EVERY_S = 1.0
+TEACH_EVERY_S, TEACH_IDLE_S = 1.0, 5.0
+"""From lesson to lesson: while it hashes, and while there is little to learn."""
+
 AT_REST_S = 3.0
 """A reading teaches only so long after a change: NVML's power may be the mean of a second."""
 
@@ -157,7 +159,8 @@ class Steering:
     ) -> None:
         if self.model is None or draw.mean_w is None or draw.duty is None or self._set_s is None:
             return
-        if now_s - self._set_s < AT_REST_S or now_s - self._taught_s < TEACH_EVERY_S:
+        every_s = TEACH_EVERY_S if draw.duty > 0 else TEACH_IDLE_S
+        if now_s - self._set_s < AT_REST_S or now_s - self._taught_s < every_s:
             return
         self._taught_s = now_s
         self.model.observe(draw.duty, busy_share, draw.mean_w, limit_w, wall_s)

@@ -44,6 +44,9 @@ AT_LIMIT = 0.97
 
 MOVED_SHARE = 0.02
 KNOWN_READINGS, KNOWN_LEVELS, KNOWN_SPREAD = 4.0, 3, 0.5
+MOST_CURVES = 16
+"""A curve is asked for several times between two readings, and drawn once."""
+
 _MARKS = np.linspace(0.0, 1.0, 5)
 _GRID = np.linspace(0.0, 1.0, STEPS + 1)
 FORMAT = 1
@@ -67,6 +70,7 @@ class PowerModel:
         self._prior_precision = np.diag((span_w * np.array(PRIOR_SHARES)) ** -2.0)
         self._noise_w2 = (NOISE_SHARE * span_w) ** 2
         self._memory = Memory()
+        self._curves: dict[tuple[float, float | None], Curve] = {}
         self._fit()
         self._told = self._marks()
 
@@ -135,18 +139,12 @@ class PowerModel:
 
     def curve(self, inference: float = 0.0, limit_w: float | None = None) -> Curve:
         """Watts against intensity beside an inference load of 0 to 1."""
-        mean_w, width_w = self._predict(_GRID, inference)
-        enforced_w = self._limit(limit_w)
-
-        def bounded(levels_w: Floats) -> tuple[float, ...]:
-            return tuple(np.clip(levels_w, 0.0, enforced_w).tolist())
-
-        # More mining never draws less: a dip comes from the fit, so the cautious side of it counts.
-        return Curve(
-            mean_w=bounded(np.maximum.accumulate(mean_w)),
-            low_w=bounded(np.minimum.accumulate((mean_w - width_w)[::-1])[::-1]),
-            high_w=bounded(np.maximum.accumulate(mean_w + width_w)),
-        )
+        known = self._curves.get((inference, limit_w))
+        if known is None:
+            if len(self._curves) >= MOST_CURVES:
+                self._curves.clear()
+            known = self._curves[inference, limit_w] = self._drawn(inference, limit_w)
+        return known
 
     def estimate(
         self, intensity: float, inference: float = 0.0, limit_w: float | None = None
@@ -204,6 +202,7 @@ class PowerModel:
         return math.inf if known_w is None else known_w
 
     def _fit(self) -> None:
+        self._curves.clear()
         weight, intensity, inference, watts_w = self._memory.seen()
         basis = _basis(intensity, inference)
         weighted = basis.T * (weight / self._noise_w2)
@@ -211,6 +210,20 @@ class PowerModel:
         self._covariance: Floats = np.asarray(np.linalg.inv(precision), dtype=np.float64)
         known = self._prior_precision @ self._prior + weighted @ watts_w
         self._factors: Floats = self._covariance @ known
+
+    def _drawn(self, inference: float, limit_w: float | None) -> Curve:
+        mean_w, width_w = self._predict(_GRID, inference)
+        enforced_w = self._limit(limit_w)
+
+        def bounded(levels_w: Floats) -> tuple[float, ...]:
+            return tuple(np.clip(levels_w, 0.0, enforced_w).tolist())
+
+        # More mining never draws less: a dip comes from the fit, so the cautious side of it counts.
+        return Curve(
+            mean_w=bounded(np.maximum.accumulate(mean_w)),
+            low_w=bounded(np.minimum.accumulate((mean_w - width_w)[::-1])[::-1]),
+            high_w=bounded(np.maximum.accumulate(mean_w + width_w)),
+        )
 
     def _predict(self, intensity: Floats, inference: float) -> tuple[Floats, Floats]:
         """Means and half-widths of the intervals, W."""
