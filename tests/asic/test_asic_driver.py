@@ -6,8 +6,8 @@ import time
 import pytest
 
 from wattshift_cluster.asic.confirm import confirmed
-from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable
-from wattshift_cluster.asic.pyasic_driver import Credentials, Transitions, connect
+from wattshift_cluster.asic.connect import Transitions, connect
+from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable, Credentials
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.emulate.faults import Fault
 

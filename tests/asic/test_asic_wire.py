@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wattshift_cluster.asic.connect import connect
 from wattshift_cluster.asic.driver import AsicRefused
 from wattshift_cluster.asic.models import rating
-from wattshift_cluster.asic.pyasic_driver import connect
 from wattshift_cluster.asic.wire import first, number, rows
 
 JSON = st.recursive(
@@ -73,6 +73,6 @@ def test_a_stock_antminer_is_refused_before_pyasic_sees_it():
 def test_the_room_imports_without_pyasic_or_ray():
     code = (
         "import sys; sys.modules['pyasic'] = None; sys.modules['ray'] = None\n"
-        "import wattshift_cluster.asic.pyasic_driver, wattshift_cluster.emulate.process\n"
+        "import wattshift_cluster.asic.connect, wattshift_cluster.emulate.process\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import time
 
+from wattshift_cluster.emulate.firmware import Body
 from wattshift_cluster.emulate.luxos import LuxOs
 from wattshift_cluster.emulate.machine import Machine
 from wattshift_cluster.emulate.specs import M60S, S19K_PRO
@@ -24,7 +25,7 @@ class Now:
 def lux_of():
     now = Now()
     machine = Machine("m", S19K_PRO, seed=1, clock=now)
-    return now, machine, LuxOs(machine, clock=now, seed=1, ignoring=never, blank=never)
+    return now, machine, LuxOs(Body(machine, 1, now, ignoring=never, blank=never))
 
 
 def code(reply):
@@ -76,7 +77,7 @@ def signed(command, param, password="super", salt="", ts=None, **more):
 
 def test_a_whatsminer_obeys_signed_commands_only():
     machine = Machine("m", M60S, seed=1, clock=Now())
-    whats = Whatsminer(machine, seed=1, ignoring=never, blank=never)
+    whats = Whatsminer(Body(machine, 1, Now(), ignoring=never, blank=never))
     asked = whats.answer({"cmd": "get.device.info", "param": "salt"})
     salt = asked["msg"]["salt"]
     start = ("set.miner.service", "start")

@@ -53,7 +53,8 @@ Connect = Callable[[Asic], Awaitable[AsicDriver]]
 
 async def connect_by_pyasic(asic: Asic) -> AsicDriver:
     """Find out what answers at the address. Raises: AsicUnreachable, AsicRefused."""
-    from wattshift_cluster.asic.pyasic_driver import Credentials, connect
+    from wattshift_cluster.asic.connect import connect
+    from wattshift_cluster.asic.driver import Credentials
 
     password = _password(asic)
     return await connect(asic.address, credentials=Credentials(password) if password else None)

@@ -9,7 +9,7 @@ Four rules hold for every driver:
 - Pools, passwords and network settings are out of reach: there is no method that writes them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from wattshift_cluster.errors import Refused, Unreachable
@@ -35,6 +35,14 @@ class AsicRefused(Refused):
         self.address = address
         self.doing = doing
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the owner configured for a machine; never guessed, a maker's default included."""
+
+    password: str = field(repr=False)
+    username: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ class AsicIdentity:
         power_on_w: draw after a power cycle with no command from us, W. A rig resumes by itself.
         continuous: whether any watts between the points can be set, too.
         points: ascending by watts; the first is sleep.
+        serial: of the control board or the machine, None where the firmware does not tell.
     """
 
     address: str
@@ -82,6 +91,7 @@ class AsicIdentity:
     power_on_w: float
     continuous: bool
     points: tuple[AsicPoint, ...]
+    serial: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,7 @@ class AsicReading:
         power_limit_w: the limit that the firmware says it enforces, W; None where it has none.
         mode: the set point that the firmware says it holds; None where it cannot be told. It shows
             that somebody else wrote to the machine. It never shows that the draw followed.
+        estimated: the watts are the firmware's estimate, not those of a sensor.
     """
 
     at_boot_s: float
@@ -102,6 +113,7 @@ class AsicReading:
     temperature_c: float | None
     power_limit_w: float | None
     mode: str | None = None
+    estimated: bool = False
 
 
 class AsicDriver(Protocol):
@@ -116,8 +128,23 @@ class AsicDriver(Protocol):
         """Read model, firmware and points afresh."""
         ...
 
+    async def prepare(self) -> None:
+        """Hold ready what a command needs (a login, an open connection); may be repeated.
+
+        Nothing is changed on the machine. A driver whose firmware knows no login does nothing.
+        """
+        ...
+
+    async def poll(self) -> AsicReading:
+        """Watts and hashrate alone, at the least cost; other fields may be None."""
+        ...
+
     async def read(self) -> AsicReading:
-        """Take one sample; cheap enough for once a second."""
+        """Take one full sample."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what is held: connections, logins. Sends no command."""
         ...
 
     async def set_point(self, mode: str, watts_w: float) -> None:

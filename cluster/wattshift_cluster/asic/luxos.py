@@ -70,6 +70,16 @@ class LuxosDriver:
             points=points,
         )
 
+    async def prepare(self) -> None:
+        """See AsicDriver."""
+
+    async def close(self) -> None:
+        """See AsicDriver."""
+
+    async def poll(self) -> AsicReading:
+        """See AsicDriver."""
+        return await self.read()
+
     async def read(self) -> AsicReading:
         """Take one sample: watts, hashrate, hottest board, profile or sleep."""
         power, summary, temps, config = await self._ask("power", "summary", "temps", "config")

@@ -75,6 +75,16 @@ class WhatsminerDriver:
             points=self._points,
         )
 
+    async def prepare(self) -> None:
+        """See AsicDriver."""
+
+    async def close(self) -> None:
+        """See AsicDriver."""
+
+    async def poll(self) -> AsicReading:
+        """See AsicDriver."""
+        return await self.read()
+
     async def read(self) -> AsicReading:
         """Take one sample. `mode` is None at zero hashrate: stopped and starting look alike."""
         summary = await self._summary()

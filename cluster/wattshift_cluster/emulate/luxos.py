@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wattshift_cluster.emulate.machine import Machine
+from wattshift_cluster.emulate.firmware import Body
+from wattshift_cluster.emulate.wires import Wire, cgminer
 
 Reply = dict[str, Any]
 
@@ -27,27 +28,15 @@ class LuxOs:
     """The firmware of one machine.
 
     Args:
-        machine: what it controls.
-        clock: monotonic seconds, for the session's idle limit.
-        seed: session ids are drawn from it.
-        ignoring: returns True while a fault makes the firmware accept set points and drop them.
-        blank: returns True while a fault makes it report no watts and no hashrate.
+        body: what it is built around.
     """
 
-    def __init__(
-        self,
-        machine: Machine,
-        *,
-        clock: Callable[[], float],
-        seed: int,
-        ignoring: Callable[[], bool],
-        blank: Callable[[], bool],
-    ) -> None:
-        self._machine = machine
-        self._clock = clock
-        self._ids = random.Random(seed)
-        self._ignoring = ignoring
-        self._blank = blank
+    def __init__(self, body: Body) -> None:
+        self._machine = body.machine
+        self._clock = body.clock
+        self._ids = random.Random(body.seed)
+        self._ignoring = body.ignoring
+        self._blank = body.blank
         self._session: tuple[str, float] | None = None
         self._atm = True
         self._mac = "62:f7:5e:" + ":".join(f"{self._ids.randrange(256):02x}" for _ in range(3))
@@ -72,6 +61,10 @@ class LuxOs:
             "atmset": self._atmset,
             "logoff": self._logoff,
         }
+
+    def wires(self) -> dict[int, Wire]:
+        """See `Firmware`."""
+        return {PORT: cgminer(self.answer)}
 
     def answer(self, request: Reply) -> Reply:
         """Reply to one request, joined commands ("power+summary") included."""

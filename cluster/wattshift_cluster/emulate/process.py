@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wattshift_cluster.bootclock import boot_s
+from wattshift_cluster.emulate.kinds import KINDS
 from wattshift_cluster.emulate.listener import EmulatedMiner
 from wattshift_cluster.emulate.truth import TruthServer
 from wattshift_cluster.process import die_with_parent, stop_event
@@ -34,13 +35,19 @@ def _loopback(address: str) -> str:
     return address
 
 
+def _known(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"no such kind; there are {', '.join(KINDS)}")
+    return kind
+
+
 class MachineConfig(BaseModel):
     """One emulated machine."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: Annotated[str, Field(min_length=1, max_length=64)]
-    kind: Literal["luxos", "whatsminer"]
+    kind: Annotated[str, AfterValidator(_known)]
     address: Annotated[str, AfterValidator(_loopback)]
     seed: int = 1
     start: Literal["sleep", "full"] = "sleep"

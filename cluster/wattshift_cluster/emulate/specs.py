@@ -113,5 +113,3 @@ M60S = Spec(
     limit_w=(1204.0, 3441.0),
     bias=(-0.015, -0.002),
 )
-
-BY_KIND = {spec.kind: spec for spec in (S19K_PRO, M60S)}

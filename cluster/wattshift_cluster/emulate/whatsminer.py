@@ -11,10 +11,10 @@ import hashlib
 import hmac
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
-from wattshift_cluster.emulate.machine import Machine
+from wattshift_cluster.emulate.firmware import Body
+from wattshift_cluster.emulate.wires import Wire, cgminer, framed
 
 Reply = dict[str, Any]
 
@@ -30,27 +30,15 @@ class Whatsminer:
     """The firmware of one machine.
 
     Args:
-        machine: what it controls.
-        seed: serial number, hardware address and salt are drawn from it.
-        password: of the account "super".
-        ignoring: returns True while a fault makes the firmware accept set points and drop them.
-        blank: returns True while a fault makes it report no watts and no hashrate.
+        body: what it is built around; its password is that of the account "super".
     """
 
-    def __init__(
-        self,
-        machine: Machine,
-        *,
-        seed: int,
-        ignoring: Callable[[], bool],
-        blank: Callable[[], bool],
-        password: str = FACTORY_PASSWORD,
-    ) -> None:
-        rng = random.Random(seed)
-        self._machine = machine
-        self._password = password
-        self._ignoring = ignoring
-        self._blank = blank
+    def __init__(self, body: Body) -> None:
+        rng = random.Random(body.seed)
+        self._machine = body.machine
+        self._password = body.password or FACTORY_PASSWORD
+        self._ignoring = body.ignoring
+        self._blank = body.blank
         self._rng = rng
         self._salt = ""
         self.restart()
@@ -60,6 +48,10 @@ class Whatsminer:
     def restart(self) -> None:
         """Forget what a firmware forgets when its control board restarts; set points stay."""
         self._salt = "".join(self._rng.choices("abcdefghijkmnpqrstuvwxyz", k=8))
+
+    def wires(self) -> dict[int, Wire]:
+        """See `Firmware`."""
+        return {PORT_V3: framed(self.answer), PORT_OLD: cgminer(self.answer_old)}
 
     def answer_old(self, request: Reply) -> Reply:
         """Reply to one request on port 4028."""
