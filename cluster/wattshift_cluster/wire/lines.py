@@ -1,4 +1,4 @@
-"""One JSON object per line, at most 1 MiB, and the proofs that both sides know the token.
+"""One JSON object per line, at most 4 MiB, and the proofs that both sides know the token.
 
 Handshake, each message one line:
 
@@ -16,7 +16,9 @@ import secrets
 from asyncio import IncompleteReadError, LimitOverrunError, StreamReader, StreamWriter
 from typing import Any, Literal
 
-LINE_LIMIT_BYTES = 1 << 20
+LINE_LIMIT_BYTES = 4 << 20
+"""Room for the inventory of an agent with more than a thousand machines of twenty points each."""
+
 PROTOCOL = 1
 NONCE_BYTES = 16
 
