@@ -255,3 +255,11 @@ def test_a_nameplate_that_contradicts_itself_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"\w"):
             PowerModel.prior(idle_w, top_w, limit_w)
+
+
+def test_what_was_learnt_is_counted_so_that_it_can_be_saved():
+    model = PowerModel.prior(70.0, 560.0, 700.0)
+    for _ in range(3):
+        model.observe(0.5, 0.0, 315.0)  # just as expected: the version stays
+    model.observe(0.5, 0.0, float("nan"))
+    assert (model.version, model.lessons) == (0, 3)

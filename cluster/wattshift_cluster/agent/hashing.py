@@ -78,7 +78,7 @@ class HashingDevice:
         self._lease: Lease | None = None
         self._draw: Draw | None = None
         self._told = NOTHING
-        self._saved_version = -1 if self._model is None else self._model.version
+        self._saved_lessons = 0
         self.steering = Steering(spec, self._model)
         self._assignments = Assignments(spec.id, desk)
         self.child = self._make_child()
@@ -288,14 +288,15 @@ class HashingDevice:
             self._rate_changes += 1
 
     def _save(self) -> None:
-        if self._model is None or self._model.version == self._saved_version:
+        if self._model is None or self._model.lessons == self._saved_lessons:
             return
+        lessons = self._model.lessons
         try:
             store.save(self._model_file, self._model)
         except OSError as fault:
             log.warning("power_model.not_saved", device=self.id, reason=str(fault))
             return
-        self._saved_version = self._model.version
+        self._saved_lessons = lessons
 
     def _error(self) -> str | None:
         fault = None if self._draw is None else self._draw.fault

@@ -63,7 +63,7 @@ class _Front:
         self._admitted = 0
 
     async def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Serve one connection to its end; never raises but for cancellation."""
+        """Serve one connection to its end; never raises."""
         peer = writer.get_extra_info("peername")
         _keep_alive(writer)
         try:
@@ -71,6 +71,9 @@ class _Front:
                 await self._converse(reader, writer)
         except (lines.LineInvalid, TimeoutError, OSError) as fault:
             log.warning("wire.dropped", name=self._name, peer=peer, reason=str(fault) or "deadline")
+        except asyncio.CancelledError:
+            # The process ends; asyncio would print a trace for a cancelled connection.
+            log.debug("wire.ended", name=self._name, peer=peer)
         finally:
             writer.close()
             with suppress(OSError, TimeoutError):

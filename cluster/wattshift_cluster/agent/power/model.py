@@ -59,12 +59,14 @@ class PowerModel:
         idle_w, top_w: expected before anything was seen, without and with full mining, W.
         limit_w: power limit where a call names none, W; None for a device that has none.
         version: grows when the curve moved by more than 2 % or its bars by a factor of two.
+        lessons: readings that it took.
     """
 
     def __init__(self, idle_w: float, top_w: float, limit_w: float | None) -> None:
         """See `prior`."""
         self.idle_w, self.top_w, self.limit_w = idle_w, top_w, limit_w
         self.version = 0
+        self.lessons = 0
         span_w = self._span_w = top_w - idle_w
         self._prior = np.array([idle_w, span_w, 0.0, INFERENCE_SHARE * span_w, 0.0])
         self._prior_precision = np.diag((span_w * np.array(PRIOR_SHARES)) ** -2.0)
@@ -134,6 +136,7 @@ class PowerModel:
         self._noise_w2 *= 1 + NOISE_GAIN * (min(surprise, MOST_SURPRISE) - 1)
         self._noise_w2 = max(self._noise_w2, (LEAST_NOISE_SHARE * self._span_w) ** 2)
         self._memory.add(intensity, inference, watts_w, weight, at_s)
+        self.lessons += 1
         self._fit()
         self._tell()
 
