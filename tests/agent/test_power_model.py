@@ -257,9 +257,9 @@ def test_a_nameplate_that_contradicts_itself_is_refused() -> None:
             PowerModel.prior(idle_w, top_w, limit_w)
 
 
-def test_what_was_learnt_is_counted_so_that_it_can_be_saved():
-    model = PowerModel.prior(70.0, 560.0, 700.0)
-    for _ in range(3):
-        model.observe(0.5, 0.0, 315.0)  # just as expected: the version stays
+def test_what_was_learnt_is_counted_so_that_it_can_be_saved() -> None:
+    model = taught(fresh(), LEVELS)
+    version, lessons = model.version, model.lessons
+    model.observe(0.5, 0.0, drawn_w(0.5, 0.0))  # just as expected: the version stays
     model.observe(0.5, 0.0, float("nan"))
-    assert (model.version, model.lessons) == (0, 3)
+    assert (model.version, model.lessons) == (version, lessons + 1)
