@@ -11,7 +11,7 @@ from wattshift_cluster.agent.leases import Lease, Terms
 from wattshift_cluster.agent.protocol import DeviceInfo, Reading
 from wattshift_cluster.agent.service import Agent, BadRequest
 from wattshift_cluster.bootclock import boot_id, boot_s
-from wattshift_cluster.errors import NotFound, TryLater
+from wattshift_cluster.errors import NotFound, Refused, TryLater
 
 
 class Recorder:
@@ -126,3 +126,26 @@ def test_an_epoch_that_cannot_be_kept_is_not_taken(
     assert not result["accepted"]
     assert "cannot be written" in result["reason"]
     assert device.told == []
+
+
+@pytest.mark.parametrize(
+    ("op", "fields"),
+    [
+        ("exchange", {"boot_id": boot_id(), "leases": [lease(1, 5.0)]}),
+        ("release", {"device": "rig1"}),
+        ("limit", {"limits": {"rig1": 100.0}}),
+        ("profile", {"device": "rig1", "start": True}),
+        ("asic", {"action": "sleep", "devices": ["rig1"], "by": "anna"}),
+    ],
+)
+def test_a_shadow_agent_tells_and_obeys_nobody(
+    device: Recorder, tmp_path: Path, op: str, fields: dict[str, Any]
+) -> None:
+    async def scenario() -> None:
+        agent = Agent("racks", [device], EpochFile(tmp_path), shadow=True)
+        assert (await exchange(agent))["readings"][0]["device"] == "rig1"
+        with pytest.raises(Refused, match="shadow"):
+            await agent.handle(op, fields)
+        assert device.told == []
+
+    asyncio.run(scenario())

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import fnmatch
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,45 @@ class FakeGpu:
 
 
 @dataclass
+class FakeAsic:
+    """A machine behind its agent: a sleep holds it, a lock too, and it may lie or be slow."""
+
+    awake_w: float = 3_300.0
+    watts_w: float | None = 3_300.0
+    lock_by: str | None = None
+    held: bool = False
+    limit_w: float | None = None
+    leased: bool = True
+    obeys_after: int = 1
+    error: str | None = None
+    note: str | None = None
+    away: bool = False
+    looks: int = 0
+
+    def order(self, action: str, by: str, watts_w: float | None, override: bool) -> str | None:
+        """Take an order; returns why not."""
+        mine = self.lock_by in (None, by) or override
+        if self.lock_by is not None and (action == "wake" or not mine):
+            return f"locked by {self.lock_by}; only {self.lock_by} changes that"
+        match action:
+            case "sleep" | "wake":
+                self.held = action == "sleep"
+            case "lock" | "unlock":
+                self.lock_by = by if action == "lock" else None
+            case _:
+                self.limit_w = watts_w
+        self.looks = 0
+        return None
+
+    def look(self) -> None:
+        """Somebody reads it once more."""
+        self.looks += 1
+        if self.looks > self.obeys_after and self.watts_w is not None:
+            down = self.held or self.lock_by is not None or not self.leased
+            self.watts_w = 25.0 if down else self.awake_w
+
+
+@dataclass
 class FakePort:
     """Remembers what it is told and streams what `publish` gives it."""
 
@@ -113,7 +153,10 @@ class FakePort:
     fails: Exception | None = None
     mix_w: tuple[float, float, float, float] = (2_400.0, 300.0, 6_540.0, 160.0)
     gpus: dict[str, FakeGpu] = field(default_factory=dict)
+    asics: dict[str, FakeAsic] = field(default_factory=dict)
+    orders: list[dict[str, Any]] = field(default_factory=list)
     agent_away: bool = False
+    mode: str = "control"
 
     def reset(self) -> None:
         """Forget everything but the running server's subscription."""
@@ -134,6 +177,7 @@ class FakePort:
         inference_w, batch_w, mining_w, other_w = self.mix_w
         return {
             "name": "yard-7",
+            "mode": self.mode,
             "at": rfc3339(time.time()),
             "power_w": self.power_w,
             "power_quality": "unknown" if self.power_w is None else "emulated",
@@ -181,6 +225,10 @@ class FakePort:
                 "state": "confirmed",
                 "value_usd_per_h": 0.12,
                 "reason": "it runs at its top under cap 14,000 W (schedule)",
+                "reported_mode": "profile-2",
+                "asleep": None,
+                "error": None,
+                "note": None,
                 **changes,
             }
 
@@ -206,7 +254,19 @@ class FakePort:
                 )
                 for name, gpu in self.gpus.items()
             ),
+            *(self._rig(device(name), rig) for name, rig in self.asics.items()),
         ]
+
+    def _rig(self, row: dict[str, Any], rig: FakeAsic) -> dict[str, Any]:
+        rig.look()
+        asleep = None if rig.watts_w is None else rig.watts_w < 100.0
+        changes: dict[str, Any] = {"watts_w": rig.watts_w, "asleep": asleep, "age_s": 0.01}
+        changes |= {"error": rig.error, "note": rig.note}
+        if not rig.leased:
+            changes |= {"mode": "sleep", "reason": "its next rung is worth less than its energy"}
+        if rig.away:
+            changes |= {"state": "unreachable", "age_s": 12.0, "watts_w": None, "asleep": None}
+        return row | changes
 
     def _gpu(self, device_id: str) -> FakeGpu | None:
         """Returns a card, None for another device, as the controller and an agent would."""
@@ -215,6 +275,45 @@ class FakePort:
         if self.agent_away:
             raise Unreachable("agent host: no answer in 2 s")
         return self.gpus.get(device_id)
+
+    async def command_fleet(
+        self,
+        action: str,
+        devices: Sequence[str],
+        *,
+        by: str,
+        reason: str | None,
+        watts_w: float | None,
+        override: bool,
+        dry_run: bool,
+    ) -> list[Mapping[str, Any]]:
+        order = {"action": action, "devices": list(devices), "by": by, "reason": reason}
+        self.orders.append(order | {"watts_w": watts_w, "override": override, "dry_run": dry_run})
+        if self.mode == "shadow":
+            raise Refused("shadow mode: nothing is commanded here")
+        known = [one["id"] for one in self.devices()]
+        for name in devices:
+            if not fnmatch.filter(known, name):
+                raise NotFound(f"no device matches {name!r}; see wattshift fleet list")
+        chosen = [n for n in known if any(fnmatch.fnmatchcase(n, p) for p in devices)]
+        return [self._ordered(n, action, by, watts_w, override, dry_run) for n in chosen]
+
+    def _ordered(
+        self, name: str, action: str, by: str, watts_w: float | None, override: bool, dry_run: bool
+    ) -> dict[str, Any]:
+        row = {"device": name, "ok": False, "state": None, "fault": "refused"}
+        rig = self.asics.get(name)
+        if rig is None:
+            return row | {"error": f"{name} is no ASIC of this test"}
+        if rig.away:
+            return row | {"fault": "unreachable", "error": "agent row-a: no answer in 5 s"}
+        if dry_run:
+            return row | {"ok": True, "fault": None, "error": None, "state": f"would {action}"}
+        error = rig.order(action, by, watts_w, override)
+        self.decide(name, action, f"by {by} ({error or 'taken'})", ok=error is None)
+        if error is not None:
+            return row | {"error": error}
+        return row | {"ok": True, "fault": None, "error": None, "state": "commanded"}
 
     async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
         found = {name: self._gpu(name) for name in wanted_w}
@@ -368,11 +467,13 @@ class FakePort:
             self.loop.call_soon_threadsafe(queue.put_nowait, (event_id, event, data))
         return event_id
 
-    def decide(self, subject: str, action: str, reason: str, at_s: float | None = None) -> None:
+    def decide(
+        self, subject: str, action: str, reason: str, at_s: float | None = None, **inputs: Any
+    ) -> None:
         """Note a decision and stream it."""
         at_s = time.time() if at_s is None else at_s
         row = {"at": rfc3339(at_s), "at_s": at_s, "subject": subject, "action": action}
-        row |= {"reason": reason, "inputs": {"cap_w": self.cap_w}}
+        row |= {"reason": reason, "inputs": {"cap_w": self.cap_w, **inputs}}
         self.told.insert(0, row)
         self.publish("decision", row)
 

@@ -94,7 +94,7 @@ def test_what_was_refused_is_shown_and_ends_with_6(
 
 def test_a_limit_that_no_device_can_have(wattshift: Command, reach: Any) -> None:
     assert wattshift("fleet", "limit", "host-gpu*", "450W").exit_code == 4
-    no_gpu = wattshift("fleet", "limit", "asic-*", "450W")
+    no_gpu = wattshift("fleet", "limit", "host-cpu", "450W")
     assert (no_gpu.exit_code, no_gpu.stdout) == (6, "")
     assert "is no GPU" in no_gpu.stderr
 

@@ -133,7 +133,7 @@ def test_a_used_port_is_said_plainly(tmp_path):
     ("config", "said"),
     [
         (machines(("a", "luxos", "10.0.0.1")), "127.a.b.c"),
-        (machines(("a", "bitaxe", LUX)), "kind"),
+        (machines(("a", "abacus", LUX)), "no such kind"),
         (machines(("a", "luxos", LUX), ("b", "luxos", LUX)), "address used twice"),
         (machines(("a", "luxos", LUX, 1, "half")), "start"),
         ({"machines": [], "extra": 1}, "extra"),

@@ -1,291 +1,432 @@
-"""An ASIC behind its driver: set points written in the background, sampled once a second.
+"""An ASIC behind its driver: leases become commands, which count as obeyed when watts show it.
 
 A machine is not fenced: if this agent dies it stays as last written. While the agent lives, the end
-of a lease writes sleep. What the machine does without our having written it is reported as a
-foreign write; only when it draws more than its lease is our point written again, because two
-masters that keep overruling each other would wear the machine out.
+of a lease writes sleep. Between a lease and the machine stand the things that may only lower it: a
+person's lock or hold, a limit, heat, and the rest that a machine needs between two wakes.
+
+The parts: `asic_contact` sees, `asic_wish` says what to command, `asic_gate` when to wake,
+`fleet.curtail` keeps the command's life, `asic_others` watches for other masters, `asic_words`
+tells it all, and `asic_sweep` gives every machine its turn.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
+from wattshift_cluster.agent import asic_words
+from wattshift_cluster.agent.asic_contact import (
+    FAULTS,
+    AnotherMachine,
+    Connect,
+    Contact,
+    connect_by_probe,
+    with_times,
+)
+from wattshift_cluster.agent.asic_gate import WakeGate
+from wattshift_cluster.agent.asic_lanes import Lanes
+from wattshift_cluster.agent.asic_others import Others
+from wattshift_cluster.agent.asic_wish import ASLEEP, Asked, goal, offered
 from wattshift_cluster.agent.leases import Lease, Terms
-from wattshift_cluster.agent.protocol import DeviceInfo, Point, Quality, Reading, finite
+from wattshift_cluster.agent.protocol import DeviceInfo, Reading
 from wattshift_cluster.asic.driver import (
     SLEEP,
     AsicDriver,
     AsicIdentity,
+    AsicPoint,
     AsicReading,
     AsicRefused,
     AsicUnreachable,
 )
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.agent import Asic
+from wattshift_cluster.fleet.curtail import Command, Goal, State
+from wattshift_cluster.fleet.locks import Restraint
+from wattshift_cluster.fleet.memory import Memory
+from wattshift_cluster.fleet.safety import Heat
 
 log = structlog.get_logger()
 
-POLL_S = 1.0
-CONNECT_S = 8.0
-READ_S = 3.0
-WRITE_S = 12.0
-CLOSE_S = 8.0
-RETRY_S = (1.0, 2.0, 4.0, 8.0, 10.0)
-LOOKUP_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-OVERRULE_S = 10.0
-ALARM_S = 3.0
-"""A foreign write is shown for so long at least: a controller that polls must not miss it."""
-
-GRACE_S = 20.0
-"""After its start an agent gives the controller this long to lease what is already running."""
-
-AS_FOUND = "as-found"
-EMULATOR_PASSWORD = "super"
-"""What the emulated Whatsminer is made with."""
-
-MOST_PASSWORD_BYTES = 256
-
-Connect = Callable[[Asic], Awaitable[AsicDriver]]
-
-
-async def connect_by_pyasic(asic: Asic) -> AsicDriver:
-    """Find out what answers at the address. Raises: AsicUnreachable, AsicRefused."""
-    from wattshift_cluster.asic.connect import connect
-    from wattshift_cluster.asic.driver import Credentials
-
-    password = _password(asic)
-    return await connect(asic.address, credentials=Credentials(password) if password else None)
-
-
-def _password(asic: Asic) -> str | None:
-    """The owner's password; the emulator's own on loopback; otherwise none is ever tried."""
-    if asic.password_file is None:
-        emulator = asic.emulated and asic.address.startswith("127.")
-        return EMULATOR_PASSWORD if emulator else None
-    try:
-        with Path(asic.password_file).open("rb") as file:
-            return file.read(MOST_PASSWORD_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as fault:
-        raise AsicRefused(asic.address, "log in", f"{asic.password_file}: {fault}") from fault
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A set point to write."""
-
-    mode: str
-    watts_w: float
+AS_FOUND = asic_words.AS_FOUND
+SHADOW = "this agent is in shadow mode: it only reads"
+SURPRISE_SHARE = 0.15
+"""Share by which watts must lie off the point before the machine is asked for all it has to say."""
 
 
 class AsicDevice:
-    """See `Device`.
+    """See `Device`. An `AsicSweep` must run beside it.
 
     Attributes:
-        inventory_version: grows with each identification.
+        inventory_version: grows whenever `info` changes.
         identified: set once the machine has said what it is.
+        memory: what outlives this process; `dirty` once it has changed.
+        command: the last wish and what became of it.
+        gate: when it may be woken.
+        heat: how far it is held down for being hot.
     """
 
     def __init__(
-        self, asic: Asic, refusal: str | None = None, connect: Connect = connect_by_pyasic
+        self,
+        asic: Asic,
+        refusal: str | None = None,
+        connect: Connect = connect_by_probe,
+        *,
+        lanes: Lanes | None = None,
+        memory: Memory | None = None,
+        damage: str | None = None,
+        shadow: bool = False,
     ) -> None:
-        """Prepare; nothing is sent before `run`.
+        """Prepare; nothing is sent before its first look.
 
         Args:
             asic: its section of agent.toml.
             refusal: why it must not be written; None when it may.
             connect: finds the driver.
+            lanes: shared with the agent's other machines.
+            memory: of it, from an earlier life of this agent.
+            damage: why that could not be read; it is not commanded then.
+            shadow: nothing is written, and yet its points are told: somebody decides on them.
         """
+        self.asic = asic
         self.inventory_version = 0
-        self._asic = asic
-        self._refusal = "protected" if asic.protected else refusal
-        self._connect = connect
-        self._driver: AsicDriver | None = None
-        self._identity: AsicIdentity | None = None
-        self._seen: AsicReading | None = None
-        self._read_error: str | None = "not identified yet"
-        self._write_error: str | None = None
-        self._foreign_polls = 0
-        self._foreign_until_s = 0.0
-        self._wanted: _Target | None = None
-        self._written: _Target | None = None
-        self._written_s = 0.0
-        self._overruled_s = 0.0
-        self._writing: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-        self._settled = asyncio.Event()
         self.identified = asyncio.Event()
+        self.memory = memory or Memory()
+        self.dirty = False
+        self.damage = damage
+        self.lanes = lanes or Lanes()
+        self.command = Command(pace=self.lanes.pace)
+        self.heat = Heat()
+        self.gate = WakeGate(asic, self.lanes)
+        self.others = Others()
+        self._refusal = "protected" if asic.protected else refusal
+        self._shadow = shadow and self._refusal is None
+        pinned = None if asic.emulated else self.memory.mac
+        self.contact = Contact(asic, pinned, connect, self.lanes.rhythm)
+        self._identity: AsicIdentity | None = None
+        self._asked: Asked | None = None
+        self._held: str | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
 
     @property
     def id(self) -> str:
         """See `Device`."""
-        return self._asic.id
+        return self.asic.id
+
+    @property
+    def barred(self) -> str | None:
+        """Why nothing may be written to it; None when it may."""
+        return self._refusal or self.damage or (SHADOW if self._shadow else None)
+
+    @property
+    def why_asleep(self) -> str | None:
+        """Why it may do nothing but sleep; None when it may."""
+        kept = self.memory.restraint.why_asleep
+        return kept or ("asleep since before us" if self.gate.found_asleep else None)
+
+    # The agent's side
 
     def info(self) -> DeviceInfo | None:
         """See `Device`. A machine that must not or cannot be set has one point: its nameplate."""
-        known = self._identity
-        nameplate_w = self._nameplate_w()
-        if nameplate_w is None:
-            return None
-        points = self._points(nameplate_w)
-        return DeviceInfo(
-            id=self.id,
-            kind="asic",
-            model=known.model if known else "not identified",
-            firmware=known.firmware if known else "unknown",
-            algorithm=known.algorithm if known else "sha256d",
-            nameplate_w=nameplate_w,
-            tolerance=known.tolerance if known else 0.05,
-            continuous=known.continuous if known else False,
-            fenced=False,
-            safe_w=points[0].watts_w,
-            power_on_w=known.power_on_w if known else nameplate_w,
-            host=None,
-            quality=self._quality,
-            points=points,
-        )
+        return asic_words.info(self, self._offered()[:1] if self.why_asleep else self._offered())
 
     def terms(self) -> Terms | None:
         """See `Device`."""
         info = self.info()
         if info is None:
             return None
-        modes = {point.mode: point.watts_w for point in info.points}
+        points = self._offered() or info.points
+        modes = {point.mode: point.watts_w for point in points}
         most_w = info.nameplate_w * (1.0 + info.tolerance) * 1.001
-        return Terms(modes, most_w, info.continuous)
+        return Terms(modes, most_w, info.continuous, self.why_asleep)
 
     def hold(self, lease: Lease) -> None:
-        """See `Device`. A write under way that goes higher is broken off."""
-        self._want(_Target(lease.mode, lease.watts_w))
+        """See `Device`. A command under way that goes higher is broken off."""
+        if lease.mode != AS_FOUND:
+            self._ask(Asked(lease.mode, lease.watts_w))
 
     def safe(self) -> None:
         """See `Device`."""
-        self._want(_Target(SLEEP, 0.0))
+        self._ask(ASLEEP)
 
     def reading(self) -> Reading:
         """See `Device`."""
-        seen = self._seen
-        error = self._read_error or self._write_error
-        if seen is None:
-            return Reading(self.id, boot_s(), self._quality, error=error)
-        return Reading(
-            device=self.id,
-            at_boot_s=seen.at_boot_s,
-            quality=self._quality,
-            watts_w=finite(seen.watts_w),
-            enforced_limit_w=finite(seen.power_limit_w),
-            hashrate_h_per_s=finite(seen.hashrate_h_per_s),
-            temperature_c=finite(seen.temperature_c),
-            mode=seen.mode,
-            foreign_write=boot_s() < self._foreign_until_s,
-            error=error,
-        )
+        return asic_words.reading(self)
 
     async def run(self) -> None:
-        """See `Device`."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._poll())
-            group.create_task(self._write_all())
-            group.create_task(self._end_grace())
+        """See `Device`: its turn comes from the sweep."""
+        await asyncio.Event().wait()
 
     async def close(self) -> None:
         """See `Device`: sleep, unless we may not write it or never reached it."""
-        if self._refusal is not None or self._driver is None:
+        if self.barred is not None or self._identity is None:
             return
         self.safe()
+        if self.command.goal is None:
+            return
         try:
-            await asyncio.wait_for(self._settled.wait(), CLOSE_S)
+            await asyncio.wait_for(self._settled.wait(), self.lanes.rhythm.close_s)
         except TimeoutError:
-            log.warning("asic.left_awake", device=self.id, reason=self._write_error or "deadline")
+            why = self.command.explain(boot_s())
+            log.warning("asic.left_awake", device=self.id, reason=why)
 
-    @property
-    def _quality(self) -> Quality:
-        return "emulated" if self._asic.emulated else "measured"
+    # An operator's side
 
-    def _nameplate_w(self) -> float | None:
-        known = self._identity
-        claims = (self._asic.nameplate_w, known.nameplate_w if known else None)
-        return max((watts_w for watts_w in claims if watts_w is not None), default=None)
+    def restrain(self, restraint: Restraint) -> None:
+        """What keeps it down has changed."""
+        self.remember(lambda memory: replace(memory, restraint=restraint))
+        self._changed()
 
-    def _points(self, nameplate_w: float) -> tuple[Point, ...]:
-        if self._identity is None or self._refusal is not None:
-            return (Point(AS_FOUND, nameplate_w, 0.0, 0.0),)
-        return tuple(
-            Point(point.mode, point.watts_w, point.hashrate_h_per_s, point.transition_s)
-            for point in self._identity.points
-        )
-
-    def _want(self, target: _Target) -> None:
-        if self._refusal is not None or target.mode == AS_FOUND:
+    def take_in(self) -> None:
+        """An operator's word that a machine found asleep is ours to wake."""
+        if self.gate.found_asleep is False:
             return
-        before, self._wanted = self._wanted, target
-        if before is not None and self._same(before, target):
-            return
-        self._settled.clear()
-        self._changed.set()
-        writing = self._writing
-        if writing is not None and before is not None and target.watts_w < before.watts_w:
-            writing.cancel()
+        self.gate.found_asleep = False
+        self.remember(lambda memory: replace(memory, written=SLEEP))
+        self._changed()
 
-    def _same(self, one: _Target, other: _Target) -> bool:
-        """Whether both ask the same of the machine; most know no watts between their points."""
-        continuous = self._identity is not None and self._identity.continuous
-        return one.mode == other.mode and (not continuous or one.watts_w == other.watts_w)
+    def forget_damage(self) -> None:
+        """An operator's word that its unreadable memory held no lock that still matters."""
+        self.damage, self.memory, self.dirty = None, Memory(), True
+        self._changed()
 
-    async def _end_grace(self) -> None:
+    def remember(self, change: Callable[[Memory], Memory]) -> None:
+        """Change its memory; the sweep writes it down soon. A damaged file is left as evidence."""
+        self.memory, self.dirty = change(self.memory), self.damage is None
+
+    async def settled(self) -> None:
+        """Wait until the machine has taken the last command."""
+        await self._settled.wait()
+
+    # The sweep's side
+
+    def end_grace(self) -> None:
         """What runs without a lease goes to its safe point, as at the end of one."""
-        await asyncio.sleep(GRACE_S)
-        if self._wanted is None:
+        if self._asked is None:
             self.safe()
 
-    async def _poll(self) -> None:
-        attempt = 0
-        while True:
-            try:
-                if self._driver is None or self._identity is None:
-                    await self._identify()
-                assert self._driver is not None
-                async with asyncio.timeout(READ_S):
-                    self._seen = await self._driver.read()
-                self._read_error, attempt = None, 0
-                self._look_for_others(self._seen)
-            except (AsicUnreachable, AsicRefused, TimeoutError) as fault:
-                self._read_error = str(fault) or "no answer in time"
-                if self._identity is None:
-                    await asyncio.sleep(LOOKUP_S[min(attempt, len(LOOKUP_S) - 1)])
-                    attempt += 1
-                    continue
-            await asyncio.sleep(POLL_S)
+    async def look(self) -> None:
+        """Take a sample, and draw the conclusions; a fault of the machine is kept, not raised."""
+        asked_s = boot_s()
+        try:
+            seen = await self.contact.look(may_command=self.barred is None)
+        except AnotherMachine as stranger:
+            log.error("asic.another_machine", device=self.id, reason=stranger.reason)
+            self._adopt(None)
+        except FAULTS:
+            if self.contact.misses >= self.lanes.rhythm.lost_polls:
+                before = self.command
+                self.command = before.lost(f"silent: {self.contact.error}", boot_s())
+                self._log_change(before, boot_s())
+        else:
+            self._first_sight(seen)  # before anything is commanded: it decides what may be
+            self._adopt(self.contact.identity)
+            self._saw(seen, asked_s)
+        self.advance(boot_s())
 
-    async def _identify(self) -> None:
-        async with asyncio.timeout(CONNECT_S):
-            self._driver = await self._connect(self._asic)
-            self._identity = await self._driver.identify()
+    def advance(self, now_s: float) -> None:
+        """Give the command if it is due and nothing stands against it."""
+        before, self.command = self.command, self.command.tick(now_s)
+        if self.command.state is State.FAILED and before.state is not State.FAILED:
+            log.error("asic.failed", device=self.id, reason=self.command.explain(now_s))
+        driver, wish = self.contact.driver, self.command.goal
+        if self._writing is not None or driver is None or wish is None:
+            return
+        if not self.command.due(now_s) or not self.contact.sure:
+            return
+        if wish.mode != SLEEP and self._resting() and not self._may_wake(wish, now_s):
+            return
+        self.command = self.command.sent(now_s)
+        order = self.command.order
+        self._writing = asyncio.create_task(self._write(driver, wish))
+        self._writing.add_done_callback(lambda task: self._wrote(task, wish, order))
+
+    def wake_now(self) -> None:
+        """Its turn to wake has come."""
+        if self.command.proven:
+            return
+        self.gate.let(self.command.order)
+        self.command = self.command.waits(None, boot_s())
+        self.advance(boot_s())
+
+    @property
+    def identity(self) -> AsicIdentity | None:
+        """Who it is; None while unknown."""
+        return self._identity
+
+    # From what is asked to what is commanded
+
+    def _ask(self, asked: Asked) -> None:
+        self._asked = asked
+        self._aim()
+
+    def _changed(self) -> None:
         self.inventory_version += 1
-        self.identified.set()
-        self._changed.set()
-        log.info("asic.identified", device=self.id, model=self._identity.model)
+        self._aim()
 
-    def _look_for_others(self, seen: AsicReading) -> None:
-        """Count polls that show another set point than the one we wrote and saw settle."""
-        written, busy = self._written, self._writing is not None
-        if written is None or busy or seen.mode is None or seen.mode == written.mode:
-            self._foreign_polls = 0 if not busy else self._foreign_polls
+    def _aim(self) -> None:
+        """Set the command by what is asked and what holds it down."""
+        now_s, before = boot_s(), self.command
+        wish = self._goal()
+        self.command = before.drop() if wish is None else before.want(wish, now_s)
+        if wish is None or wish.mode == SLEEP:
+            self.gate.forget()
+        if wish is None or self.command.order == before.order:
             return
-        if seen.at_boot_s < self._written_s + self._transition_s(written.mode) + 2.0:
+        self._settled.clear()
+        if self._writing is not None and before.interrupted_by(wish):
+            self._writing.cancel()
+        self.advance(now_s)
+
+    def _goal(self) -> Goal | None:
+        """What the machine is to do; None while nothing may be commanded."""
+        known, asked = self._identity, self._asked
+        if known is None or self.barred is not None:
+            return None
+        if self.memory.restraint.why_asleep is not None:
+            return goal(known, ASLEEP, None)
+        if asked is None or self.gate.found_asleep:
+            return None
+        return goal(known, asked, self._cap_w())
+
+    def _cap_w(self) -> float | None:
+        caps_w = (self.memory.restraint.limit_w, self.heat.cap_w)
+        return min((cap_w for cap_w in caps_w if cap_w is not None), default=None)
+
+    def _offered(self) -> tuple[AsicPoint, ...]:
+        """The points that may be leased; none while it must not or cannot be set."""
+        if self._identity is None or (self.barred or SHADOW) != SHADOW:
+            return ()
+        return offered(self._identity, self.memory.restraint.limit_w)
+
+    def _resting(self) -> bool:
+        """Whether giving it work means waking it. What was never seen to work counts as asleep."""
+        if self._held is not None:
+            return self._held == SLEEP
+        seen = self.contact.seen
+        return seen is None or self.contact.looks_asleep(seen) is not False
+
+    def _may_wake(self, wish: Goal, now_s: float) -> bool:
+        """Whether a sleeping machine may be woken now; if not, its command says why."""
+        board_c, order = self.contact.temperature_c, self.command.order
+        bar = self.gate.bars(wish, order, self.memory, board_c, wall_s=time.time(), now_s=now_s)
+        if bar is not None:
+            self.command = self.command.waits(bar.why, now_s + bar.wait_s)
+        return bar is None
+
+    async def _write(self, driver: AsicDriver, wish: Goal) -> None:
+        lane = self.lanes.lowering if self._lowers(wish) else self.lanes.raising
+        async with lane, asyncio.timeout(self.lanes.rhythm.write_s):
+            if wish.mode == SLEEP:
+                await driver.sleep()
+            else:
+                await driver.set_point(wish.mode, wish.ask_w)
+
+    def _lowers(self, wish: Goal) -> bool:
+        seen = self.contact.seen
+        return wish.mode == SLEEP or (
+            seen is not None and seen.watts_w is not None and wish.most_w < seen.watts_w
+        )
+
+    def _wrote(self, task: asyncio.Task[None], wish: Goal, order: int) -> None:
+        """A command has ended, one way or the other."""
+        self._writing, now_s = None, boot_s()
+        if task.cancelled():
+            self._held = None
+            self.advance(now_s)
             return
-        self._foreign_polls += 1
-        if self._foreign_polls == 2:
-            log.warning("asic.foreign_write", device=self.id, ours=written.mode, theirs=seen.mode)
-        if self._foreign_polls > 1:
-            self._foreign_until_s = boot_s() + ALARM_S
-        higher = self._watts_of(seen.mode) > self._watts_of(written.mode)
-        if self._foreign_polls > 1 and higher and boot_s() > self._overruled_s + OVERRULE_S:
-            self._overruled_s, self._written = boot_s(), None
-            self._settled.clear()
-            self._changed.set()
+        fault = task.exception()
+        reason = str(fault) or "no answer in time"
+        if fault is None:
+            self.command = self.command.accepted(order, now_s)
+            self._took(wish, now_s)
+        elif isinstance(fault, AsicRefused):
+            self.command = self.command.refused(order, reason, now_s)
+        else:
+            self.command = self.command.unreachable(order, reason, now_s)
+            if not isinstance(fault, AsicUnreachable | TimeoutError):
+                log.error("device.failed", device=self.id, exc_info=fault)
+        if fault is not None:
+            log.warning("asic.write_failed", device=self.id, mode=wish.mode, reason=reason)
+        self.advance(now_s)
+
+    def _took(self, wish: Goal, now_s: float) -> None:
+        """The machine accepted a command of ours."""
+        known = self._identity
+        pause_s = wish.settle_s + self.lanes.rhythm.settle_s
+        self.others.wrote(wish.mode, now_s + pause_s)
+        woken = wish.mode != SLEEP and self._resting()
+        slept = wish.mode == SLEEP and (self._held or self.memory.written) != SLEEP
+        self._held = wish.mode
+        if self.command.goal == wish and known is not None:
+            self._settled.set()
+        self.gate.forget()
+        ours = self.memory.written if self.gate.found_asleep is not False else wish.mode
+        at_s = time.time()
+        self.remember(lambda memory: memory.took(ours, at_s, slept=slept, woken=woken))
+
+    # From what is seen to what follows
+
+    def _adopt(self, found: AsicIdentity | None) -> None:
+        """Take note of who it is; None: not the one that is meant."""
+        known = None if found is None else with_times(found, dict(self.memory.transitions_s))
+        if known == self._identity:
+            return
+        self._identity = known
+        if known is None and self._writing is not None:
+            self._writing.cancel()
+        if known is not None:
+            self.identified.set()
+            log.info("asic.identified", device=self.id, model=known.model)
+            if known.mac is not None and known.mac != self.memory.mac:
+                self.remember(lambda memory: replace(memory, mac=known.mac))
+        self._changed()
+
+    def _saw(self, seen: AsicReading, asked_s: float) -> None:
+        """Draw the conclusions from a sample that was asked for at `asked_s`."""
+        now_s, before = boot_s(), self.command
+        self.command = before.sample(seen.watts_w, seen.hashrate_h_per_s, asked_s, now_s)
+        self._log_change(before, now_s)
+        self._look_for_others(seen, now_s)
+        self._feel(seen, now_s)
+        self._expect(seen)
+
+    def _first_sight(self, seen: AsicReading) -> None:
+        """Whether it slept before us; and the end of that, once it is seen at work."""
+        asleep = self.contact.looks_asleep(seen)
+        if asleep and self.memory.slept_s is None:
+            at_s = time.time()
+            self.remember(lambda memory: replace(memory, slept_s=at_s))
+        if self.gate.saw(asleep=asleep, ours=self.memory.written == SLEEP):
+            log.info("asic.found_asleep", device=self.id, left=self.gate.found_asleep)
+            self._changed()
+
+    def _log_change(self, before: Command, now_s: float) -> None:
+        after = self.command
+        if after.state is before.state:
+            return
+        if after.state is State.CONFIRMED:
+            self.contact.surprised()
+            if before.state is State.FAILED:
+                log.info("asic.obeys", device=self.id, now=after.explain(now_s))
+        if after.state in (State.DRIFTED, State.UNREACHABLE):
+            log.warning(f"asic.{after.state}", device=self.id, reason=after.reason)
+
+    def _look_for_others(self, seen: AsicReading, now_s: float) -> None:
+        if self._writing is not None:
+            return
+        alarm_s = self.lanes.rhythm.alarm_s
+        theirs = self.others.look(seen.mode, seen.at_boot_s, now_s, alarm_s)
+        if self.others.polls == 1:
+            self.contact.surprised()
+        if theirs is None or self.others.ours is None:
+            return
+        if self.others.polls == 2:
+            log.warning("asic.foreign_write", device=self.id, ours=self.others.ours, theirs=theirs)
+        if self._watts_of(theirs) > self._watts_of(self.others.ours):
+            self.command = self.command.overruled(f"somebody else set {theirs}", now_s)
 
     def _watts_of(self, mode: str) -> float:
         """Watts of a mode; one that the machine did not offer may be anything, so its nameplate."""
@@ -293,64 +434,25 @@ class AsicDevice:
         watts = (point.watts_w for point in self._identity.points if point.mode == mode)
         return next(watts, self._identity.nameplate_w)
 
-    def _transition_s(self, mode: str) -> float:
-        assert self._identity is not None
-        times = (point.transition_s for point in self._identity.points if point.mode == mode)
-        return next(times, 0.0)
+    def _feel(self, seen: AsicReading, now_s: float) -> None:
+        """Lower a machine that is too hot, and let it up again."""
+        known, wish = self._identity, self.command.goal
+        if known is None:
+            return
+        points_w = [point.watts_w for point in known.points]
+        held_w = known.nameplate_w if wish is None else self._watts_of(wish.mode)
+        limit_c = self.lanes.section.board_limit_c
+        heat = self.heat.felt(seen.temperature_c, limit_c, points_w, held_w, now_s)
+        if heat != self.heat:
+            self.heat = heat
+            log.warning("asic.heat", device=self.id, cap_w=heat.cap_w)
+            self._aim()
 
-    async def _write_all(self) -> None:
-        """Write whatever is wanted, one write at a time, until cancelled."""
-        failures = 0
-        while True:
-            target = self._wanted
-            if target is None or self._identity is None or self._is_written(target):
-                if target is not None and self._is_written(target):
-                    self._settled.set()
-                await self._changed.wait()
-                self._changed.clear()
-                failures = 0
-                continue
-            if await self._attempt(target):
-                failures = 0
-                continue
-            failures += 1
-            wait_s = RETRY_S[min(failures, len(RETRY_S)) - 1]
-            try:  # a new wish need not wait for the last one's back-off
-                await asyncio.wait_for(self._changed.wait(), wait_s)
-                self._changed.clear()
-            except TimeoutError:
-                continue
-
-    def _is_written(self, target: _Target) -> bool:
-        return self._written is not None and self._same(self._written, target)
-
-    async def _attempt(self, target: _Target) -> bool:
-        """Write one set point; False when it failed. One that was broken off counts as done."""
-        assert self._driver is not None
-        self._written = None
-        self._writing = asyncio.create_task(self._write(self._driver, target))
-        try:
-            await asyncio.wait({self._writing})
-        finally:
-            writing, self._writing = self._writing, None
-            writing.cancel()
-        if writing.cancelled():
-            return True
-        fault = writing.exception()
-        if fault is None:
-            self._written, self._written_s = target, boot_s()
-            self._write_error = None
-            self._foreign_polls = 0
-            return True
-        if not isinstance(fault, AsicUnreachable | AsicRefused | TimeoutError):
-            raise fault
-        self._write_error = f"set {target.mode}: {str(fault) or 'no answer in time'}"
-        log.warning("asic.write_failed", device=self.id, reason=self._write_error)
-        return False
-
-    async def _write(self, driver: AsicDriver, target: _Target) -> None:
-        async with asyncio.timeout(WRITE_S):
-            if target.mode == SLEEP:
-                await driver.sleep()
-            else:
-                await driver.set_point(target.mode, target.watts_w)
+    def _expect(self, seen: AsicReading) -> None:
+        """Ask for everything when the watts are not those of the point that it should hold."""
+        wish = self.command.goal
+        if wish is None or self.command.state is not State.CONFIRMED or seen.watts_w is None:
+            return
+        point_w = self._watts_of(wish.mode)
+        if abs(seen.watts_w - point_w) > max(SURPRISE_SHARE * point_w, 20.0):
+            self.contact.surprised()

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 import structlog
 
 from wattshift_cluster.agent import consent
+from wattshift_cluster.agent.asic_keeper import Keeper
+from wattshift_cluster.agent.asic_lanes import Lanes
+from wattshift_cluster.agent.asic_sweep import AsicSweep
 from wattshift_cluster.agent.asics import AsicDevice
 from wattshift_cluster.agent.desk import PoolDesk
 from wattshift_cluster.agent.device import Device
@@ -13,9 +16,19 @@ from wattshift_cluster.agent.hashing import HashingDevice
 from wattshift_cluster.agent.neighbourhood import Neighbourhood
 from wattshift_cluster.agent.power.steady import SteadySettings
 from wattshift_cluster.agent.specs import HashingSpec, cpu_spec, gpu_spec
-from wattshift_cluster.config.agent import AgentConfig
+from wattshift_cluster.config.agent import AgentConfig, Asic
+from wattshift_cluster.fleet.memory import Memory, MemoryDamaged, MemoryFolder
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Asics:
+    """An agent's ASICs, the task that runs them, and who writes down what they must remember."""
+
+    devices: tuple[AsicDevice, ...]
+    sweep: AsicSweep
+    keeper: Keeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +40,14 @@ class Parts:
         desk: the pool session of its hashing devices; None where there is none.
         gpus: this host's cards; None where there are none or none is wanted.
         neighbourhood: who else uses them; None without cards and observed servers.
+        asics: the task and the memory of the ASICs; None where there are none.
     """
 
     devices: tuple[Device, ...]
     desk: PoolDesk | None
     gpus: HostGpus | None
     neighbourhood: Neighbourhood | None
+    asics: Asics | None
 
 
 def build(config: AgentConfig, surroundings: consent.Surroundings | None = None) -> Parts:
@@ -42,6 +57,7 @@ def build(config: AgentConfig, surroundings: consent.Surroundings | None = None)
         ConfigInvalid: an observed server names a device that is not here.
         Refused: another agent writes one of the gates.
         GateInvalid: a gate cannot be made.
+        OSError: the folder of the ASICs' memories cannot be made.
     """
     desk, refusal = _pool(config, surroundings)
     gpus = open_gpus(config) if config.hashing.devices == "auto" else None
@@ -50,10 +66,11 @@ def build(config: AgentConfig, surroundings: consent.Surroundings | None = None)
     hashing = [HashingDevice(spec, desk, state_dir, gpus) for spec in specs]
     asics = _asics(config, surroundings)
     return Parts(
-        devices=(*hashing, *asics),
+        devices=(*hashing, *(asics.devices if asics else ())),
         desk=desk if specs else None,
         gpus=gpus,
         neighbourhood=Neighbourhood.of(config, hashing, gpus),
+        asics=asics,
     )
 
 
@@ -98,10 +115,28 @@ def _specs(config: AgentConfig, gpus: HostGpus | None) -> list[HashingSpec]:
     ]
 
 
-def _asics(config: AgentConfig, surroundings: consent.Surroundings | None) -> list[AsicDevice]:
-    found = []
+def _asics(config: AgentConfig, surroundings: consent.Surroundings | None) -> Asics | None:
+    if not config.asics:
+        return None
+    lanes, folder = Lanes.of(config.asic), MemoryFolder(config.agent.state_dir)
+    devices = []
     for asic in config.asics:
         loopback = asic.emulated and asic.address.startswith("127.")
         why = None if loopback else consent.asic_refusal(config.agent.consent_file, surroundings)
-        found.append(AsicDevice(asic, why))
-    return found
+        memory, damage = _memory(folder, asic)
+        devices.append(
+            AsicDevice(
+                asic, why, lanes=lanes, memory=memory, damage=damage, shadow=config.agent.shadow
+            )
+        )
+    keeper = Keeper(folder)
+    return Asics(tuple(devices), AsicSweep(devices, lanes, keeper), keeper)
+
+
+def _memory(folder: MemoryFolder, asic: Asic) -> tuple[Memory, str | None]:
+    """What is remembered of a machine, or why that cannot be read: one file stops one machine."""
+    try:
+        return folder.load(asic.id), None
+    except MemoryDamaged as fault:
+        log.error("asic.memory_damaged", device=asic.id, reason=str(fault))
+        return Memory(), str(fault)

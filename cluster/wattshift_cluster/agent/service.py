@@ -10,6 +10,7 @@ leaves every device at its safe point.
     release {device}       to the safe point now; a GPU gets its first power limit back
     limit {limits}         set GPUs' power limits, W by device, all at once
     profile {device, start} measure a GPU's power curve under its lease, or tell how that stands
+    asic {action, devices} an operator's order to ASICs: sleep, wake, lock, unlock, limit
 """
 
 import argparse
@@ -24,8 +25,10 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.agent import consent
-from wattshift_cluster.agent.asics import AsicDevice
-from wattshift_cluster.agent.build import build
+from wattshift_cluster.agent.asic_desk import AsicDesk
+from wattshift_cluster.agent.asic_keeper import Keeper
+from wattshift_cluster.agent.asics import SHADOW, AsicDevice
+from wattshift_cluster.agent.build import Asics, build
 from wattshift_cluster.agent.device import Device
 from wattshift_cluster.agent.epochs import EpochFile
 from wattshift_cluster.agent.gpus import HostGpus
@@ -44,6 +47,7 @@ from wattshift_cluster.wire.token import read_token
 log = structlog.get_logger()
 
 MOST_LEASES = 4096
+OBEYED = ("release", "limit", "asic")
 LOOK_AGAIN_S = 0.25
 FIRST_LOOK_S = 10.0
 """How long the start waits for the ASICs to say what they are."""
@@ -63,6 +67,9 @@ class Agent:
         epochs: EpochFile,
         gpus: HostGpus | None = None,
         neighbourhood: Neighbourhood | None = None,
+        asics: Asics | None = None,
+        *,
+        shadow: bool = False,
     ) -> None:
         """Take over all parts.
 
@@ -70,20 +77,27 @@ class Agent:
             devices: all with different ids.
             epochs: the fencing token on disk.
             gpus, neighbourhood: of this host; None without cards.
+            asics: what runs those among the devices; None without any.
+            shadow: it reads and tells, and obeys nobody.
         """
         self._name = name
         self._limits = LimitDesk(gpus)
         self._neighbourhood = neighbourhood
         self._devices = {device.id: device for device in devices}
         assert len(self._devices) == len(devices), "two devices have one id"
+        self._asics = asics
+        self._orders = AsicDesk(self._devices, asics.keeper if asics else Keeper(None))
         self._epochs = epochs
         self._book = LeaseBook()
         self._ending = False
+        self._shadow = shadow
 
     async def handle(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request. Raises: BadRequest, NotFound, TryLater."""
+        """Answer one request. Raises: BadRequest, NotFound, Refused, TryLater."""
         if self._ending:  # connections outlive the listener, and no lease may undo a safe point
             raise TryLater("this agent is ending")
+        if self._shadow and (op in OBEYED or fields.get("leases") or fields.get("start")):
+            raise Refused(SHADOW)
         match op:
             case "hello":
                 return self._hello()
@@ -95,6 +109,8 @@ class Agent:
                 return await self._limit(fields)
             case "profile":
                 return self._profile(fields)
+            case "asic":
+                return {**self._clock(), "results": await self._orders.act(fields)}
             case _:
                 raise BadRequest(f"unknown op {op[:40]!r}")
 
@@ -106,6 +122,8 @@ class Agent:
             group.create_task(self._end_leases())
             if self._neighbourhood is not None:
                 group.create_task(self._neighbourhood.run())
+            if self._asics is not None:
+                group.create_task(self._asics.sweep.run())
 
     async def close(self) -> None:
         """Bring every device to its safe point; each has its own deadline."""
@@ -237,7 +255,15 @@ async def serve(config: AgentConfig, *, surroundings: consent.Surroundings | Non
     token = read_token(config.agent.token_file)
     epochs = EpochFile(config.agent.state_dir)
     parts = build(config, surroundings)
-    agent = Agent(config.agent.name, parts.devices, epochs, parts.gpus, parts.neighbourhood)
+    agent = Agent(
+        config.agent.name,
+        parts.devices,
+        epochs,
+        parts.gpus,
+        parts.neighbourhood,
+        parts.asics,
+        shadow=config.agent.shadow,
+    )
     tasks = [asyncio.create_task(agent.run())]
     if parts.desk is not None:
         tasks.append(asyncio.create_task(parts.desk.run()))

@@ -5,6 +5,7 @@ or a duration from now.
 """
 
 import json
+import re
 import time
 import tomllib
 from pathlib import Path
@@ -21,7 +22,12 @@ from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound
 AHEAD_MAX_S = 366 * 86400.0
 CAPS_MAX = 1000
 LIMITS_MAX = 1000
+FLEET_MAX = 10_000
+PATTERNS_MAX = 100
+"""Each is held against every device, in the loop that also sheds."""
+
 FILE_BYTES_MAX = 1 << 20
+_PATTERN = re.compile(r"[A-Za-z0-9_.*?\[\]!-]+")
 
 
 def _time(value: object) -> float | None:
@@ -80,6 +86,52 @@ class LimitsBody(Section):
     limits: dict[Name, Annotated[float, watts(1.0, 100_000.0)]] = Field(
         min_length=1, max_length=LIMITS_MAX
     )
+
+
+def _pattern(value: str) -> str:
+    if not _PATTERN.fullmatch(value):
+        raise ValueError("no device or pattern; allowed: letters, digits, any of . _ - * ? [ ]")
+    return value
+
+
+def _said(value: str) -> str:
+    if not value.isprintable() or not value.strip():
+        raise ValueError("not a reason; allowed: printable text in one line")
+    return value.strip()
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_pattern)]
+Said = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_said)]
+
+
+class FleetBody(Section):
+    """What is asked of ASICs: which, why, and for a limit how many watts (null lifts it)."""
+
+    devices: list[Pattern] = Field(min_length=1, max_length=FLEET_MAX)
+    reason: Said | None = None
+    watts_w: Annotated[float, watts(1.0, 100_000.0)] | None = Field(None, alias="watts")
+    override: Switch = False
+    dry_run: Switch = False
+
+    def check(self, action: str) -> None:
+        """Raise ConfigInvalid where the action needs or knows no such key."""
+        wrong: list[Fault] = []
+        given = "watts_w" in self.model_fields_set
+        if action == "limit" and not given:
+            text = "is missing; allowed: 1W to 100kW, or null to lift the limit"
+            wrong.append(Fault("body", "watts", None, text))
+        if action != "limit" and given:
+            wrong.append(Fault("body", "watts", None, f"{action} takes no watts"))
+        patterns = sum(bool(set("*?[") & set(name)) for name in self.devices)
+        if patterns > PATTERNS_MAX:
+            text = f"holds {patterns} patterns; allowed: at most {PATTERNS_MAX}, beside plain ids"
+            wrong.append(Fault("body", "devices", None, text))
+        if action != "unlock" and self.override:
+            wrong.append(Fault("body", "override", "true", "only unlock takes it"))
+        if action == "lock" and self.reason is None:
+            wrong.append(Fault("body", "reason", None, "is missing: a lock says why it is there"))
+        if wrong:
+            raise ConfigInvalid(wrong)
 
 
 class EventCap(Section):

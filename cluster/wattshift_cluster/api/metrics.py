@@ -56,6 +56,9 @@ class Snapshot(Collector):
     def _metrics(self) -> Iterator[Metric]:
         figures = self._figures
         yield build_info()
+        if "shadow" in figures:
+            text = "1 where the site decides and commands nothing."
+            yield gauge("wattshift_shadow", text, (), [((), float(figures["shadow"]))])
         for key, name, text in SCALARS:
             yield gauge(name, text, (), [((), figures.get(key))])
         for key, name, text, label in MAPPED:

@@ -12,7 +12,7 @@ Events of `subscribe` (name: data):
     signal    any signal view, when a cap, price or grid event arrives or ends
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from typing_extensions import TypedDict
@@ -45,9 +45,13 @@ class SharesView(TypedDict):
 
 
 class SiteView(TypedDict):
-    """The site now. `power_w` is the meter's word, None while it is unknown."""
+    """The site now. `power_w` is the meter's word, None while it is unknown.
+
+    `mode` is "control", or "shadow": then decisions are made and nothing is commanded.
+    """
 
     name: str
+    mode: str
     at: str
     power_w: float | None
     power_quality: str
@@ -75,7 +79,12 @@ class SiteView(TypedDict):
 
 
 class DeviceView(TypedDict):
-    """One device; `state` is "confirmed", "settling", "unknown" or "unreachable"."""
+    """One device; `state` is "confirmed", "settling", "unknown", "unreachable" or "shadow".
+
+    `reported_mode`, `error` and `note` are its agent's words. `asleep` is judged by its draw, or by
+    its hashrate where it reports no watts; None where neither is known. In a shadow site `mode` and
+    `leased_w` are what it would be leased.
+    """
 
     id: str
     kind: str
@@ -92,6 +101,10 @@ class DeviceView(TypedDict):
     state: str
     value_usd_per_h: float | None
     reason: str
+    reported_mode: str | None
+    asleep: bool | None
+    error: str | None
+    note: str | None
 
 
 class DeviceList(TypedDict):
@@ -114,6 +127,27 @@ class LimitList(TypedDict):
     """Answer of a POST to /v1/limits."""
 
     limits: list[LimitView]
+
+
+class FleetRow(TypedDict):
+    """How one ASIC took an order; `state` is its agent's word, `fault` why it was not ok.
+
+    `fault` is None, "refused" or "unreachable"; `error` says it in words.
+    """
+
+    device: str
+    ok: bool
+    error: str | None
+    state: str | None
+    fault: str | None
+
+
+class FleetRows(TypedDict):
+    """Answer of a POST to /v1/fleet/{action}."""
+
+    action: str
+    dry_run: bool
+    rows: list[FleetRow]
 
 
 class ReleaseView(TypedDict):
@@ -220,6 +254,7 @@ class MetricsView(TypedDict, total=False):
     `shares` rows (pool, result, shares); `jobs` rows (kind, state, jobs).
     """
 
+    shadow: bool
     site_power_w: dict[str, float | None]
     cap_w: dict[str, float]
     headroom_w: float | None
@@ -298,6 +333,23 @@ class ControllerPort(Protocol):
 
     async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
         """Set power limits, W by device; one LimitView each. Raises NotFound, Refused."""
+        ...
+
+    async def command_fleet(
+        self,
+        action: str,
+        devices: Sequence[str],
+        *,
+        by: str,
+        reason: str | None,
+        watts_w: float | None,
+        override: bool,
+        dry_run: bool,
+    ) -> list[Mapping[str, Any]]:
+        """Sleep, wake, lock, unlock or limit ASICs by id or pattern; a FleetRow each.
+
+        `by` is the name of the token that asks. Raises NotFound, Refused.
+        """
         ...
 
     async def release_device(self, device_id: str) -> Mapping[str, Any]:

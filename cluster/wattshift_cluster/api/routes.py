@@ -10,7 +10,12 @@ from starlette.responses import Response
 
 from wattshift_cluster.api import port as views
 from wattshift_cluster.api.auth import admin, operator, viewer
-from wattshift_cluster.api.bodies import CapBody, EventBody, LimitsBody, TokenBody, parse_body
+from wattshift_cluster.api.bodies import (
+    CapBody,
+    EventBody,
+    TokenBody,
+    parse_body,
+)
 from wattshift_cluster.api.encode import encode
 from wattshift_cluster.api.idempotency import Answers
 from wattshift_cluster.api.jobspec import parse_job
@@ -72,49 +77,6 @@ async def json_body(request: Request) -> Any:
 async def get_site(port: Port) -> Response:
     """Show the site now."""
     return answer(port.site())
-
-
-@read.get("/devices", response_model=views.DeviceList)
-async def get_devices(port: Port) -> Response:
-    """List the devices."""
-    return answer({"devices": port.devices()})
-
-
-@read.get("/devices/{device_id}/profile", response_model=views.ProfileView)
-async def get_profile(port: Port, device_id: str) -> Response:
-    """Show the power curve of a device as last measured, or how its measurement stands."""
-    return answer(await port.profile_device(device_id, start=False))
-
-
-@write.post("/devices/{device_id}/profile", status_code=202, response_model=views.ProfileView)
-async def post_profile(request: Request, port: Port, device_id: str) -> Response:
-    """Measure the power curve of a device under the lease that it holds."""
-
-    async def act() -> Response:
-        return answer(await port.profile_device(device_id, start=True), 202)
-
-    return await answers(request).once(request, act)
-
-
-@write.post("/devices/{device_id}/release", response_model=views.ReleaseView)
-async def post_release(request: Request, port: Port, device_id: str) -> Response:
-    """Bring a device to its safe point; a GPU gets the power limit back that it had at first."""
-
-    async def act() -> Response:
-        return answer(await port.release_device(device_id))
-
-    return await answers(request).once(request, act)
-
-
-@write.post("/limits", response_model=views.LimitList, openapi_extra=body_schema("LimitsBody"))
-async def post_limits(request: Request, port: Port) -> Response:
-    """Set power limits of GPUs; each is raised only as far as the device's lease covers."""
-
-    async def act() -> Response:
-        body = parse_body(LimitsBody, await json_body(request), "body")
-        return answer({"limits": await port.limit_devices(body.limits)})
-
-    return await answers(request).once(request, act)
 
 
 @read.get("/jobs")

@@ -1,6 +1,11 @@
 """ASIC miners: what an agent may ask of one machine, and the drivers that do it.
 
-`driver` is the contract, `models` the table of nameplates and firmware abilities, `connect`
-finds a machine and returns the driver that fits it. Nothing here ever reads or writes a machine's
-pools.
+driver  setup  confirm                   the contract; what a driver is made of; when it was obeyed
+probe  connect  kinds  models            which firmware answers, who drives it, and the tables
+wire  held  http  http_line  …           our own exchanges: bounded, with a deadline, held ready
+luxos  whatsminer  whatsminer_v2  antminer  braiins  vnish  bitaxe      drivers of our own
+pyasic_any  pyasic_rs_any  pyasic_handle what the libraries know beyond these, at arm's length
+
+Nothing here ever makes up a machine's pools. The one write that carries them, a stock Antminer's,
+gives back what was just read (see `antminer_conf`).
 """

@@ -1,110 +1,113 @@
-"""The one place where pyasic is used: how a machine's object is made, and how it is called.
+"""The one door to pyasic: how it is loaded and disarmed, and how a machine's object is made.
 
-pyasic's convenience methods turn a refused command, a dead machine and a garbled reply into True,
-False or an exception, depending on the make. So commands go through its protocol layer
-(`miner.rpc`), whose reply is looked at here, under our own deadline. What it remembers between
-calls (a LuxOS session, a Whatsminer salt) is forgotten first: both end when the machine says so.
-
-pyasic takes more than a second to import, so it is loaded on first use and off the event loop.
+Objects are made from its table of classes: its discovery tries makers' passwords, ours asks none.
+Loaded, it is disarmed for the whole process: `open_api`, which hands a machine's address to a host
+on the internet, can only be refused; and no web answer is read beyond 1 MiB or unpacked. It takes
+more than a second to import, so it is loaded on first use and off the event loop.
 """
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Callable
+import importlib.util
+import warnings
+from collections.abc import AsyncIterator
 from typing import Any
 
-from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable
-from wattshift_cluster.asic.probe import Found
-from wattshift_cluster.asic.wire import Json, bounded
+from wattshift_cluster.asic.driver import AsicRefused
+from wattshift_cluster.asic.probe import UNKNOWN, Found
+from wattshift_cluster.asic.wire import REPLY_LIMIT
 
-IDENTIFY_DEADLINE_S = 12.0
-_NEW_ENOUGH_FOR_V3 = "20251231"
-
-
-class Handle:
-    """pyasic's object for one machine.
-
-    Args:
-        address: of the machine.
-        miner: what pyasic made of it.
-        deadline_s: for each call.
-    """
-
-    def __init__(self, address: str, miner: Any, deadline_s: float) -> None:
-        self.address = address
-        self.deadline_s = deadline_s
-        self._miner = miner
-
-    @property
-    def backend(self) -> str:
-        """Name of pyasic's protocol class, e.g. "LUXMinerRPCAPI"."""
-        return type(self._miner.rpc).__name__
-
-    def use_password(self, password: str) -> None:
-        """Sign commands with the owner's password."""
-        self._miner.rpc.pwd = password
-
-    async def call(self, doing: str, request: Callable[[Any], Awaitable[Any]]) -> Json:
-        """Send one command through pyasic's protocol layer and return the machine's reply.
-
-        Args:
-            doing: what the command is, for the error text.
-            request: given `miner.rpc`, starts the command.
-
-        Raises:
-            AsicRefused: the machine answered with an error.
-            AsicUnreachable: no answer in time, or none that could be read.
-        """
-        from pyasic import APIError
-
-        rpc = self._miner.rpc
-        try:
-            async with bounded(self.address, doing, self.deadline_s):
-                reply = await request(rpc)
-        except APIError as error:
-            # pyasic has one class for both; these are its two texts for an unreadable answer.
-            if str(error).startswith(("Decode Error", "No data returned")):
-                raise AsicUnreachable(self.address, doing, "the answer is not JSON") from error
-            raise AsicRefused(self.address, doing, str(error)) from error
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            # A connection that fails becomes "{}" inside pyasic and surfaces as any of these.
-            raise AsicUnreachable(self.address, doing, "no usable answer") from error
-        if not isinstance(reply, dict) or not reply:
-            raise AsicUnreachable(self.address, doing, "no usable answer")
-        return reply
+MAKES: dict[str, tuple[str, str]] = {
+    "epic": ("EPIC", "ePIC"),
+    "auradine": ("AURADINE", "Auradine"),
+    "avalon": ("AVALONMINER", "AvalonMiner"),
+    "marathon": ("MARATHON", "MaraMiner"),
+    "bosminer": ("BRAIINS_OS", "BOSMiner"),
+    "goldshell": ("GOLDSHELL", "GoldshellMiner"),
+}
+"""What pyasic calls the makes that it is used for, and the class that speaks their language."""
 
 
-async def handle_for(address: str, found: Found, *, deadline_s: float) -> Handle:
-    """Let pyasic identify the machine and check that it chose the protocol that we saw.
+async def miner_for(address: str, found: Found) -> Any:
+    """Make pyasic's own object for the machine, of the class for its model. Nothing is sent.
 
     Raises:
-        AsicUnreachable: pyasic found nothing in time.
-        AsicRefused: pyasic is not installed, or took the machine for another firmware.
+        AsicRefused: pyasic is not installed.
     """
     try:
-        pyasic = await asyncio.to_thread(importlib.import_module, "pyasic")
+        factory = await asyncio.to_thread(_load)
     except ImportError as error:
-        raise AsicRefused(
-            address, "identify", "pyasic is not installed: pip install 'wattshift[asic]'"
-        ) from error
-    async with bounded(address, "identify", IDENTIFY_DEADLINE_S):
-        miner = await pyasic.get_miner(address)
-    if miner is None:
-        raise AsicUnreachable(address, "identify", "pyasic found no machine")
-    handle = Handle(address, miner, deadline_s)
-    wanted = {"luxos": "LUXMinerRPCAPI", "whatsminer": "BTMinerV3RPCAPI"}[found.kind]
-    if handle.backend != wanted and found.kind == "whatsminer":
-        handle = Handle(address, _v3_whatsminer(address, found), deadline_s)
-    if handle.backend != wanted:
-        raise AsicRefused(
-            address, "identify", f"pyasic speaks {handle.backend} to a {found.kind} machine"
-        )
-    return handle
+        reason = "pyasic is not installed: pip install 'wattshift[asic]'"
+        raise AsicRefused(address, "identify", reason) from error
+    make, speaker = MAKES[found.kind]
+    classes = factory.MINER_CLASSES[factory.MinerTypes[make]]
+    chosen = classes.get(_class_name(found), classes[None])
+    if all(base.__name__ != speaker for base in chosen.__mro__):
+        # By its model it takes an S19 for newer firmware, which it would log in to.
+        chosen = classes[None]
+    with warnings.catch_warnings():
+        # It asks its users to report models whose chips it cannot count; nobody here counts chips.
+        warnings.simplefilter("ignore")
+        return chosen(address, None)
 
 
-def _v3_whatsminer(address: str, found: Found) -> Any:
-    """Build the v3 object for a machine that answers on 4433 only, which pyasic takes for v2."""
+def installed() -> bool:
+    """Whether pyasic can be imported here; it is not loaded for that."""
+    try:
+        return importlib.util.find_spec("pyasic") is not None
+    except ValueError:  # blocked: sys.modules holds None for it
+        return False
+
+
+def _class_name(found: Found) -> str | None:
+    if found.model == UNKNOWN:
+        return None
+    return found.model.replace("Bitmain ", "").split(" (")[0].upper()
+
+
+def _load() -> Any:
+    """Import pyasic and take its teeth out; may be repeated."""
     factory = importlib.import_module("pyasic.miners.factory")
-    classes = factory.MINER_CLASSES[factory.MinerTypes.WHATSMINER]
-    model = found.model.replace("_", "")[:-1] + "0"
-    return classes.get(model.upper(), classes[None])(address, _NEW_ENOUGH_FOR_V3)
+    btminer = importlib.import_module("pyasic.rpc.btminer")
+    settings: Any = importlib.import_module("pyasic.settings")
+    btminer.BTMinerRPCAPI.open_api = _never
+    settings.transport = _bounded_transport
+    return factory
+
+
+async def _never(rpc: Any) -> None:
+    reason = "it would hand the machine's address to a host on the internet"
+    raise AsicRefused(str(rpc.ip), "open the API", reason)
+
+
+def _bounded_transport(verify: Any = False) -> Any:
+    """Make what pyasic sends web requests with: plain answers of at most 1 MiB."""
+    import httpx
+
+    class Bounded(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            request.headers["Accept-Encoding"] = "identity"
+            response = await super().handle_async_request(request)
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise httpx.DecodingError("the answer came packed", request=request)
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            response.stream = _limited(response.stream, request)
+            return response
+
+    def _limited(stream: httpx.AsyncByteStream, request: httpx.Request) -> httpx.AsyncByteStream:
+        class Limited(httpx.AsyncByteStream):
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                left = REPLY_LIMIT
+                async for chunk in stream:
+                    left -= len(chunk)
+                    if left < 0:
+                        reason = f"the answer is longer than {REPLY_LIMIT} bytes"
+                        raise httpx.ReadError(reason, request=request)
+                    yield chunk
+
+            async def aclose(self) -> None:
+                await stream.aclose()
+
+        return Limited()
+
+    return Bounded(verify=verify)

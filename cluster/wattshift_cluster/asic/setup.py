@@ -17,6 +17,8 @@ class Setup:
         ability: what this firmware can do.
         credentials: the owner's; None: it is read, and commands that need a password are refused.
         deadline_s: for each exchange.
+        prefer: the library that shall drive it instead of the first choice; see `connect`.
+        nameplate_w: the most it draws, W, by its owner's word; None leaves it to our table.
     """
 
     address: str
@@ -24,6 +26,8 @@ class Setup:
     ability: Ability
     credentials: Credentials | None
     deadline_s: float
+    prefer: str | None = None
+    nameplate_w: float | None = None
 
     @property
     def may_command(self) -> bool:

@@ -1,100 +1,93 @@
 """Whatsminer with firmware API v3: a power limit in watts, stop and start, over port 4433.
 
-Samples and read-backs are our own requests; commands go through pyasic, which signs them. Any limit
-in the range may be set; six evenly spread ones are offered. MicroBT publishes neither the
-smallest limit nor a power curve, so the range begins at 35 % of the rating and the hashrate of a
-point is MODELLED as a straight line through the machine's factory hashrate.
+One connection is held, and with it the salt that commands are signed with, so that a prepared
+command is a single exchange. The salt changes when the firmware says so: a command that is refused
+with a held salt is signed once more with a fresh one, if that is another.
+
+Setting a limit restarts mining (maker's API page), so one that is already held is not set again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+import time
 
 from wattshift_cluster.asic.driver import (
     SLEEP,
     AsicIdentity,
-    AsicPoint,
     AsicReading,
     AsicRefused,
     AsicUnreachable,
 )
-from wattshift_cluster.asic.models import Ability, rating
-from wattshift_cluster.asic.pyasic_handle import Handle
-from wattshift_cluster.asic.wire import Json, ask_framed, number
+from wattshift_cluster.asic.held import FramedLine
+from wattshift_cluster.asic.reported import Json, hashes, number, text, under, watts
+from wattshift_cluster.asic.setup import Setup
+from wattshift_cluster.asic.whatsminer_points import Stated, identity, limit_of
+from wattshift_cluster.asic.whatsminer_sign import v3_token
 from wattshift_cluster.bootclock import boot_s
 
-LOWEST_SHARE = 0.35
-POINTS = 6
+ACCOUNT = "super"
+_TH = 1e12
+NO_PASSWORD = "no password: name it for this machine in the agent's configuration"
 
 
 class WhatsminerDriver:
     """AsicDriver for one Whatsminer v3.
 
     Args:
-        handle: pyasic's object for it.
-        ability: what the firmware can do.
-        may_command: whether the owner gave a password; without one the machine is only read.
+        setup: the machine and its owner's password; without one it is only read.
     """
 
-    def __init__(self, handle: Handle, ability: Ability, *, may_command: bool) -> None:
-        self._handle = handle
-        self._ability = ability
-        self._may_command = may_command
-        self._points: tuple[AsicPoint, ...] = ()
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._line = FramedLine(setup.address, setup.deadline_s)
+        self._identity: AsicIdentity | None = None
+        self._salt: str | None = None
+        self._met = 0
         self._commands = asyncio.Lock()
 
     @property
     def address(self) -> str:
         """Where the machine answers."""
-        return self._handle.address
+        return self._setup.address
 
     async def identify(self) -> AsicIdentity:
         """Read model and firmware. Raises AsicRefused where the power range cannot be known."""
+        self._identity = None
         info, summary = await self._info(), await self._summary()
-        model = str(_under(info, "miner").get("type") or "unknown")
-        rated = rating(model)
-        top_w = rated.watts_w if rated else number(summary.get("power-limit"))
-        ths = number(summary.get("factory-hash"))
-        top_h = ths * 1e12 if ths else (rated.hashrate_h_per_s if rated else None)
-        if not top_w or not top_h:
-            reason = f"neither our table nor the firmware rates a {model}"
-            raise AsicRefused(self.address, "identify", reason)
-        mac = _under(info, "network").get("mac")
-        self._points = self._offered(top_w, top_h)
-        return AsicIdentity(
-            address=self.address,
-            model=model,
-            firmware=f"Whatsminer {_under(info, 'system').get('fwversion', 'unknown')}",
-            mac=mac.upper() if isinstance(mac, str) else None,
-            algorithm="sha256d",
-            nameplate_w=top_w,
-            tolerance=self._ability.tolerance,
-            safe_w=self._ability.standby_w,
-            power_on_w=top_w,
-            continuous=False,
-            points=self._points,
+        stated = Stated(
+            model=text(under(info, "miner").get("type")) or "unknown",
+            firmware=text(under(info, "system").get("fwversion")) or "unknown",
+            mac=text(under(info, "network").get("mac")),
+            serial=text(under(info, "miner").get("miner-sn")),
+            factory_h_per_s=hashes(summary.get("factory-hash"), _TH),
         )
+        self._identity = identity(self._setup, stated)
+        return self._identity
 
     async def prepare(self) -> None:
-        """See AsicDriver."""
+        """Open the connection and fetch the salt; repeated, it checks that both still hold."""
+        if self._setup.credentials is not None:
+            self._salt = await self._fresh_salt("prepare")
+        else:
+            await self._summary()
 
     async def close(self) -> None:
         """See AsicDriver."""
+        await self._line.close()
 
     async def poll(self) -> AsicReading:
-        """See AsicDriver."""
+        """See AsicDriver. The firmware has no smaller answer than the full one."""
         return await self.read()
 
     async def read(self) -> AsicReading:
         """Take one sample. `mode` is None at zero hashrate: stopped and starting look alike."""
         summary = await self._summary()
-        ths = number(summary.get("hash-realtime"))
+        hashrate = hashes(summary.get("hash-realtime"), _TH)
         # A machine that does not hash draws standby whatever limit it keeps for later.
-        limit_w = number(summary.get("power-limit")) if ths else None
+        limit_w = watts(summary.get("power-limit")) if hashrate else None
         return AsicReading(
             at_boot_s=boot_s(),
-            watts_w=number(summary.get("power-realtime")),
-            hashrate_h_per_s=None if ths is None else ths * 1e12,
+            watts_w=watts(summary.get("power-realtime")),
+            hashrate_h_per_s=hashrate,
             temperature_c=number(summary.get("chip-temp-max")),
             power_limit_w=limit_w,
             mode=f"limit:{limit_w:.0f}" if limit_w else None,
@@ -105,27 +98,19 @@ class WhatsminerDriver:
         if mode == SLEEP:
             await self.sleep()
             return
-        if not self._points:
-            await self.identify()
-        point = next((p for p in self._points if p.mode == mode), None)
-        if point is None:
-            raise AsicRefused(self.address, f"set {mode}", "the machine has no such point")
-        if watts_w < point.watts_w * 0.999:
-            reason = f"the lease allows {watts_w:.0f} W"
-            raise AsicRefused(self.address, f"set {mode}", reason)
-        limit_w = round(point.watts_w)
+        limit_w = limit_of(self._identity or await self.identify(), mode, watts_w)
         async with self._commands:
-            await self._signed(f"set {mode}", lambda rpc: rpc.set_miner_power_limit(limit_w))
-            held_w = number((await self._summary()).get("power-limit"))
-            if held_w is None or round(held_w) != limit_w:
-                reason = f"accepted, but the limit is {held_w} W"
-                raise AsicRefused(self.address, f"set {mode}", reason)
+            if not await self._holds(limit_w):
+                await self._signed(f"set {mode}", "set.miner.power_limit", limit_w)
+                if not await self._holds(limit_w):
+                    reason = "accepted, but the limit is another"
+                    raise AsicRefused(self.address, f"set {mode}", reason)
             await self._start()
 
     async def sleep(self) -> None:
         """Stop the mining service; see AsicDriver."""
         async with self._commands:
-            await self._signed("stop", lambda rpc: rpc.set_miner_service("stop"))
+            await self._signed("stop", "set.miner.service", "stop")
 
     async def wake(self) -> None:
         """Start the mining service; see AsicDriver."""
@@ -133,49 +118,80 @@ class WhatsminerDriver:
             await self._start()
 
     async def _start(self) -> None:
-        if _under(await self._info(), "miner").get("working") != "true":
-            await self._signed("start", lambda rpc: rpc.set_miner_service("start"))
+        if under(await self._info(), "miner").get("working") != "true":
+            await self._signed("start", "set.miner.service", "start")
 
-    async def _signed(self, doing: str, request: Callable[[Any], Awaitable[Any]]) -> None:
-        if not self._may_command:
-            reason = "no password: name it for this machine in the agent's configuration"
-            raise AsicRefused(self.address, doing, reason)
+    async def _holds(self, limit_w: int) -> bool:
+        held_w = watts((await self._summary()).get("power-limit"))
+        return held_w is not None and round(held_w) == limit_w
 
-        def with_fresh_salt(rpc: Any) -> Awaitable[Any]:
-            rpc.salt = None
-            return request(rpc)
-
-        reply = await self._handle.call(doing, with_fresh_salt)
+    async def _signed(self, doing: str, command: str, param: str | int) -> None:
+        if self._setup.credentials is None:
+            raise AsicRefused(self.address, doing, NO_PASSWORD)
+        if not self._line.is_open or self._line.opened != self._met:
+            # A new connection: before a command goes out, see that it leads to the same machine.
+            await self._meet()
+        held = self._salt
+        salt = held or await self._fresh_salt(doing)
+        reply = await self._send(command, param, salt)
+        if reply.get("code") != 0 and held is not None:
+            salt = await self._fresh_salt(doing)
+            if salt != held:
+                reply = await self._send(command, param, salt)
         if reply.get("code") != 0:
-            reason = f"code {reply.get('code')}: {reply.get('msg')}"
+            self._salt = None
+            reason = f"code {reply.get('code')}: {text(reply.get('msg'))}"
             raise AsicRefused(self.address, doing, reason)
+        self._salt = salt
+
+    async def _send(self, command: str, param: str | int, salt: str) -> Json:
+        assert self._setup.credentials is not None
+        at_unix_s = int(time.time())
+        token = v3_token(command, self._setup.credentials.password, salt, at_unix_s)
+        request: Json = {
+            "cmd": command,
+            "param": param,
+            "ts": at_unix_s,
+            "account": ACCOUNT,
+            "token": token,
+        }
+        return await self._line.ask(request, repeatable=False)
+
+    async def _fresh_salt(self, doing: str) -> str:
+        salt = (await self._get("get.device.info", "salt")).get("salt")
+        if not isinstance(salt, str):
+            raise AsicUnreachable(self.address, doing, "the answer holds no salt")
+        return salt
 
     async def _info(self) -> Json:
         return await self._get("get.device.info", None)
 
     async def _summary(self) -> Json:
-        return _under(await self._get("get.miner.status", "summary"), "summary")
+        return under(await self._get("get.miner.status", "summary"), "summary")
 
     async def _get(self, command: str, param: str | None) -> Json:
-        deadline_s = self._handle.deadline_s
-        reply = await ask_framed(self.address, command, param, deadline_s=deadline_s)
+        body = await self._ask(command, param)
+        if self._line.opened != self._met:
+            await self._meet()
+        return body
+
+    async def _meet(self) -> None:
+        """See that the machine at the other end is the one that was identified.
+
+        Raises:
+            AsicUnreachable: the address has gone to another machine.
+        """
+        known = self._identity and self._identity.mac
+        if known:
+            mac = text(under(await self._ask("get.device.info", None), "network").get("mac"))
+            if mac and mac.upper() != known:
+                raise AsicUnreachable(self.address, "get.device.info", f"it is now {mac.upper()}")
+        self._met = self._line.opened
+
+    async def _ask(self, command: str, param: str | None) -> Json:
+        reply = await self._line.ask({"cmd": command, "param": param}, repeatable=True)
         body = reply.get("msg")
         if reply.get("code") != 0 or not isinstance(body, dict):
             reason = f"answered code {reply.get('code')}"
             raise AsicUnreachable(self.address, command, reason)
         return body
-
-    def _offered(self, top_w: float, top_h_per_s: float) -> tuple[AsicPoint, ...]:
-        points = [AsicPoint(SLEEP, self._ability.standby_w, 0.0, self._ability.sleep_s)]
-        for i in range(POINTS):
-            share = LOWEST_SHARE + (1.0 - LOWEST_SHARE) * i / (POINTS - 1)
-            limit_w = round(top_w * share)
-            hashrate = top_h_per_s * limit_w / top_w
-            settle_s = self._ability.settle_s
-            points.append(AsicPoint(f"limit:{limit_w}", float(limit_w), hashrate, settle_s))
-        return tuple(points)
-
-
-def _under(body: Json, key: str) -> Json:
-    found = body.get(key)
-    return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""`wattshift fleet`: single devices: what they are, their power limits, their power curves."""
+"""`wattshift fleet`: single devices: what they are, what they are told, their limits and curves."""
 
 import time
 from fnmatch import fnmatchcase
@@ -9,19 +9,26 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from wattshift_cluster.cli.explain import device_text
-from wattshift_cluster.cli.options import WATTS, controller_options
-from wattshift_cluster.cli.output import (
-    UNKNOWN,
-    emit,
-    grid,
-    hashrate,
-    output_option,
-    pairs,
-    talk,
-    watts,
+from wattshift_cluster.cli.fleet_asics import (
+    DRY_RUN,
+    REASON,
+    lock,
+    patient,
+    sleep,
+    unlock,
+    wake,
 )
-from wattshift_cluster.cli.status import devices_text
+from wattshift_cluster.cli.fleet_limit import limit_rows
+from wattshift_cluster.cli.fleet_text import (
+    devices_text,
+    limits_text,
+    profile_text,
+    released,
+    shown,
+    summary,
+)
+from wattshift_cluster.cli.options import WATTS, controller_options
+from wattshift_cluster.cli.output import emit, output_option, talk
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.errors import NotFound, Refused, Unreachable, WattshiftError
 
@@ -30,78 +37,168 @@ PROFILE_MOST_S = 180.0
 """Six steps of at most 10 s to settle and 3 s to read, with room."""
 
 STEPS = 6
+ORDERS = ("sleep", "wake", "lock", "unlock", "limit")
+LOOKED_BACK = 1000
+"""Decisions about a device among which its last order is looked for."""
+
+View = dict[str, Any]
+KINDS = ("asic", "gpu", "cpu")
+STATES = ("confirmed", "settling", "unknown", "unreachable", "shadow", "asleep", "awake")
 
 
-@click.group()
+class Fleet(click.Group):
+    """The group; `scan` needs no controller but every driver, so it is imported when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), "scan"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one command."""
+        if cmd_name != "scan":
+            return super().get_command(ctx, cmd_name)
+        from wattshift_cluster.cli.fleet_scan import scan
+
+        return scan
+
+
+@click.group(cls=Fleet)
 def fleet() -> None:
-    """Look at devices, set power limits, measure power curves.
+    """Look at devices, put ASICs to sleep, set power limits, measure power curves.
 
     \b
-      wattshift fleet list
+      wattshift fleet list --kind asic --state unreachable
+      wattshift fleet sleep 'row-a-*' --reason 'filters'
       wattshift fleet limit 'host-gpu*' 450W
       wattshift fleet profile host-gpu0
     """
 
 
-@fleet.command(name="list")
+for command in (sleep, wake, lock, unlock):
+    fleet.add_command(command)
+
+
+class WattsOrOff(click.ParamType[float | None]):
+    """Watts with a unit, or `off`: no limit."""
+
+    name = "WATTS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """Return watts, None for `off`, or fail with what would be allowed."""
+        return None if value in ("off", None) else WATTS.convert(value, param, ctx)
+
+
+@fleet.command(name="list", short_help="List devices, all or some.")
+@click.argument("pattern", metavar="[PATTERN]", default="*")
+@click.option("--kind", type=click.Choice(KINDS), help="Only devices of this kind.")
+@click.option("--state", type=click.Choice(STATES), help="Only devices in this state.")
 @controller_options
 @output_option
-def list_devices(url: str | None, token: str | None, output: str) -> None:
-    """List every device.
+def list_devices(
+    pattern: str,
+    kind: str | None,
+    state: str | None,
+    url: str | None,
+    token: str | None,
+    output: str,
+) -> None:
+    """List devices, one row each; how many there are of each state goes to stderr.
 
     \b
       wattshift fleet list
+      wattshift fleet list 'row-a-*' --kind asic --state asleep
+
+    A device is confirmed when it was seen to obey its lease, settling until then. Asleep and awake
+    are judged by what an ASIC draws.
     """
     with ControllerClient.find(url, token) as controller:
-        found = controller.get("/v1/devices")["devices"]
+        found = [
+            one
+            for one in controller.get("/v1/devices")["devices"]
+            if fnmatchcase(one["id"], pattern) and kind in (None, one["kind"])
+        ]
+    asleep = {"asleep": True, "awake": False}
+    if state in asleep:
+        found = [one for one in found if one["asleep"] is asleep[state]]
+    elif state is not None:
+        found = [one for one in found if one["state"] == state]
     emit(found, output, lambda rows: devices_text(rows) if rows else "no devices")
+    if found and output == "table":
+        talk(summary(found))
 
 
-@fleet.command(short_help="Show one device and its power curve.")
+@fleet.command(short_help="Show one device: state, lock, last order, power curve.")
 @click.argument("device", metavar="ID")
 @controller_options
 @output_option
 def show(device: str, url: str | None, token: str | None, output: str) -> None:
-    """Show one device, and its power curve where one was measured.
+    """Show one device: of an ASIC its lock and its last order, of a GPU its power curve.
 
     \b
+      wattshift fleet show rig-17
       wattshift fleet show host-gpu0
     """
     with ControllerClient.find(url, token) as controller:
         (found,) = _matching(controller, device, most=1)
-        curve = None
+        curve: View | None = None
+        orders: tuple[View | None, View | None] = None, None
         if found["kind"] == "gpu":
             try:
                 curve = _curve(controller, found["id"])
             except (Refused, Unreachable) as fault:
                 # What the controller itself knows is shown all the same.
                 talk(f"its power curve is not known: {fault}")
-    emit({**found, "profile": curve}, output, _shown)
+        if found["kind"] == "asic":
+            orders = _orders(controller, found["id"])
+    last, locked = orders
+    emit({**found, "last_command": last, "lock": locked, "profile": curve}, output, shown)
 
 
-@fleet.command(short_help="Set the power limit of one GPU, or of many at once.")
+def _orders(controller: ControllerClient, device: str) -> tuple[View | None, View | None]:
+    """The last order to a device, and the lock that is on it; None where none is on record."""
+    query = {"subject": device, "limit": LOOKED_BACK}
+    told = controller.get("/v1/decisions", **query)["decisions"]
+    orders = [one for one in told if one["action"] in ORDERS]
+    locks = [one for one in orders if "lock" in one["action"] and one["inputs"].get("ok")]
+    locked = locks[0] if locks and locks[0]["action"] == "lock" else None
+    return (orders[0] if orders else None), locked
+
+
+@fleet.command(short_help="Limit the power of GPUs and ASICs.")
 @click.argument("devices", metavar="ID|PATTERN")
-@click.argument("limit", metavar="WATTS", type=WATTS)
+@click.argument("limit", metavar="WATTS|off", type=WattsOrOff())
+@REASON
+@DRY_RUN
 @controller_options
 @output_option
-def limit(devices: str, limit: float, url: str | None, token: str | None, output: str) -> None:
-    """Set the power limit of GPUs; a pattern means all GPUs that match, at once.
+def limit(
+    devices: str,
+    limit: float | None,
+    reason: str | None,
+    dry_run: bool,
+    url: str | None,
+    token: str | None,
+    output: str,
+) -> None:
+    """Limit the power of GPUs and ASICs; a pattern means all that match, at once.
 
     \b
       wattshift fleet limit host-gpu0 450W
-      wattshift fleet limit 'host-gpu*' 450W
+      wattshift fleet limit 'row-a-*' 2.5kW --reason 'hot aisle'
+      wattshift fleet limit 'row-a-*' off
 
-    A limit can always be lowered. It is raised only as far as the device's lease covers; release
-    gives back the one that it had at first. Exit 6 if one was not set as asked.
+    A GPU's limit can always be lowered. It is raised only as far as the device's lease covers;
+    fleet release gives back the one that it had at first. An ASIC is offered no operating point
+    above its limit, until off. Exit 6 if one was not set as asked.
     """
-    with ControllerClient.find(url, token) as controller:
-        found = _matching(controller, devices)
-        # Without a GPU among them it is asked all the same: the refusal says why.
-        names = [one["id"] for one in found if one["kind"] == "gpu"] or [one["id"] for one in found]
-        rows = controller.post("/v1/limits", {"limits": dict.fromkeys(names, limit)})["limits"]
+    with patient(url, token) as controller:
+        rows = limit_rows(controller, _matching(controller, devices), limit, reason, dry_run)
     emit(rows, output, limits_text)
     if refused := [f"{row['device']}: {row['error']}" for row in rows if row["error"]]:
-        raise Refused("; ".join(refused))
+        away = all(row.get("fault") == "unreachable" for row in rows if row["error"])
+        raise (Unreachable if away else Refused)("; ".join(refused))
 
 
 @fleet.command(short_help="Bring a device to its safe point now.")
@@ -114,12 +211,12 @@ def release(device: str, url: str | None, token: str | None, output: str) -> Non
     \b
       wattshift fleet release host-gpu0
 
-    The next lease puts it to work again; what must not run is held back by a cap or by pausing its
-    job. Exit 6 if the limit could not be given back.
+    The next lease puts it to work again; what must not run is held back by a cap, by pausing its
+    job, or, an ASIC, by fleet sleep. Exit 6 if the limit could not be given back.
     """
     with ControllerClient.find(url, token) as controller:
         view = controller.post(f"/v1/devices/{quote(device, safe='')}/release", {})
-    emit(view, output, _released)
+    emit(view, output, released)
     if view["limit"] is not None and view["limit"]["error"]:
         raise Refused(f"{device}: its first power limit is not back: {view['limit']['error']}")
 
@@ -178,65 +275,3 @@ def _matching(
         talk(f"{pattern!r} matches {len(found)} devices; the first is shown")
         found = found[:most]
     return found
-
-
-def limits_text(rows: list[dict[str, Any]]) -> str:
-    """Return power limits for people."""
-    table = [
-        (
-            row["device"],
-            watts(row["asked_w"]),
-            UNKNOWN if row["enforced_w"] is None else watts(row["enforced_w"]),
-            _took(row["took_s"]),
-            row["error"] or "ok",
-        )
-        for row in rows
-    ]
-    return grid(
-        ("DEVICE", "ASKED", "ENFORCED", "TOOK", "RESULT"), table, ("ASKED", "ENFORCED", "TOOK")
-    )
-
-
-def _took(span_s: float) -> str:
-    if span_s == 0:
-        return "-"  # nothing was written
-    return f"{span_s * 1000:.{0 if span_s >= 0.01 else 1}f} ms"
-
-
-def profile_text(view: dict[str, Any], *, named: bool = True) -> str:
-    """Return a power curve for people; `named` says whose it is."""
-    if view["state"] == "none":
-        return f"{view['device']} was not measured yet"
-    left_w = view["residual_w"]
-    rows = [
-        *([("device", view["device"])] if named else []),
-        ("profile", view["state"] + (f": {view['reason']}" if view["reason"] else "")),
-        ("watts", view["quality"]),
-    ]
-    if not view["points"]:
-        return pairs(rows)
-    head = pairs([*rows, ("fit", f"off by {left_w:.1f} W (rms)" if left_w is not None else "none")])
-    steps = [
-        (
-            f"{point['intensity_pct']} %",
-            f"{point['watts_w']:.1f} ± {point['error_w']:.1f} W",
-            f"{fit['low_w']:.0f} to {fit['high_w']:.0f} W",
-            hashrate(point["hashrate_h_per_s"]),
-            f"{point['seconds']:.1f} s",
-        )
-        for point, fit in zip(view["points"], view["fitted"], strict=True)
-    ]
-    headers = ("INTENSITY", "MEASURED", "MODEL 95 %", "HASHRATE", "TOOK")
-    return f"{head}\n\n{grid(headers, steps, headers)}"
-
-
-def _shown(view: dict[str, Any]) -> str:
-    text, curve = device_text(view), view["profile"]
-    if curve is None or curve["state"] == "none":
-        return text
-    return f"{text}\n\n{profile_text(curve, named=False)}"
-
-
-def _released(view: dict[str, Any]) -> str:
-    text = f"{view['device']} is at its safe point"
-    return text if view["limit"] is None else f"{text}\n\n{limits_text([view['limit']])}"

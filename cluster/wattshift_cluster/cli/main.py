@@ -25,6 +25,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "status", "Show the site now."),
     "top": ("top", "top", "Watch the site in the terminal."),
     "fleet": ("fleet", "fleet", "Look at devices, limit their power, measure it."),
+    "commission": (
+        "commission",
+        "commission",
+        "Pulse machines against their meter, once, at first.",
+    ),
     "busy": ("busy", "busy", "Start a server with mining out of its way."),
     "explain": ("explain", "explain", "Say why a device, a job or the site is as it is."),
     "cap": ("cap", "cap", "Set, clear or show caps."),
@@ -33,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("doctor", "doctor", "Check this machine and say how to mend it."),
     "config": ("config", "config", "Check, show or describe site and agent files."),
     "simulate": ("simulate", "simulate", "Run a site file against a modelled world."),
+    "emulate": ("emulate", "emulate", "Emulate miners, for a dry run before real ones."),
     "version": ("version", "version", "Show the version."),
 }
 

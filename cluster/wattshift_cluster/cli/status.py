@@ -19,6 +19,8 @@ from wattshift_cluster.cli.output import (
 )
 from wattshift_cluster.client import ControllerClient
 
+SHADOW = "shadow: nothing is commanded; what follows was decided and not carried out"
+
 
 @click.command()
 @controller_options
@@ -52,7 +54,7 @@ def site_text(site: dict[str, Any]) -> str:
     origin = f" ({site['cap_origin']})" if site["cap_origin"] else ""
     quality = UNKNOWN if site["power_w"] is None else site["power_quality"]
     rows = [
-        ("site", f"{site['name']}, tick {site['tick']}, epoch {site['epoch']}"),
+        ("site", f"{site['name']}, {site['mode']}, tick {site['tick']}, epoch {site['epoch']}"),
         ("power", f"{watts(site['power_w'])} ({quality}, {age(site['power_age_s'])} old)"),
         ("cap", f"{watts(site['cap_w'])}{origin}, margin {watts(site['margin_w'])}"),
         ("headroom", f"{watts(site['headroom_w'])}, committed {watts(site['committed_w'])}"),
@@ -65,6 +67,8 @@ def site_text(site: dict[str, Any]) -> str:
         ("jobs", ", ".join(jobs) or "none"),
     ]
     text = pairs(rows)
+    if site["mode"] == "shadow":
+        text = f"{SHADOW}\n\n{text}"
     if site["meter_stale"]:
         text += "\n\nThe meter is stale: power is unknown and the margin is widened."
     for alarm in site["alarms"]:

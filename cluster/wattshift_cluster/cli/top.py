@@ -13,6 +13,7 @@ from rich.text import Text
 
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import age, hashrate, number, watts
+from wattshift_cluster.cli.status import SHADOW
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.errors import Unreachable
 
@@ -110,6 +111,8 @@ def spark(history: deque[float | None], cap_w: float | None) -> str:
 def warnings(site: dict[str, Any]) -> list[Panel]:
     """Return a red box per thing that a person should know."""
     texts = [f"{alarm['severity']}: {alarm['text']}" for alarm in site["alarms"]]
+    if site["mode"] == "shadow":
+        texts.insert(0, SHADOW)
     if site["meter_stale"]:
         texts.insert(0, "the meter is stale: site power is unknown and the margin is widened")
     return [Panel("\n".join(texts), style="bold red")] if texts else []

@@ -1,11 +1,12 @@
-"""`agent.toml`: one agent, the hashing devices of its host, its pool, and its ASICs."""
+"""`agent.toml`: one agent, its host's hashing devices, its pool, its ASICs and their outlets."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from wattshift_cluster.config.fields import (
     FilePath,
@@ -21,13 +22,33 @@ from wattshift_cluster.config.fields import (
     watts,
     whole,
 )
+from wattshift_cluster.config.outlets import Pdu
+
+_MAC = re.compile(r"([0-9A-F]{2}:){5}[0-9A-F]{2}")
+
+MIN_OFF_S = 600.0
+"""Least time asleep of a real machine whose owner names none: its boards cool and warm once."""
+
+MAX_PDUS = 256
+"""Cabinets of one agent; at least as many as its LAN segment has racks."""
+
+
+def _mac(value: str) -> str:
+    upper = value.upper().replace("-", ":")
+    if not _MAC.fullmatch(upper):
+        raise ValueError("not a hardware address; allowed: six pairs such as 02:00:5E:10:00:01")
+    return upper
+
+
+Mac = Annotated[str, AfterValidator(_mac)]
 
 
 class AgentSection(Section):
     """`[agent]`: where it listens and keeps its state.
 
     `host` names the machine whose compute its hashing devices share. `consent_file` is the owner's
-    word that this machine may mine; without it only a loopback pool is used.
+    word that this machine may mine; without it only a loopback pool is used. With `shadow` it only
+    reads: for a site whose controller decides and commands nothing.
     """
 
     name: Name
@@ -37,6 +58,7 @@ class AgentSection(Section):
     gate_dir: FilePath
     consent_file: FilePath | None = None
     host: Name | None = None
+    shadow: Switch = False
 
 
 class Hashing(Section):
@@ -107,6 +129,13 @@ class Asic(Section):
 
     `password_file` is the owner's word to log in; without it no password is ever tried, except on
     an emulated machine, where the maker's default is the emulator's own.
+
+    `mac` names the machine that is meant: another one at this address is never commanded. Without
+    it the first one seen there is. After a sleep it stays asleep for `min_off`, and a whole cycle
+    takes at least `min_on` longer; sleep itself is never delayed. `found_asleep` says what becomes
+    of a machine that somebody else had put to sleep: `leave` it until an operator wakes it, or
+    `wake` it as leases ask. Without a word of the file a real machine rests for 10 minutes and is
+    left; an emulated one has nothing to wear out.
     """
 
     id: Name
@@ -116,6 +145,37 @@ class Asic(Section):
     protected: Switch = False
     username: str | None = Field(None, min_length=1, max_length=256)
     password_file: FilePath | None = None
+    mac: Mac | None = None
+    min_off_s: Annotated[float, seconds(0, 86_400)] | None = Field(None, alias="min_off")
+    min_on_s: Annotated[float, seconds(0, 86_400)] | None = Field(None, alias="min_on")
+    found_asleep: Literal["leave", "wake"] | None = None
+
+    @property
+    def rests_s(self) -> tuple[float, float]:
+        """The least seconds asleep and awake, defaults filled in."""
+        usual_s = 0.0 if self.emulated else MIN_OFF_S
+        off_s = usual_s if self.min_off_s is None else self.min_off_s
+        return off_s, 0.0 if self.min_on_s is None else self.min_on_s
+
+    @property
+    def left_asleep(self) -> bool:
+        """Whether it is left alone when it was asleep before us, defaults filled in."""
+        return (self.found_asleep or ("wake" if self.emulated else "leave")) == "leave"
+
+
+class AsicSection(Section):
+    """`[asic]`: what holds for all machines of this agent.
+
+    At most `wake_per_minute` of them, and machines of at most `wake_watts_per_minute`, wake in any
+    minute; emulated ones do not wait in line unless either is set. A machine whose hottest board
+    reaches `board_limit_c` is lowered point by point, and none that hot is woken.
+    """
+
+    wake_per_minute: Annotated[int, whole(1, 100_000)] | None = None
+    wake_watts_per_minute_w: Annotated[float, watts(1)] | None = Field(
+        None, alias="wake_watts_per_minute"
+    )
+    board_limit_c: Annotated[float, number(30, 150, " °C")] | None = None
 
 
 class AgentConfig(Section):
@@ -126,7 +186,9 @@ class AgentConfig(Section):
     gpu: GpuSection = GpuSection()
     servers: tuple[Server, ...] = ()
     pool: Pool | None = None
+    asic: AsicSection = AsicSection()
     asics: tuple[Asic, ...] = ()
+    pdus: Annotated[tuple[Pdu, ...], Field(max_length=MAX_PDUS)] = ()
 
 
 def agent_schema() -> dict[str, Any]:

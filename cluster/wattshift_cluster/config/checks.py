@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from wattshift_cluster.config.agent import Hashing, Server
 from wattshift_cluster.config.fields import Section
+from wattshift_cluster.config.outlets import Pdu
 from wattshift_cluster.config.quantities import format_seconds, format_watts
 from wattshift_cluster.config.site import AgentRef, Compute, Feeder, Service, SiteSection
 
@@ -74,6 +75,19 @@ def _unique_names(draft: Draft) -> Iterator[Finding]:
 def _unique_asics(draft: Draft) -> Iterator[Finding]:
     yield from _duplicates(draft.names("asics", "id"), "asics", "id")
     yield from _duplicates(draft.names("asics", "address"), "asics", "address")
+    macs = [mac.upper().replace("-", ":") for mac in draft.names("asics", "mac")]
+    yield from _duplicates(macs, "asics", "mac")
+
+
+def _outlets_of_asics(draft: Draft) -> Iterator[Finding]:
+    """An outlet that is switched must be known to feed a machine of this agent."""
+    yield from _duplicates(draft.names("pdus"), "pdus", "name")
+    known = set(draft.names("asics", "id"))
+    for path, pdu in draft.all(Pdu):
+        for place, outlet in enumerate(pdu.outlets):
+            if outlet.device not in known:
+                where = f"{path}.outlets[{place}].device"
+                yield where, outlet.device, "no such ASIC; allowed: an id of [[asics]]"
 
 
 def _watched_servers(draft: Draft) -> Iterator[Finding]:
@@ -245,6 +259,7 @@ _SITE_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
 )
 _AGENT_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _unique_asics,
+    _outlets_of_asics,
     _pool_needed,
     _watched_servers,
 )

@@ -7,7 +7,7 @@ the file's own folder.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -35,10 +35,12 @@ class SiteSection(Section):
 
     `margin_pct` is the share of every limit that stays free; `other_load_w` bounds the load that
     nobody leases; `floor_w` is the least the site can be brought to (None: the sum of safe points).
+    In mode `shadow` the controller decides and tells, and commands nothing at all.
     """
 
     name: Name
     state_dir: FilePath
+    mode: Literal["control", "shadow"] = "control"
     tick_s: Annotated[float, seconds(0.1, 10)] = Field(1.0, alias="tick")
     lease_ttl_s: Annotated[float, seconds(1, 300)] = Field(15.0, alias="lease_ttl")
     lease_renew_s: Annotated[float, seconds(0.2, 100)] = Field(5.0, alias="lease_renew")

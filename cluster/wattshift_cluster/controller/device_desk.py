@@ -32,9 +32,11 @@ class DeviceDesk:
 
         Raises:
             NotFound: no such device; nothing was asked of anybody.
-            Refused: every agent refused, or did not answer; the text is the first one's.
+            Refused: every agent refused, or did not answer; the text is the first one's. Or shadow
+                mode: then nothing is written down, for nothing was asked.
             Unreachable: as Refused.
         """
+        self._c.outlet.commanding()
         by_agent: dict[str, dict[str, float]] = {}
         for device, watts_w in wanted_w.items():
             by_agent.setdefault(self._agent(device), {})[device] = watts_w
@@ -54,6 +56,7 @@ class DeviceDesk:
 
         Raises: as `limit`.
         """
+        self._c.outlet.commanding()
         answer = await self._act(device, "release")
         restored: View | None = answer.get("limit")
         if restored is not None and restored["asked_w"] is None:
@@ -67,11 +70,13 @@ class DeviceDesk:
     async def profile(self, device: str, *, start: bool) -> View:
         """Measure a device's power curve, or tell how that stands. Raises: as `limit`."""
         if start:
+            self._c.outlet.commanding()
             answer = await self._act(device, "profile", "profile", start=True)
             self._note(device, "profile", "by an operator: its power curve is measured", {})
         else:
             asked = {"device": device, "start": False}
-            answer = await self._ask(self._agent(device), "profile", "profile", **asked)
+            agent = self._agent(device)
+            answer = await self._ask(agent, "profile", "profile", reads=True, **asked)
         view: View = answer["profile"]
         return view
 
@@ -103,10 +108,12 @@ class DeviceDesk:
             self._note(device, op, f"by an operator, and it failed: {fault}", {})
             raise
 
-    async def _ask(self, agent: str, op: str, needs: str = "", **fields: Any) -> View:
+    async def _ask(
+        self, agent: str, op: str, needs: str = "", *, reads: bool = False, **fields: Any
+    ) -> View:
         """The answer of an agent; `needs` is a field that must be in it."""
         try:
-            answer = await self._c.session(agent).ask(op, **fields)
+            answer = await self._c.outlet.ask(agent, op, reads=reads, **fields)
         except OpFailed as refused:
             raise Refused(refused.reason) from None
         except LinkError as fault:

@@ -3,18 +3,19 @@
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from wattshift_cluster.config import blueprint
 from wattshift_cluster.controller import views
 from wattshift_cluster.controller.device_desk import DeviceDesk
+from wattshift_cluster.controller.fleet_desk import FleetDesk, FleetOrder
 from wattshift_cluster.controller.roster import Entry
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.errors import JobInvalid, SiteInvalid
-from wattshift_scheduler.jobs import Job
+from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.signals import Cap
 
 JOBS_MAX = 10_000
@@ -31,6 +32,7 @@ class Front:
         """Wrap a controller that runs in this event loop."""
         self._c = controller
         self._desk = DeviceDesk(controller)
+        self._fleet = FleetDesk(controller)
 
     async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
         """Set power limits, W by device. Raises NotFound, Refused, Unreachable."""
@@ -44,14 +46,28 @@ class Front:
         """Measure a power curve, or tell of it. Raises NotFound, Refused, Unreachable."""
         return await self._desk.profile(device_id, start=start)
 
+    async def command_fleet(
+        self,
+        action: str,
+        devices: Sequence[str],
+        *,
+        by: str,
+        reason: str | None,
+        watts_w: float | None,
+        override: bool,
+        dry_run: bool,
+    ) -> list[Mapping[str, Any]]:
+        """Sleep, wake, lock, unlock or limit ASICs; one row each. Raises NotFound, Refused."""
+        order = FleetOrder(action, tuple(devices), by, reason, watts_w, override, dry_run)
+        return list(await self._fleet.command(order))
+
     def site(self) -> View:
         """The site now."""
-        c = self._c
-        return views.site(c.state, c.roster, c.meter_quality, c.tally.steps, c.clock.now_s())
+        return self._c.site_view(self._c.clock.now_s())
 
     def devices(self) -> list[Mapping[str, Any]]:
         """Every device."""
-        return list(views.devices(self._c.state, self._c.roster, self._c.clock.now_s()))
+        return list(self._c.device_views(self._c.clock.now_s()))
 
     def jobs(self, state: str | None = None) -> list[Mapping[str, Any]]:
         """Jobs, oldest first."""
@@ -122,6 +138,7 @@ class Front:
         c, site = self._c, self.site()
         entries = c.roster.entries
         return {
+            "shadow": c.outlet.shadow,
             "site_power_w": {"meter": site["power_w"], "devices": site["mining_w"]},
             "cap_w": self._lowest_caps_w(),
             "headroom_w": site["headroom_w"],
@@ -152,6 +169,8 @@ class Front:
     async def submit_job(self, spec: dict[str, Any], idempotency_key: str | None) -> View:
         """Write a job down, then take it. Raises ConfigInvalid, Refused, TryLater."""
         c = self._c
+        if spec["kind"] != JobKind.MINING:
+            c.outlet.commanding()
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
         if idempotency_key is not None:
             known = c.journal.job_of_key(idempotency_key)
@@ -174,6 +193,8 @@ class Front:
     async def job_action(self, job_id: str, action: str) -> View:
         """Pause, resume or cancel a job. Raises NotFound, Refused."""
         job = self._job(job_id)
+        if job.kind is not JobKind.MINING:
+            self._c.outlet.commanding()
         if job.state.final:
             raise Refused(f"{job_id} is {job.state.value}")
         self._c.inbox.put([ev.JobActed(job_id, action)])

@@ -23,11 +23,12 @@ from wattshift_cluster.controller.bridge_session import BridgeSession
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.inbox import Inbox
 from wattshift_cluster.controller.journal import Journal
+from wattshift_cluster.controller.outlet import Outlet
 from wattshift_cluster.controller.roster import Roster
+from wattshift_cluster.controller.shadow import AsIf
 from wattshift_cluster.controller.tally import Tally
 from wattshift_cluster.wire.link import Link
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.commands import Command, GrantLeases
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
 from wattshift_scheduler.jobs import JobState
 from wattshift_scheduler.signals import next_change_s
@@ -91,9 +92,11 @@ class Controller:
         )
         self.bridge: BridgeSession | None = None
         self._agents: dict[str, AgentSession] = {}
+        self._shadow = AsIf(self.roster) if config.site.mode == "shadow" else None
         self._subscribers: set[asyncio.Queue[tuple[int, str, Mapping[str, Any]]]] = set()
         self._event_id = self.state.epoch * 10**9
         self._connect(tokens)
+        self.outlet = Outlet(self._agents, self.bridge, self.inbox, shadow=self._shadow is not None)
         now_s = clock.now_s()
         known = tuple(journal.devices(agent.name for agent in config.agents))
         self.inbox.put([ev.DeviceJoined(known)] if known else [])
@@ -125,6 +128,8 @@ class Controller:
 
     def _active_jobs(self) -> Mapping[str, str]:
         """Jobs that the compute bridge must know, because it was told to run them."""
+        if self._shadow is not None:
+            return {}
         active = (JobState.RUNNING, JobState.PAUSING, JobState.CANCELLING, JobState.STARTING)
         return {
             job.id: job.kind.value
@@ -168,6 +173,8 @@ class Controller:
         now_s = self.clock.now_s()
         before = self.state
         started = time.perf_counter()
+        if self._shadow is not None:
+            events = self._shadow.told(events, before)
         self.state, commands, decisions = step(before, [*events, ev.Tick()], now_s)
         took_s = time.perf_counter() - started
         outlook = self.state.outlook
@@ -175,24 +182,26 @@ class Controller:
         changed = [j for j in self.state.jobs.values() if before.jobs.get(j.id) is not j]
         self.journal.note(changed, decisions)
         for command in commands:
-            self._send(command)
+            self.outlet.send(command)
         self._tell(changed, decisions, now_s)
 
-    def session(self, agent: str) -> AgentSession:
-        """The conversation with one agent."""
-        return self._agents[agent]
+    def site_view(self, now_s: float) -> dict[str, Any]:
+        """The site as people are shown it (api.port.SiteView)."""
+        mode, steps = self.config.site.mode, self.tally.steps
+        view = views.site(self.state, self.roster, self.meter_quality, steps, now_s, mode)
+        if self._shadow is None:
+            return view
+        return self._shadow.site(view, self.device_views(now_s))
 
-    def tell(self, decision: Decision) -> None:
+    def device_views(self, now_s: float) -> list[dict[str, Any]]:
+        """Every device as people are shown it (api.port.DeviceView)."""
+        found = views.devices(self.state, self.roster, now_s)
+        return found if self._shadow is None else self._shadow.devices(found, self.state)
+
+    def tell(self, *decisions: Decision) -> None:
         """Write down and tell what was decided outside of a turn, by an operator."""
-        self.journal.note((), (decision,))
-        self._tell((), (decision,), self.clock.now_s())
-
-    def _send(self, command: Command) -> None:
-        if isinstance(command, GrantLeases):
-            self._agents[command.agent].send(command)
-            return
-        assert self.bridge is not None, "a site without compute has no nodes to command"
-        self.bridge.send(command)
+        self.journal.note((), decisions)
+        self._tell((), decisions, self.clock.now_s())
 
     def _tell(self, jobs: Iterable[Any], decisions: Iterable[AnyDecision], now_s: float) -> None:
         spelled = list(_spelled(decisions))
@@ -201,8 +210,7 @@ class Controller:
             log.info("decision", subject=one.subject, action=one.action, reason=one.reason)
         if not self._subscribers:
             return
-        site = views.site(self.state, self.roster, self.meter_quality, self.tally.steps, now_s)
-        self.publish("site", site)
+        self.publish("site", self.site_view(now_s))
         for one in spelled:
             self.publish("decision", views.decision(one))
         for job in jobs:

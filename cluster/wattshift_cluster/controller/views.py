@@ -15,6 +15,7 @@ from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.flexibility import flexibility
 from wattshift_scheduler.jobs import Job, JobKind, JobState
 from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import State
 
 View = dict[str, Any]
@@ -25,14 +26,17 @@ def known(value: float) -> float | None:
     return None if math.isnan(value) or math.isinf(value) else float(value)
 
 
-def site(state: State, roster: Roster, meter_quality: str, tick: int, now_s: float) -> View:
-    """The site now (api.port.SiteView)."""
+def site(
+    state: State, roster: Roster, meter_quality: str, tick: int, now_s: float, mode: str
+) -> View:
+    """The site now (api.port.SiteView); `mode` is the site file's."""
     outlook, rules = state.outlook, state.site.rules
     age_s = now_s - state.meter_at_s
     stale = not age_s <= rules.stale_after_s
     measured = _measured_w(state, now_s)
     return {
         "name": state.site.name,
+        "mode": mode,
         "at": rfc3339(now_s),
         "power_w": None if stale else known(state.meter_w),
         "power_quality": "unknown" if stale else meter_quality,
@@ -112,6 +116,7 @@ def _device(
     device, ledger, seen = state.fleet.devices[i], state.ledger, state.seen
     fresh = now_s - seen.at_s[i] <= state.site.rules.stale_after_s
     watts_w = known(float(seen.watts_w[i])) if fresh else None
+    hashes = known(float(seen.hashrate_h_per_s[i])) if fresh else None
     point = int(ledger.point[i])
     info: Mapping[str, Any] = entry.info if entry else {}
     reading: Mapping[str, Any] = entry.reading if entry else {}
@@ -130,11 +135,30 @@ def _device(
         "watts_w": watts_w,
         "quality": str(info.get("quality") or "unknown") if watts_w is not None else "unknown",
         "age_s": known(float(now_s - seen.at_s[i])),
-        "hashrate_h_per_s": known(float(seen.hashrate_h_per_s[i])) if fresh else None,
+        "hashrate_h_per_s": hashes,
         "state": status,
         "value_usd_per_h": _value(state, i, watts_w) if point >= 0 else None,
         "reason": reason,
+        "reported_mode": reading.get("mode"),
+        "asleep": asleep(device, watts_w, hashes),
+        "error": reading.get("error"),
+        "note": reading.get("note"),
     }
+
+
+def asleep(device: Device, watts_w: float | None, hashes: float | None) -> bool | None:
+    """Whether an ASIC sleeps, by its draw or else its hashrate, never by its own word.
+
+    A machine that is held down offers its lowest point alone, so what it would draw awake is not
+    known here: asleep is at most twice the sleeping draw, or 2 % of the nameplate above it. None
+    where nothing is known of it, and for what has no sleep.
+    """
+    lowest = device.points[0]
+    if lowest.mode != "sleep":
+        return None
+    if watts_w is not None:
+        return watts_w <= max(2.0 * lowest.watts_w, lowest.watts_w + 0.02 * device.nameplate_w)
+    return None if hashes is None else hashes <= 0.0
 
 
 def _status(

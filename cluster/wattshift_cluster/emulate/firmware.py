@@ -1,7 +1,7 @@
 """What a firmware is to the emulator: wires on ports around one machine's physics."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from wattshift_cluster.emulate.machine import Machine
@@ -26,7 +26,7 @@ class Body:
     clock: Callable[[], float]
     ignoring: Callable[[], bool]
     blank: Callable[[], bool]
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 class Firmware(Protocol):

@@ -3,72 +3,42 @@
     python -m wattshift_cluster.emulate.process --config emulator.json --truth 127.0.0.1:7600
     python -m wattshift_cluster.emulate.process --machine luxos@127.20.0.1 --truth 127.0.0.1:0
 
-The file holds {"machines": [{"id", "kind": "luxos"|"whatsminer", "address", "seed",
-"start": "sleep"|"full"}]}. When every port listens, one line goes to stdout:
-{"ready": true, "truth": "host:port"}. Exit codes: 0 after SIGTERM or SIGINT (the parent's death
-sends SIGTERM), 1 where a port is in use, 3 where the configuration is invalid.
+The file holds {"machines": [{"id", "kind", "address", "seed", "start": "sleep"|"full", "feeder",
+"password", "ambient_c", "realism": "quick"|"real"}]}; all but the first three may be left out, and
+"-" reads it from standard input. When every port listens, one line goes to stdout:
+{"ready": true, "truth": "host:port", "machines": N}. Exit codes: 0 after SIGTERM or SIGINT (the
+parent's death sends SIGTERM), 1 where a port is in use or forbidden, or files run out, 3 where the
+configuration is invalid.
 """
 
 import argparse
 import asyncio
-import ipaddress
+import errno
+import gc
 import json
+import resource
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wattshift_cluster.bootclock import boot_s
-from wattshift_cluster.emulate.kinds import KINDS
+from wattshift_cluster.emulate.fleet_file import (
+    CONFIG_LIMIT,
+    EmulatorConfig,
+    MachineConfig,
+    from_file,
+    from_flag,
+    from_text,
+    loopback,
+)
 from wattshift_cluster.emulate.listener import EmulatedMiner
 from wattshift_cluster.emulate.truth import TruthServer
 from wattshift_cluster.process import die_with_parent, stop_event
 
 MAX_MACHINES = 4096
-CONFIG_LIMIT = 4 * 1024 * 1024
+"""Of one process; more are a matter of `shards`."""
 
-
-def _loopback(address: str) -> str:
-    if ipaddress.ip_address(address) not in ipaddress.ip_network("127.0.0.0/8"):
-        raise ValueError("an emulated machine lives on a 127.a.b.c address")
-    return address
-
-
-def _known(kind: str) -> str:
-    if kind not in KINDS:
-        raise ValueError(f"no such kind; there are {', '.join(KINDS)}")
-    return kind
-
-
-class MachineConfig(BaseModel):
-    """One emulated machine."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: Annotated[str, Field(min_length=1, max_length=64)]
-    kind: Annotated[str, AfterValidator(_known)]
-    address: Annotated[str, AfterValidator(_loopback)]
-    seed: int = 1
-    start: Literal["sleep", "full"] = "sleep"
-
-
-class EmulatorConfig(BaseModel):
-    """All machines of one process."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    machines: Annotated[list[MachineConfig], Field(min_length=1, max_length=MAX_MACHINES)]
-
-    @classmethod
-    def of(cls, machines: list[MachineConfig]) -> "EmulatorConfig":
-        """Check that ids and addresses are unique. Raises ValueError."""
-        config = cls(machines=machines)
-        for field in ("id", "address"):
-            values = [getattr(machine, field) for machine in config.machines]
-            if twice := {value for value in values if values.count(value) > 1}:
-                raise ValueError(f"{field} used twice: {', '.join(sorted(twice))}")
-        return config
+SPARE_FILES = 512
+"""Open files beside the listening ports: connections of a moment, the truth, libraries."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,22 +46,50 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config = _config(arguments.config, arguments.machine)
-        host, port = _endpoint(arguments.truth)
+        host, port = endpoint(arguments.truth)
+        if len(config.machines) > MAX_MACHINES:
+            raise ValueError(f"at most {MAX_MACHINES} machines in one process; see --shards")
     except (OSError, ValueError) as error:
         # ValidationError is a ValueError; its text names each fault and its place.
         sys.stderr.write(f"emulate: invalid configuration: {error}\n")
         return 3
+    return serve(config, host, port)
+
+
+def serve(config: EmulatorConfig, host: str, port: int) -> int:
+    """Run these machines in this process until told to stop; returns the exit code."""
     die_with_parent()
     return asyncio.run(_run(config, host, port))
 
 
+def endpoint(text: str) -> tuple[str, int]:
+    """Host and port of the truth. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"--truth {text}: wanted host:port")
+    return loopback(host), int(port)
+
+
+def refusal(error: OSError, where: str) -> str:
+    """Why a port cannot be had, with what mends it."""
+    said = f"emulate: cannot listen on {where}: {error.strerror or error}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        said += (
+            ". Ports below 1024 need root, or once:"
+            " sudo sysctl net.ipv4.ip_unprivileged_port_start=80"
+        )
+    if error.errno == errno.EADDRINUSE:
+        said += ". Another emulator or service has it: `ss -ltnp` names it"
+    return said
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="wattshift emulate asic",
+        prog="python -m wattshift_cluster.emulate.process",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, help="JSON file with the machines")
+    parser.add_argument("--config", help="JSON file with the machines; - for standard input")
     parser.add_argument(
         "--machine",
         action="append",
@@ -105,57 +103,68 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(file: Path | None, flags: list[str]) -> EmulatorConfig:
+def _config(file: str | None, flags: list[str]) -> EmulatorConfig:
     machines: list[MachineConfig] = []
-    if file is not None:
-        if file.stat().st_size > CONFIG_LIMIT:
-            raise ValueError(f"{file} is larger than {CONFIG_LIMIT} bytes")
-        machines += EmulatorConfig.model_validate_json(file.read_bytes()).machines
-    machines += [_from_flag(flag, number) for number, flag in enumerate(flags, 1)]
+    if file == "-":
+        machines += from_text(sys.stdin.buffer.read(CONFIG_LIMIT + 1))
+    elif file is not None:
+        machines += from_file(Path(file))
+    machines += [from_flag(flag, number) for number, flag in enumerate(flags, 1)]
     return EmulatorConfig.of(machines)
 
 
-def _from_flag(flag: str, number: int) -> MachineConfig:
-    kind, _, rest = flag.partition("@")
-    address, *more = rest.split(",")
-    fields = {"id": f"asic-{number}", "kind": kind, "address": address, "seed": str(number)}
-    fields |= dict(zip(("seed", "start"), more, strict=False))
-    return MachineConfig.model_validate(fields)
+def _miner(machine: MachineConfig) -> EmulatedMiner:
+    return EmulatedMiner(
+        machine.id,
+        machine.kind,
+        machine.address,
+        seed=machine.seed,
+        clock=boot_s,
+        full=machine.start == "full",
+        password=machine.password.get_secret_value() if machine.password else None,
+        feeder=machine.feeder,
+        realism=machine.realism,
+        ambient_c=machine.ambient_c,
+    )
 
 
-def _endpoint(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"--truth {text}: wanted host:port")
-    return _loopback(host), int(port)
+def _too_few_files(miners: list[EmulatedMiner]) -> str | None:
+    """Raise the limit of open files as far as it goes; what is wrong if that is not enough."""
+    needed = sum(len(miner.ports) for miner in miners) + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        return (
+            f"emulate: {len(miners)} machines need {needed} open files, the hard limit is {hard}."
+            " Give more --shards (each is a process with a limit of its own), or as root:"
+            f" ulimit -Hn {needed}"
+        )
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None
 
 
 async def _run(config: EmulatorConfig, host: str, port: int) -> int:
     stopped = stop_event()
-    miners = [
-        EmulatedMiner(
-            machine.id,
-            machine.kind,
-            machine.address,
-            seed=machine.seed,
-            clock=boot_s,
-            full=machine.start == "full",
-        )
-        for machine in config.machines
-    ]
+    miners = [_miner(machine) for machine in config.machines]
+    if problem := _too_few_files(miners):
+        sys.stderr.write(problem + "\n")
+        return 1
     where = f"{host}:{port}"
     try:
         for miner in miners:
-            where = miner.address
+            where = f"{miner.address} ({miner.kind}, ports {', '.join(map(str, miner.ports))})"
             await miner.start()
         where = f"{host}:{port}"
         server = await TruthServer(miners, boot_s).start(host, port)
     except OSError as error:
-        sys.stderr.write(f"emulate: cannot listen on {where}: {error.strerror or error}\n")
+        sys.stderr.write(refusal(error, where) + "\n")
         await asyncio.gather(*(miner.stop() for miner in miners))
         return 1
+    # The machines stay as long as the process: looking through them again and again frees nothing.
+    gc.freeze()
     bound = server.sockets[0].getsockname()
-    sys.stdout.write(json.dumps({"ready": True, "truth": f"{bound[0]}:{bound[1]}"}) + "\n")
+    ready = {"ready": True, "truth": f"{bound[0]}:{bound[1]}", "machines": len(miners)}
+    sys.stdout.write(json.dumps(ready) + "\n")
     sys.stdout.flush()
     await stopped.wait()
     server.close()

@@ -6,7 +6,9 @@ maker's rating says 2,760 W. For the Whatsminer M60S only the rating is publishe
 186 TH/s), so its hashrate is MODELLED as a straight line through it; no maker's curve was found.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from wattshift_cluster.emulate.timing import S21_AIR, Span, Thermal
 
 TH = 1e12
 
@@ -35,7 +37,7 @@ class Spec:
     """One emulated model.
 
     Attributes:
-        kind: wire language, "luxos" or "whatsminer".
+        kind: row of `kinds.KINDS`, and of `timing.REAL`.
         model: as the firmware reports it.
         nameplate_w: rating, W; the slew rates are in shares of it.
         profiles: ascending by watts; empty for a machine with a power limit.
@@ -43,6 +45,11 @@ class Spec:
         limit_w: smallest and largest power limit, W; None for a machine with profiles.
         bias: smallest and largest share by which one copy's draw differs from the table. A power
             limit is held from below.
+        standby_w: smallest and largest draw asleep among the copies.
+        keeps_sleep: whether a machine put to sleep still sleeps when power comes back. Where it is
+            a running process's state and not configuration, the machine resumes by itself.
+        thermal: what warm air does to it.
+        wander: share by which the true draw of a real machine wanders slowly (MODELLED).
     """
 
     kind: str
@@ -52,6 +59,10 @@ class Spec:
     curve: tuple[tuple[float, float], ...]
     limit_w: tuple[float, float] | None
     bias: tuple[float, float]
+    standby_w: Span = (24.0, 29.5)
+    keeps_sleep: bool = False
+    thermal: Thermal = S21_AIR
+    wander: float = 0.004
 
 
 _S19K_ROWS = (
@@ -113,3 +124,63 @@ M60S = Spec(
     limit_w=(1204.0, 3441.0),
     bias=(-0.015, -0.002),
 )
+
+M50S_PLUS_PLUS = Spec(
+    kind="whatsminer_v2",
+    model="M50S++VK30",
+    nameplate_w=3300.0,
+    profiles=(),
+    curve=((0.0, 0.0), (3300.0, 138 * TH)),
+    limit_w=(1155.0, 3300.0),
+    bias=(-0.015, -0.002),
+)
+"""Rating from a public SQL table; the straight line through it is MODELLED, as for the M60S."""
+
+S21 = Spec(
+    kind="antminer",
+    model="Antminer S21",
+    nameplate_w=3500.0,
+    profiles=(),
+    curve=((0.0, 0.0), (3500.0, 200 * TH)),
+    limit_w=(3500.0, 3500.0),
+    bias=(-0.04, 0.04),
+    keeps_sleep=True,
+)
+"""Rating only (3,500 W, 200 TH/s): the stock firmware knows no profile and no limit. Hashrate on
+the way up is MODELLED as a straight line."""
+
+S21_PRO = Spec(
+    kind="braiins",
+    model="Antminer S21 Pro",
+    nameplate_w=3510.0,
+    profiles=(),
+    curve=((1450.0, 108 * TH), (2000.0, 146 * TH), (2750.0, 192 * TH), (3510.0, 234 * TH)),
+    limit_w=(1500.0, 3510.0),
+    bias=(-0.01, 0.035),
+)
+"""Rating from both tables; the curve below it and the smallest target are MODELLED. Two records of
+the firmware (asic-rs, braiins) draw 0.6 % less and 3.5 % more than their target."""
+
+S19K_PRO_VNISH = Spec(
+    kind="vnish",
+    model="Antminer S19k Pro",
+    nameplate_w=2760.0,
+    profiles=tuple(replace(p, name=f"{p.watts_w:.0f}") for p in _s19k_profiles()),
+    curve=S19K_PRO.curve,
+    limit_w=None,
+    bias=(-0.01, 0.01),
+)
+"""Presets are named by their watts. No table of VNish's own was found: the rows are those of the
+same model on LuxOS (MODELLED)."""
+
+BITAXE_GAMMA = Spec(
+    kind="bitaxe",
+    model="Gamma",
+    nameplate_w=18.0,
+    profiles=(),
+    curve=((0.0, 0.0), (18.0, 1.2 * TH)),
+    limit_w=(18.0, 18.0),
+    bias=(-0.05, 0.02),
+    standby_w=(1.5, 3.0),
+)
+"""Rating from one of the two tables; the draw while paused is MODELLED."""

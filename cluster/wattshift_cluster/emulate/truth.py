@@ -1,12 +1,18 @@
-"""The emulator's own HTTP port: true watts for a meter, fault switches for tests.
+"""The emulator's own HTTP port: true watts for a meter, and switches for faults and outlets.
 
-    GET  /v1/truth   {"at_s", "machines": [{"id", "address", "kind", "watts_w",
-                      "hashrate_h_per_s", "mode", "fault", "commands_s"}]}
-                     at_s and commands_s (the last commands taken) are on the boot clock
-    POST /v1/faults  {"id": "rig-1", "fault": "mute"}               see `faults.Fault`
+    GET  /v1/truth    {"at_s", "machines": [{"id", "address", "kind", "feeder", "watts_w",
+                       "hashrate_h_per_s", "mode", "phase", "fault", "outlet", "pool_writes",
+                       "commands", "commands_s"}]}
+                      at_s and commands_s (the last commands taken) are on the boot clock
+    GET  /v1/totals   {"at_s", "machines", "watts_w", "hashrate_h_per_s", "feeders": {name: same}}
+    POST /v1/faults   {"id": "rig-1", "fault": "mute"}               see `faults.Fault`
+                      "seconds" for slow and restart, "as" (another id) for other_identity;
+                      "ids": [...] or "share": 0.05 and "seed" instead of "id" for many at once
+    POST /v1/outlets  {"id" or "ids" or "share", "on": false}
+    POST /v1/ambient  {"id" or "ids" or "share", "ambient_c": 41.5}
 
 Small HTTP/1.1 without a framework, so that the emulator runs where nothing is installed: one
-request per connection, bodies up to 4 KiB, 5 s per request.
+request per connection, bodies up to 512 KiB, 5 s per request.
 """
 
 import asyncio
@@ -16,32 +22,19 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
+from wattshift_cluster.emulate.chosen import BadRequest, Chosen, number
 from wattshift_cluster.emulate.faults import Fault
 from wattshift_cluster.emulate.listener import EmulatedMiner
+from wattshift_cluster.emulate.rows import Row, totals
 
-BODY_LIMIT = 4096
+BODY_LIMIT = 512 * 1024
 HEADER_LIMIT = 16 * 1024
 DEADLINE_S = 5.0
+MAX_DETAIL = 2000
+"""Characters of a refusal, however many machines it names."""
 
-Response = tuple[HTTPStatus, dict[str, Any]]
-
-
-def truth(miners: Sequence[EmulatedMiner], now_s: float) -> dict[str, Any]:
-    """What every machine really draws and hashes, with no noise and no firmware in between."""
-    rows = [
-        {
-            "id": miner.machine.id,
-            "address": miner.address,
-            "kind": miner.machine.spec.kind,
-            "watts_w": round(miner.machine.watts_w(), 3),
-            "hashrate_h_per_s": miner.machine.hashrate_h_per_s(),
-            "mode": miner.machine.mode,
-            "fault": miner.fault.value,
-            "commands_s": [round(at_s, 4) for at_s in miner.machine.commands_s],
-        }
-        for miner in miners
-    ]
-    return {"at_s": now_s, "machines": rows}
+Response = tuple[HTTPStatus, str]
+Act = Callable[[EmulatedMiner], Awaitable[None]]
 
 
 class TruthServer:
@@ -53,8 +46,17 @@ class TruthServer:
     """
 
     def __init__(self, miners: Sequence[EmulatedMiner], clock: Callable[[], float]) -> None:
-        self._miners = {miner.machine.id: miner for miner in miners}
+        self._miners = tuple(miners)
+        self._chosen = Chosen(self._miners)
+        self._rows = tuple(Row(miner) for miner in self._miners)
         self._clock = clock
+        self._routes: dict[tuple[str, str], Callable[[bytes], Awaitable[Response]]] = {
+            ("GET", "/v1/truth"): self._truth,
+            ("GET", "/v1/totals"): self._totals,
+            ("POST", "/v1/faults"): self._faults,
+            ("POST", "/v1/outlets"): self._outlets,
+            ("POST", "/v1/ambient"): self._ambient,
+        }
 
     async def start(self, host: str, port: int) -> asyncio.Server:
         """Listen; port 0 takes a free one. Raises OSError where the port is in use."""
@@ -64,7 +66,7 @@ class TruthServer:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 status, body = await self._respond(reader)
-                payload = json.dumps(body).encode()
+                payload = body.encode()
                 head = (
                     f"HTTP/1.1 {status.value} {status.phrase}\r\n"
                     "Content-Type: application/json\r\n"
@@ -84,36 +86,81 @@ class TruthServer:
     async def _respond(self, reader: asyncio.StreamReader) -> Response:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         words = head[0].split(" ")
-        routes: dict[tuple[str, str], Callable[[bytes], Awaitable[Response]]] = {
-            ("GET", "/v1/truth"): self._truth,
-            ("POST", "/v1/faults"): self._faults,
-        }
-        route = routes.get((words[0], words[1])) if len(words) == 3 else None
+        route = self._routes.get((words[0], words[1])) if len(words) == 3 else None
         if route is None:
-            return _problem(HTTPStatus.NOT_FOUND, "only GET /v1/truth and POST /v1/faults are here")
+            there = ", ".join(" ".join(known) for known in self._routes)
+            return _problem(HTTPStatus.NOT_FOUND, f"only {there} are here")
         length = _content_length(head[1:])
         if length is None or length > BODY_LIMIT:
             return _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {BODY_LIMIT} bytes")
-        return await route(await reader.readexactly(length))
+        try:
+            return await route(await reader.readexactly(length))
+        except BadRequest as wrong:
+            return _problem(wrong.status, str(wrong))
 
     async def _truth(self, body: bytes) -> Response:
-        return HTTPStatus.OK, truth(list(self._miners.values()), self._clock())
+        rows = ", ".join([row.text() for row in self._rows])
+        return HTTPStatus.OK, f'{{"at_s": {self._clock()!r}, "machines": [{rows}]}}'
+
+    async def _totals(self, body: bytes) -> Response:
+        return HTTPStatus.OK, json.dumps(totals(self._miners, self._clock()))
 
     async def _faults(self, body: bytes) -> Response:
+        wanted, miners = self._chosen.of(body, {"fault", "seconds", "as"})
         try:
-            wanted = json.loads(body)
-            miner = self._miners[wanted["id"]]
-            fault = Fault(wanted["fault"])
-        except KeyError as absent:
-            return _problem(HTTPStatus.NOT_FOUND, f"no machine or field {absent}")
-        except (TypeError, ValueError):
+            fault = Fault(str(wanted.get("fault")))
+        except ValueError:
             names = ", ".join(fault.value for fault in Fault)
-            return _problem(HTTPStatus.BAD_REQUEST, f'wanted {{"id", "fault"}}, one of {names}')
-        try:
-            await miner.inject(fault)
-        except OSError as error:
-            return _problem(HTTPStatus.CONFLICT, f"cannot listen again: {error}")
-        return HTTPStatus.OK, {"id": miner.machine.id, "fault": miner.fault.value}
+            raise BadRequest(f'wanted a "fault", one of {names}') from None
+        seconds = number(wanted, "seconds", 0.0, None)
+        twin = self._chosen.one(wanted["as"]) if "as" in wanted else None
+        identity = twin.seed if twin else None
+
+        async def act(miner: EmulatedMiner) -> None:
+            await miner.inject(fault, seconds=seconds, identity=identity)
+
+        return await self._done(wanted, miners, act, lambda miner: {"fault": miner.fault.value})
+
+    async def _outlets(self, body: bytes) -> Response:
+        wanted, miners = self._chosen.of(body, {"on"})
+        on = wanted.get("on")
+        if not isinstance(on, bool):
+            raise BadRequest('wanted "on": true or false')
+        return await self._done(
+            wanted, miners, lambda miner: miner.set_outlet(on), lambda miner: {"on": miner.outlet}
+        )
+
+    async def _ambient(self, body: bytes) -> Response:
+        wanted, miners = self._chosen.of(body, {"ambient_c"})
+        ambient_c = number(wanted, "ambient_c", -60.0, 100.0)
+        if ambient_c is None:
+            raise BadRequest('wanted "ambient_c", a number of degrees')
+
+        async def act(miner: EmulatedMiner) -> None:
+            miner.machine.set_ambient(ambient_c)
+
+        return await self._done(wanted, miners, act, lambda miner: {"ambient_c": ambient_c})
+
+    async def _done(
+        self,
+        wanted: dict[str, Any],
+        miners: Sequence[EmulatedMiner],
+        act: Act,
+        now: Callable[[EmulatedMiner], dict[str, Any]],
+    ) -> Response:
+        failed: dict[str, str] = {}
+        for miner in miners:
+            try:
+                await act(miner)
+            except OSError as error:
+                failed[miner.machine.id] = str(error)
+            except ValueError as error:
+                raise BadRequest(str(error)) from None
+        if failed:
+            return _problem(HTTPStatus.CONFLICT, f"cannot listen again: {failed}")
+        if "id" in wanted:
+            return HTTPStatus.OK, json.dumps({"id": wanted["id"], **now(miners[0])})
+        return HTTPStatus.OK, json.dumps({"ids": [miner.machine.id for miner in miners]})
 
 
 def _content_length(headers: list[str]) -> int | None:
@@ -125,4 +172,6 @@ def _content_length(headers: list[str]) -> int | None:
 
 
 def _problem(status: HTTPStatus, detail: str) -> Response:
-    return status, {"title": status.phrase, "status": status.value, "detail": detail}
+    return status, json.dumps(
+        {"title": status.phrase, "status": status.value, "detail": detail[:MAX_DETAIL]}
+    )

@@ -2,14 +2,16 @@
 
 A wire serves one connection. `cgminer` takes one JSON object per connection, answers it with a NUL
 at the end and closes; `framed` takes a 4-byte little-endian length and JSON, any number of times.
+
+Most of an emulator's work is one small request per connection, so a wire may also be `Prompt`: it
+answers from the bytes that came with the connection, and no reader, writer or task is needed.
 """
 
 import asyncio
 import json
 import struct
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 REQUEST_LIMIT = 64 * 1024
 REQUEST_DEADLINE_S = 10.0
@@ -18,27 +20,45 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 Wire = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def cgminer(answer: Answer) -> Wire:
-    """Serve one request of the cgminer kind, which has no framing: it ends where its JSON does."""
+@runtime_checkable
+class Prompt(Protocol):
+    """A wire of one request per connection that can answer at once."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        received = b""
+    def at_once(self, received: bytes) -> bytes | None:
+        """The whole answer, after which the connection closes; None for less than a request."""
+        ...
+
+
+class _Cgminer:
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def at_once(self, received: bytes) -> bytes | None:
+        try:
+            request = json.loads(received)
+        except ValueError:
+            return None
+        if not isinstance(request, dict):
+            return b""
+        return json.dumps(self._answer(request)).encode() + b"\x00"
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received, answer = b"", None
         async with asyncio.timeout(REQUEST_DEADLINE_S):
-            while len(received) < REQUEST_LIMIT:
+            while answer is None and len(received) < REQUEST_LIMIT:
                 chunk = await reader.read(REQUEST_LIMIT)
                 if not chunk:
                     return
                 received += chunk
-                with suppress(ValueError):
-                    request = json.loads(received)
-                    break
-            else:
-                return
-        if isinstance(request, dict):
-            writer.write(json.dumps(answer(request)).encode() + b"\x00")
+                answer = self.at_once(received)
+        if answer:
+            writer.write(answer)
             await writer.drain()
 
-    return serve
+
+def cgminer(answer: Answer) -> Wire:
+    """Serve one request of the cgminer kind, which has no framing: it ends where its JSON does."""
+    return _Cgminer(answer)
 
 
 def framed(answer: Answer) -> Wire:

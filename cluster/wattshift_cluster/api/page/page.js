@@ -162,6 +162,7 @@ function showAge() {
   big("age", ...(age === null ? ["unknown"] : seconds(age).split(" ")));
   $("age-note").textContent = site ? `tick ${site.tick}, epoch ${site.epoch}` : "";
   const troubles = [];
+  if (site?.mode === "shadow") troubles.push("Shadow: nothing is commanded. Leases and decisions below were not carried out.");
   const lost = !view.linked && performance.now() - view.lostAt > LOST_AFTER_MS;
   if (lost) troubles.push("The controller does not answer: everything below is old.");
   else if (site && quiet > 5) troubles.push(`No news from the controller for ${Math.round(quiet)} s.`);

@@ -1,0 +1,114 @@
+"""Emulated machines in a process of their own, and ports that misbehave, on loopback addresses."""
+
+import asyncio
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wattshift_cluster.fleet.scan import Sighting
+
+_numbers = itertools.count(1)
+
+
+def block() -> str:
+    """The first three numbers of a /24 that no other test of this run uses."""
+    return f"127.34.{(os.getpid() * 7 + next(_numbers)) % 256}"
+
+
+@contextmanager
+def emulated(folder: Path, machines: list[dict[str, Any]], truth: str) -> Iterator[None]:
+    file = folder / "emulator.json"
+    file.write_text(json.dumps({"machines": machines}))
+    command = [sys.executable, "-m", "wattshift_cluster.emulate.process"]
+    options = ["--config", str(file), "--truth", f"{truth}:0"]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["ready"]
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Callable[[list[dict[str, Any]]], str]]:
+    """Start emulated machines; a row's address is the last number in a block of its own."""
+    with ExitStack() as stack:
+
+        def start(rows: list[dict[str, Any]], within: str | None = None) -> str:
+            prefix = within or block()
+            full = [
+                {
+                    "id": f"m{i}",
+                    "seed": i,
+                    "start": "full",
+                    **row,
+                    "address": f"{prefix}.{row['address']}",
+                }
+                for i, row in enumerate(rows)
+            ]
+            stack.enter_context(emulated(tmp_path, full, f"{prefix}.254"))
+            return prefix
+
+        yield start
+
+
+@asynccontextmanager
+async def listening(address: str, port: int, serve: Callable[..., Any]) -> Any:
+    """One port that does what `serve` does; it hangs up afterwards."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, address, port)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def listen() -> Callable[..., Any]:
+    return listening
+
+
+@pytest.fixture
+def new_block() -> Callable[[], str]:
+    return block
+
+
+@pytest.fixture
+def sighted() -> Callable[..., Sighting]:
+    """A sighting, identified unless said otherwise."""
+
+    def make(address: str, **more: Any) -> Sighting:
+        row: dict[str, Any] = {
+            "kind": "luxos",
+            "identified": True,
+            "model": "Antminer S21",
+            "firmware": "LuxOS 1",
+            "mac": None,
+            "serial": None,
+            "watts_w": None,
+            "hashrate_h_per_s": None,
+            "drivable": True,
+            "control": "sleep and 1 point",
+        }
+        return Sighting(address, **{**row, **more})
+
+    return make
