@@ -10,8 +10,8 @@ own ports. The emulator's processor time is not in these figures, but its proces
     shed_commanded_s             a shed by a real agent, from the lease's way out until the same
     shed_confirmed_s             until the agent has seen the last one obey
     confirm_lag_s                the longest from a machine's true fall until the agent knew of it
-    sensorless_confirmed_s       machines that report no watts count as obeying only when their time to
-                                 settle is over, too; they are in none of the two before
+    sensorless_confirmed_s       machines that report no watts count as obeying only when their
+                                 time to settle is over, too; they are in none of the two before
     faulty_…, named              the shed again, one machine in twenty hung and one in twenty that
                                  says "done" and does nothing: who was named, and who wrongly
     lost                         machines that the agent did not account for
@@ -46,7 +46,9 @@ SEED = 4
 PYASIC_AT_ONCE = 200
 PYASIC_S = 30.0
 SETTLE_S = 90.0
-NAMED_S = 45.0
+NAMED_S = 120.0
+"""A liar that reports no watts is found out when its time to settle is over."""
+
 LOOK_S = 0.25
 PASSWORDS = {
     "default_whatsminer_rpc_password": "admin",
@@ -158,7 +160,7 @@ async def _shed(folder: Path, machines: asic_rig.Fleet) -> dict[str, Any]:
         machines.fault(lying, "ignore")
         _say("shed with faults")
         faulty = await _one_shed(agent, machines, devices, {*hung, *lying})
-        named = await _named(agent, devices)
+        named = await _named(agent, devices, {*hung, *lying})
         wrong = named - {*hung, *lying}
         await agent.link.close()
     return {
@@ -200,8 +202,9 @@ async def _one_shed(
     healthy = set(devices) - faulty
     fell_s: dict[str, float] = {}
     known_s: dict[str, float] = {}
+    clock = await agent.clock()
     began_s = boot_s()
-    readings = await agent.lease(low)
+    readings = await agent.lease(low, clock)
     blind = {row["device"] for row in readings if row["watts_w"] is None}
     while boot_s() - began_s < SETTLE_S and set(known_s) < healthy:
         now_s = boot_s()
@@ -238,14 +241,19 @@ def _obeyed(row: dict[str, Any], point: dict[str, Any]) -> bool:
     return bool(row["hashrate_h_per_s"] == 0)
 
 
-async def _named(agent: asic_rig.FleetAgent, devices: dict[str, dict[str, Any]]) -> set[str]:
-    """Who has an error or an open command, once all had the time to be found out."""
+async def _named(
+    agent: asic_rig.FleetAgent, devices: dict[str, dict[str, Any]], faulty: set[str]
+) -> set[str]:
+    """Whose reading is an error, once all had the time to be found out."""
     low = {name: one["points"][0] for name, one in devices.items()}
     ends_s = time.monotonic() + NAMED_S
     named: set[str] = set()
     while time.monotonic() < ends_s:
         readings = await agent.lease(low)
-        named = {row["device"] for row in readings if row["error"]}
+        found = {row["device"] for row in readings if row["error"]}
+        if faulty <= named and faulty <= found:  # twice in a row, so that others have had time, too
+            return found
+        named = found
         await asyncio.sleep(5.0)
     return named
 

@@ -134,10 +134,16 @@ class FleetAgent:
                 raise RuntimeError(f"{len(errors)} of {count} machines are not ready: {told}")
             await asyncio.sleep(0.5)
 
-    async def lease(self, wanted: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    async def clock(self) -> dict[str, Any]:
+        """The agent's clock, as a controller has it from the last answer."""
+        return await self.link.call("exchange", leases=[])
+
+    async def lease(
+        self, wanted: Mapping[str, dict[str, Any]], clock: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
         """Lease points (by device); the readings. Raises: RuntimeError where one is refused."""
         self._sequence += 1
-        clock = await self.link.call("exchange", leases=[])
+        clock = clock or await self.clock()
         leases = [
             {
                 "device": name,

@@ -88,7 +88,7 @@ class Host:
 
     async def up(self) -> dict[str, Any]:
         """The first hello; every worker is ready and there is a pool session."""
-        for _ in range(300):
+        for _ in range(700):  # a first worker compiles its search
             try:
                 hello = await self.link.call("hello")
             except Exception:

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import time
+from contextlib import suppress
 
 from wattshift_cluster.agent.fences import Fences
 from wattshift_cluster.config.outlets import Pdu as Section
 from wattshift_cluster.emulate.outlets.modbus import WATCHDOG, EmulatedModbusCabinet
 from wattshift_cluster.emulate.outlets.snmp import EmulatedSnmpPdu, Objects
 from wattshift_cluster.emulate.outlets.strip import OutletFault, Strip
+from wattshift_cluster.outlets.driver import Pdu
 
 HOST = f"127.37.{1 + os.getpid() % 250}.2"
 RIGS = ("0", "1", "2")
@@ -186,6 +188,89 @@ def test_without_a_watchdog_nothing_counts_as_fenced():
         return fences.fenced("rig-0"), fences.fenced("nobody")
 
     assert with_cabinet(scenario) == (False, False)
+
+
+class Swallower:
+    """A wire in which a cancellation is lost when it meets an answer."""
+
+    def __init__(self):
+        self.reads = 0
+
+    async def read(self, outlets):
+        self.reads += 1
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
+        return dict.fromkeys(outlets, (True, None))
+
+    async def feed(self):
+        await self.read([])
+
+    async def close(self):
+        pass
+
+
+def test_an_agent_ends_though_a_library_swallows_its_cancellation():
+    async def main():
+        wire = Swallower()
+        made = section(502, "3s")
+        fences = Fences(
+            [made],
+            healthy=lambda: True,
+            connect=lambda one: Pdu(one.name, wire, deadline_s=1.0, settle_s=1.0),
+            look_s=0.05,
+        )
+        running = asyncio.create_task(fences.run())
+        await until(lambda: wire.reads >= 2)
+        running.cancel()
+        _, pending = await asyncio.wait({running}, timeout=3.0)
+        return pending
+
+    assert not asyncio.run(main())
+
+
+class SlowToTell:
+    """A wire that switches at once and takes its time to say so."""
+
+    def __init__(self):
+        self.on = False
+        self.commanded = asyncio.Event()
+
+    async def read(self, outlets):
+        if self.commanded.is_set():
+            await asyncio.sleep(0.4)
+        return dict.fromkeys(outlets, (self.on, None))
+
+    async def command(self, _outlet, *, on):
+        self.on = on
+        self.commanded.set()
+
+    async def close(self):
+        pass
+
+
+def test_what_was_off_before_it_was_switched_on_is_not_off_any_more():
+    async def main():
+        wire = SlowToTell()
+        fences = Fences(
+            [section(502)],
+            healthy=lambda: True,
+            connect=lambda one: Pdu(one.name, wire, deadline_s=2.0, settle_s=1.0),
+            look_s=0.02,
+        )
+        running = asyncio.create_task(fences.run())
+        await until(lambda: fences.powered("rig-0") is False)
+        before = fences.nothing("rig-0")
+        fences.may_be_on(["rig-0"])
+        await asyncio.wait_for(wire.commanded.wait(), 10.0)
+        during = fences.nothing("rig-0")
+        await until(lambda: fences.powered("rig-0"))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return before, during
+
+    before, during = asyncio.run(main())
+    assert before.watts_w == 0.0
+    assert during is None
 
 
 def test_an_outlet_tells_the_watts_of_a_machine_that_reports_none(tmp_path):

@@ -4,12 +4,12 @@ That a machine draws nothing is believed only when all its outlets were read to 
 stopped answering. One that goes on answering hangs somewhere else than its owner wrote down.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from wattshift_cluster.agent.asic_contact import Contact
 from wattshift_cluster.agent.protocol import Quality
-from wattshift_cluster.bootclock import boot_s
+from wattshift_cluster.asic.driver import AsicReading
 
 HOLD_UP_S = 1.0
 """A power supply feeds its controller on for so long after it has lost its mains, at most."""
@@ -45,6 +45,10 @@ class Outlets(Protocol):
         """What it draws by all of them; None: unknown."""
         ...
 
+    def nothing(self, device: str) -> Draw | None:
+        """The proof that it draws nothing, by the state of its outlets; None: there is none."""
+        ...
+
 
 @dataclass(slots=True)
 class Supply:
@@ -70,10 +74,11 @@ class Supply:
             case False if self.off_s is None:
                 self.off_s = now_s
 
-    def dark(self, contact: Contact) -> bool:
-        """Whether the machine is sure to draw nothing."""
-        off = self.off_s is not None and self.outlets.powered(self.device) is False
-        return off and contact.misses > 0 and not self._answered(contact)
+    def dark(self, contact: Contact) -> Draw | None:
+        """The proof that the machine draws nothing; None where it may draw something."""
+        if self.off_s is None or contact.misses == 0 or self._answered(contact):
+            return None
+        return self.outlets.nothing(self.device)
 
     def elsewhere(self, contact: Contact) -> str | None:
         """Why what its outlets say is not believed; None when nothing speaks against it."""
@@ -81,38 +86,25 @@ class Supply:
             return None
         return "its outlets are off and yet it answers: it does not hang on them"
 
-    def draw(self) -> Draw | None:
-        """What its outlets measure now; None: unknown."""
-        return self.outlets.watts(self.device)
-
-    def quality(self) -> Quality | None:
-        """How a draw of nothing is known; that of the meters where there are any."""
-        draw = self.draw()
-        return None if draw is None else draw.quality
+    def draw(self, contact: Contact) -> Draw | None:
+        """What its outlets measure, where that may be taken for the machine's own draw."""
+        return None if self.elsewhere(contact) is not None else self.outlets.watts(self.device)
 
     def _answered(self, contact: Contact) -> bool:
         """Whether it answered after it had lost its power."""
         seen = contact.seen
-        return (
-            seen is not None
-            and self.off_s is not None
-            and seen.at_boot_s > self.off_s + HOLD_UP_S
-        )
+        return seen is not None and seen.at_boot_s > (self.off_s or 0.0) + HOLD_UP_S
 
 
-def dark(supply: Supply | None, contact: Contact) -> bool:
-    """Whether a machine is sure to draw nothing, as far as it has outlets at all."""
-    return supply is not None and supply.dark(contact)
+def draw_of(seen: AsicReading, supply: Supply | None, contact: Contact) -> Draw | None:
+    """What the outlets measure, for a machine that tells no watts itself."""
+    return None if supply is None or seen.watts_w is not None else supply.draw(contact)
 
 
-def draw_of(supply: Supply | None, contact: Contact) -> Draw | None:
-    """What the outlets measure, where that may be taken for the machine's own draw."""
-    if supply is None or supply.elsewhere(contact) is not None:
-        return None
-    return supply.draw()
-
-
-def dark_since_s(supply: Supply) -> float:
-    """When the last proof of it was had, boot clock, s: that of the meters, else now."""
-    draw = supply.draw()
-    return boot_s() if draw is None else draw.at_boot_s
+def metered(seen: AsicReading, supply: Supply | None, contact: Contact) -> AsicReading:
+    """A sample with the watts of the outlets where the machine tells none."""
+    draw = draw_of(seen, supply, contact)
+    if draw is None:
+        return seen
+    at_s = min(seen.at_boot_s, draw.at_boot_s)
+    return replace(seen, at_boot_s=at_s, watts_w=draw.watts_w)

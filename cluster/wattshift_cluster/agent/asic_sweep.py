@@ -78,7 +78,10 @@ class AsicSweep:
         if looked_s is None:
             return True
         usual_s = self._pause_s if device.command.proven else self._lanes.rhythm.poll_s
-        return now_s >= looked_s + device.contact.pause_s(usual_s)
+        # A machine that was just commanded has nothing to tell yet, and the next one waits for its
+        # command: a thousand looks must not stand in the way of a thousand commands.
+        since_s = max(looked_s, device.command.sent_s)
+        return now_s >= since_s + device.contact.pause_s(usual_s)
 
     async def _look(self, device: AsicDevice) -> None:
         """One look, in its lane."""

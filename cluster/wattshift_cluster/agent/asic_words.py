@@ -7,6 +7,7 @@ it at its ceiling. A note is what a person should know although the watts are su
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from wattshift_cluster.agent.asic_supply import draw_of
 from wattshift_cluster.agent.protocol import DeviceInfo, Point, Quality, Reading, finite
 from wattshift_cluster.asic.driver import AsicPoint
 from wattshift_cluster.bootclock import boot_s
@@ -42,7 +43,7 @@ def info(device: "AsicDevice", points: Sequence[AsicPoint]) -> DeviceInfo | None
         nameplate_w=nameplate_w,
         tolerance=known.tolerance if known else 0.05,
         continuous=known.continuous if known else False,
-        fenced=False,
+        fenced=device.supply is not None and device.supply.fenced,
         safe_w=offered[0].watts_w,
         power_on_w=known.power_on_w if known else nameplate_w,
         host=None,
@@ -55,13 +56,18 @@ def reading(device: "AsicDevice") -> Reading:
     """Its last sample, and what must be said with it."""
     seen, now_s = device.contact.seen, boot_s()
     fault, remark = error(device, now_s), note(device, now_s)
+    if (dark := device.dark) is not None:
+        return Reading(device.id, dark.at_boot_s, dark.quality, 0.0, note=remark)
     if seen is None:
         return Reading(device.id, now_s, _quality(device), error=fault, note=remark)
+    watts_w, at_s, quality = finite(seen.watts_w), seen.at_boot_s, _quality(device)
+    if (draw := draw_of(seen, device.supply, device.contact)) is not None:
+        watts_w, at_s, quality = draw.watts_w, min(at_s, draw.at_boot_s), draw.quality
     return Reading(
         device=device.id,
-        at_boot_s=seen.at_boot_s,
-        quality=_quality(device),
-        watts_w=finite(seen.watts_w),
+        at_boot_s=at_s,
+        quality=quality,
+        watts_w=watts_w,
         enforced_limit_w=finite(seen.power_limit_w),
         hashrate_h_per_s=finite(seen.hashrate_h_per_s),
         temperature_c=finite(device.contact.temperature_c),
@@ -74,26 +80,41 @@ def reading(device: "AsicDevice") -> Reading:
 
 def error(device: "AsicDevice", now_s: float) -> str | None:
     """Why what it draws is not sure, or why it does not do what it should."""
+    if device.dark is not None:
+        return None
     if device.damage is not None:
         return device.damage
     if device.contact.error is not None:
         return device.contact.error
+    if device.supply is not None and (why := device.supply.elsewhere(device.contact)):
+        return why
     return device.command.explain(now_s) if _in_trouble(device) else None
 
 
 def note(device: "AsicDevice", now_s: float) -> str | None:
     """All that holds it down, and a command that is open."""
     command, restraint = device.command, device.memory.restraint
-    remarks = [device.why_asleep]
+    remarks = [device.why_asleep, _power(device)]
     if restraint.limit_w is not None:
         remarks.append(f"limited to {restraint.limit_w:,.0f} W by {restraint.limit_by}")
     if device.heat.cap_w is not None:
         remarks.append(f"too hot: held at {device.heat.cap_w:,.0f} W")
-    if not command.proven and not _in_trouble(device):
+    if not command.proven and (device.dark is not None or not _in_trouble(device)):
         remarks.append(command.explain(now_s))
     if device.barred is None:
         remarks.append(device.contact.unready)
     return "; ".join(remark for remark in remarks if remark) or None
+
+
+def _power(device: "AsicDevice") -> str | None:
+    """What is to be said of its outlets, and what its darkness keeps from being an error."""
+    supply = device.supply
+    if supply is None:
+        return None
+    if device.dark is None:
+        return supply.remark
+    told = [supply.remark or "its outlets are off", device.damage]
+    return "; ".join(text for text in told if text)
 
 
 def standing(device: "AsicDevice") -> str:

@@ -28,6 +28,7 @@ from wattshift_cluster.agent.asic_contact import (
 from wattshift_cluster.agent.asic_gate import WakeGate
 from wattshift_cluster.agent.asic_lanes import Lanes
 from wattshift_cluster.agent.asic_others import Others
+from wattshift_cluster.agent.asic_supply import Draw, Supply, metered
 from wattshift_cluster.agent.asic_wish import ASLEEP, Asked, goal, offered
 from wattshift_cluster.agent.leases import Lease, Terms
 from wattshift_cluster.agent.protocol import DeviceInfo, Reading
@@ -65,6 +66,7 @@ class AsicDevice:
         command: the last wish and what became of it.
         gate: when it may be woken.
         heat: how far it is held down for being hot.
+        supply: its outlets; None where nothing is known of them.
     """
 
     def __init__(
@@ -100,11 +102,14 @@ class AsicDevice:
         self.heat = Heat()
         self.gate = WakeGate(asic, self.lanes)
         self.others = Others()
+        self.supply: Supply | None = None
         self._refusal = "protected" if asic.protected else refusal
         self._shadow = shadow and self._refusal is None
         pinned = None if asic.emulated else self.memory.mac
         self.contact = Contact(asic, pinned, connect, self.lanes.rhythm)
         self._identity: AsicIdentity | None = None
+        self._adopted: tuple[AsicIdentity, object] | None = None
+        self._terms: tuple[int, Terms] | None = None
         self._asked: Asked | None = None
         self._held: str | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -133,14 +138,18 @@ class AsicDevice:
         return asic_words.info(self, self._offered()[:1] if self.why_asleep else self._offered())
 
     def terms(self) -> Terms | None:
-        """See `Device`."""
+        """See `Device`. Asked for with every lease, and made when what it offers has changed."""
+        if self._terms is not None and self._terms[0] == self.inventory_version:
+            return self._terms[1]
         info = self.info()
         if info is None:
             return None
         points = self._offered() or info.points
         modes = {point.mode: point.watts_w for point in points}
         most_w = info.nameplate_w * (1.0 + info.tolerance) * 1.001
-        return Terms(modes, most_w, info.continuous, self.why_asleep)
+        terms = Terms(modes, most_w, info.continuous, self.why_asleep)
+        self._terms = self.inventory_version, terms
+        return terms
 
     def hold(self, lease: Lease) -> None:
         """See `Device`. A command under way that goes higher is broken off."""
@@ -216,14 +225,17 @@ class AsicDevice:
             log.error("asic.another_machine", device=self.id, reason=stranger.reason)
             self._adopt(None)
         except FAULTS:
-            if self.contact.misses >= self.lanes.rhythm.lost_polls:
+            if self.dark is not None:
+                self.lost_power(boot_s())
+            elif self.contact.misses >= self.lanes.rhythm.lost_polls:
                 before = self.command
                 self.command = before.lost(f"silent: {self.contact.error}", boot_s())
                 self._log_change(before, boot_s())
         else:
+            seen = metered(seen, self.supply, self.contact)
             self._first_sight(seen)  # before anything is commanded: it decides what may be
             self._adopt(self.contact.identity)
-            self._saw(seen, asked_s)
+            self._saw(seen, min(asked_s, seen.at_boot_s))
         self.advance(boot_s())
 
     def advance(self, now_s: float) -> None:
@@ -234,7 +246,7 @@ class AsicDevice:
         driver, wish = self.contact.driver, self.command.goal
         if self._writing is not None or driver is None or wish is None:
             return
-        if not self.command.due(now_s) or not self.contact.sure:
+        if not self.command.due(now_s) or not self.contact.sure or self.dark is not None:
             return
         if wish.mode != SLEEP and self._resting() and not self._may_wake(wish, now_s):
             return
@@ -250,6 +262,27 @@ class AsicDevice:
         self.gate.let(self.command.order)
         self.command = self.command.waits(None, boot_s())
         self.advance(boot_s())
+
+    # Its outlets' side
+
+    @property
+    def dark(self) -> Draw | None:
+        """The proof that it has no power; None where it may have some."""
+        return None if self.supply is None else self.supply.dark(self.contact)
+
+    def lost_power(self, now_s: float) -> None:
+        """It has no power: when it comes back, nothing of ours is in force there any more."""
+        before = self.command
+        self._held = self.others.ours = None
+        self.command = before.powerless(now_s)
+        if self.command.proven:
+            self._settled.set()
+        self._log_change(before, now_s)
+
+    def may_power_up(self, now_s: float) -> bool:
+        """Whether its outlets may be switched on: that is a wake, and waits for the same."""
+        wish = self.command.goal
+        return wish is not None and wish.mode != SLEEP and self._may_wake(wish, now_s)
 
     @property
     def identity(self) -> AsicIdentity | None:
@@ -306,7 +339,9 @@ class AsicDevice:
         if self._held is not None:
             return self._held == SLEEP
         seen = self.contact.seen
-        return seen is None or self.contact.looks_asleep(seen) is not False
+        if seen is None:
+            return True
+        return self.contact.looks_asleep(metered(seen, self.supply, self.contact)) is not False
 
     def _may_wake(self, wish: Goal, now_s: float) -> bool:
         """Whether a sleeping machine may be woken now; if not, its command says why."""
@@ -371,7 +406,10 @@ class AsicDevice:
 
     def _adopt(self, found: AsicIdentity | None) -> None:
         """Take note of who it is; None: not the one that is meant."""
+        if found is not None and (found, self.memory.transitions_s) == self._adopted:
+            return
         known = None if found is None else with_times(found, dict(self.memory.transitions_s))
+        self._adopted = None if found is None else (found, self.memory.transitions_s)
         if known == self._identity:
             return
         self._identity = known

@@ -1,6 +1,7 @@
 """From an agent's file to its devices, its pool session and what watches the host's GPUs."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,16 +20,26 @@ from wattshift_cluster.agent.specs import HashingSpec, cpu_spec, gpu_spec
 from wattshift_cluster.config.agent import AgentConfig, Asic
 from wattshift_cluster.fleet.memory import Memory, MemoryDamaged, MemoryFolder
 
+if TYPE_CHECKING:
+    from wattshift_cluster.agent.fencing import Fencing
+
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Asics:
-    """An agent's ASICs, the task that runs them, and who writes down what they must remember."""
+    """An agent's ASICs, and what runs beside them.
+
+    Attributes:
+        sweep: the task that runs them.
+        keeper: who writes down what they must remember.
+        fencing: their outlets; None without any.
+    """
 
     devices: tuple[AsicDevice, ...]
     sweep: AsicSweep
     keeper: Keeper
+    fencing: "Fencing | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,7 @@ def build(config: AgentConfig, surroundings: consent.Surroundings | None = None)
     """Make them; nothing runs yet but the sampler of the cards.
 
     Raises:
-        ConfigInvalid: an observed server names a device that is not here.
+        ConfigInvalid: an observed server names a device that is not here; a PDU cannot be used.
         Refused: another agent writes one of the gates.
         GateInvalid: a gate cannot be made.
         OSError: the folder of the ASICs' memories cannot be made.
@@ -130,7 +141,17 @@ def _asics(config: AgentConfig, surroundings: consent.Surroundings | None) -> As
             )
         )
     keeper = Keeper(folder)
-    return Asics(tuple(devices), AsicSweep(devices, lanes, keeper), keeper)
+    sweep = AsicSweep(devices, lanes, keeper)
+    return Asics(tuple(devices), sweep, keeper, _fencing(config, devices))
+
+
+def _fencing(config: AgentConfig, devices: list[AsicDevice]) -> "Fencing | None":
+    """The outlets; without any, nothing of theirs is even imported."""
+    if not config.pdus:
+        return None
+    from wattshift_cluster.agent.fencing import Fencing
+
+    return Fencing(config.pdus, devices, shadow=config.agent.shadow)
 
 
 def _memory(folder: MemoryFolder, asic: Asic) -> tuple[Memory, str | None]:

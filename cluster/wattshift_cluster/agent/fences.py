@@ -148,9 +148,17 @@ class Fences:
         known = [one.watts_w for one in seen if one is not None and one.watts_w is not None]
         if not seen or len(known) < len(seen):
             return None
-        oldest_s = min(one.at_boot_s for one in seen if one is not None)
-        emulated = any(self._sections[place.key[0]].emulated for place in self._of(device))
-        return OutletWatts(oldest_s, sum(known), "emulated" if emulated else "measured")
+        return OutletWatts(_oldest_s(seen), sum(known), self._quality(device))
+
+    def nothing(self, device: str) -> OutletWatts | None:
+        """0 W, proven by the state of all its outlets, metered or not; None unless all are off."""
+        if self.powered(device) is not False:
+            return None
+        return OutletWatts(_oldest_s(self._fresh(device)), 0.0, self._quality(device))
+
+    def devices(self) -> Collection[str]:
+        """All that hang on an outlet."""
+        return self._behind.keys()
 
     def errors(self) -> dict[str, str]:
         """What is wrong with which PDU now."""
@@ -159,7 +167,7 @@ class Fences:
     async def _look(self, name: str) -> None:
         """Read one PDU's outlets and switch what is due."""
         mine = [place for place in self._places if place.key[0] == name]
-        while True:
+        while _going():
             asked_s = boot_s()
             try:
                 seen = await self._pdus[name].read([place.key[1] for place in mine])
@@ -184,9 +192,7 @@ class Fences:
         feeder = self._sections[name].feeder
         carriers = {feeder: self._carriers[feeder]}
         for _ in self._sections[name].outlets:
-            found = decide(
-                self._beside[feeder], self._known, carriers, self._locked(), boot_s()
-            )
+            found = decide(self._beside[feeder], self._known, carriers, self._locked(), boot_s())
             mine = (one for one in found if one.place.key[0] == name)
             due = next((one for one in mine if not one.on or self._healthy()), None)
             if due is None:
@@ -218,7 +224,7 @@ class Fences:
 
     async def _feed(self, name: str, every_s: float) -> None:
         """Feed one watchdog for as long as this agent is healthy."""
-        while True:
+        while _going():
             if self._healthy():
                 at_s = boot_s()
                 try:
@@ -254,6 +260,10 @@ class Fences:
             watchdog is not None and fed_s is not None and boot_s() < fed_s + watchdog.opens_after_s
         )
 
+    def _quality(self, device: str) -> Quality:
+        emulated = any(self._sections[place.key[0]].emulated for place in self._of(device))
+        return "emulated" if emulated else "measured"
+
     def _of(self, device: str) -> list[Place]:
         return self._behind.get(device, [])
 
@@ -262,6 +272,20 @@ class Fences:
         found = [self._seen.get(place.key) for place in self._of(device)]
         since_s = boot_s() - STALE_S
         return [one if one is not None and one.at_boot_s > since_s else None for one in found]
+
+
+def _going() -> bool:
+    """Whether this task was not cancelled.
+
+    A cancellation that meets an answer in the same moment is lost in `asyncio.wait_for` before
+    Python 3.12, which the libraries use; an agent would then never end.
+    """
+    task = asyncio.current_task()
+    return task is None or not task.cancelling()
+
+
+def _oldest_s(seen: Iterable[OutletReading | None]) -> float:
+    return min(one.at_boot_s for one in seen if one is not None)
 
 
 def _places(sections: Sequence[Section]) -> Iterable[Place]:

@@ -124,10 +124,14 @@ class Agent:
                 group.create_task(self._neighbourhood.run())
             if self._asics is not None:
                 group.create_task(self._asics.sweep.run())
+                if self._asics.fencing is not None:
+                    group.create_task(self._asics.fencing.run())
 
     async def close(self) -> None:
         """Bring every device to its safe point; each has its own deadline."""
         self._ending = True
+        if self._asics is not None and self._asics.fencing is not None:
+            self._asics.fencing.end()
         closing = (device.close() for device in self._devices.values())
         results = await asyncio.gather(*closing, return_exceptions=True)
         for device, result in zip(self._devices, results, strict=True):

@@ -173,6 +173,7 @@ class Antminer:
             return HttpResponse(200, {"stats": "error", "code": "M001", "msg": "Illegal request!"})
         before, self.conf = self.conf, rewritten(self.conf, posted)
         self.writes += 1
+        self._machine.heard()
         self._machine.pool_writes += before["pools"] != self.conf["pools"]
         self._writing = True
         try:

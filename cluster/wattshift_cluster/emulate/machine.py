@@ -223,11 +223,15 @@ class Machine:
     def _noisy(self) -> float:
         return 1.0 + self._noise.uniform(-REPORT_NOISE, REPORT_NOISE)
 
+    def heard(self) -> None:
+        """A command has arrived that the firmware carries out later."""
+        self.commands += 1
+        self.commands_s.append(self._clock())
+
     # From one motion to the next
 
     def _command(self) -> None:
-        self.commands += 1
-        self.commands_s.append(self._clock())
+        self.heard()
         self._retarget(restarts=True)
 
     def _retarget(self, *, restarts: bool) -> None:

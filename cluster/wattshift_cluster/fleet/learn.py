@@ -26,8 +26,8 @@ MAD_TO_SD = 1.4826
 STEADY_SIGMAS = 6.0
 """Of a part of a window against the whole; the noise itself is known to a third only."""
 
-GRAIN_W, GRAIN_SHARE = 0.5, 0.001
-"""The last digit of a meter: half a watt, or a thousandth of what it shows."""
+GRAIN_W, GRAIN_SHARE = 1.0, 0.001
+"""The last digit of a meter or firmware, which flips: a whole watt, or a thousandth of the draw."""
 
 CLAIM_RANGE = (0.5, 2.0)
 """A meter that says less than half or more than twice a firmware's watts is another machine's."""
