@@ -12,6 +12,6 @@ observe/  neighbourhood              who else uses a device without marking its 
 asics  asic_sweep  asic_desk  …      ASICs: one of them; the turns they take; an operator's orders
     asic_contact  asic_words  others     who answers and what it says; how it is told; other masters
     asic_wish  asic_gate  lanes  keeper  what to command, when to wake, how much at once, memories
-fences                               the outlets they are plugged in
+fences  fencing  asic_supply         the outlets they are plugged in: switched, when, what that says
 consent  cloud                       the owner's word; whose machine this is
 """

@@ -1,8 +1,9 @@
 """An ASIC behind its driver: leases become commands, which count as obeyed when watts show it.
 
-A machine is not fenced: if this agent dies it stays as last written. While the agent lives, the end
-of a lease writes sleep. Between a lease and the machine stand the things that may only lower it: a
-person's lock or hold, a limit, heat, and the rest that a machine needs between two wakes.
+A machine is not fenced unless its outlet has a watchdog: if this agent dies it stays as last
+written. While the agent lives, the end of a lease writes sleep. Between a lease and the machine
+stand the things that may only lower it: a person's lock or hold, a limit, heat, and the rest that a
+machine needs between two wakes.
 
 The parts: `asic_contact` sees, `asic_wish` says what to command, `asic_gate` when to wake,
 `fleet.curtail` keeps the command's life, `asic_others` watches for other masters, `asic_words`
