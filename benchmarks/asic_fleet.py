@@ -13,7 +13,8 @@ own ports. The emulator's processor time is not in these figures, but its proces
     sensorless_confirmed_s       machines that report no watts count as obeying only when their
                                  time to settle is over, too; they are in none of the two before
     faulty_…, named              the shed again, one machine in twenty hung and one in twenty that
-                                 says "done" and does nothing: who was named, and who wrongly
+                                 says "done" and does nothing: who was named, and who wrongly, by
+                                 its reading's error or its note of a command that is still open
     lost                         machines that the agent did not account for
     sharded_…                    ten thousand machines, polled by several processes at once
 """
@@ -244,13 +245,13 @@ def _obeyed(row: dict[str, Any], point: dict[str, Any]) -> bool:
 async def _named(
     agent: asic_rig.FleetAgent, devices: dict[str, dict[str, Any]], faulty: set[str]
 ) -> set[str]:
-    """Whose reading is an error, once all had the time to be found out."""
+    """Who is told not to obey, by an error or as a command still open, once all had their time."""
     low = {name: one["points"][0] for name, one in devices.items()}
     ends_s = time.monotonic() + NAMED_S
     named: set[str] = set()
     while time.monotonic() < ends_s:
         readings = await agent.lease(low)
-        found = {row["device"] for row in readings if row["error"]}
+        found = {row["device"] for row in readings if row["error"] or row["note"]}
         if faulty <= named and faulty <= found:  # twice in a row, so that others have had time, too
             return found
         named = found

@@ -67,16 +67,16 @@ class Fleet:
 
     def look(self) -> list[dict[str, Any]]:
         """What every machine really does now."""
-        return [row for one in self.truth for row in _call(one, "/v1/truth")["machines"]]
+        return [row for one in self.truth for row in call(one, "/v1/truth")["machines"]]
 
     def fault(self, ids: Sequence[str], fault: str) -> None:
         """Make machines misbehave, or behave again with "none"."""
         wanted = set(ids)
         for one in self.truth:
-            here = [row["id"] for row in _call(one, "/v1/truth")["machines"]]
+            here = [row["id"] for row in call(one, "/v1/truth")["machines"]]
             mine = [name for name in here if name in wanted]
             if mine:
-                _call(one, "/v1/faults", {"ids": mine, "fault": fault})
+                call(one, "/v1/faults", {"ids": mine, "fault": fault})
 
 
 @contextmanager
@@ -185,7 +185,8 @@ def agent(folder: Path, machines: Fleet) -> Iterator[FleetAgent]:
             process.wait()
 
 
-def _call(where: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def call(where: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ask the truth port of an emulator (see `emulate.truth`)."""
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(f"http://{where}{path}", data, ASK_S) as answer:
         found: dict[str, Any] = json.load(answer)
