@@ -100,12 +100,7 @@ def fleet(folder: Path, count: int, kinds: str, net: str, *, shards: int = 1) ->
         said = json.loads(line)
         yield Fleet(tuple(said.get("truths", (said["truth"],))), fragment.read_text())
     finally:
-        process.terminate()
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
 
 
 class FleetAgent:
@@ -177,12 +172,16 @@ def agent(folder: Path, machines: Fleet) -> Iterator[FleetAgent]:
     try:
         yield FleetAgent(link, process)
     finally:
-        process.terminate()
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def call(where: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

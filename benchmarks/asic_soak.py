@@ -50,7 +50,9 @@ FAULT_EVERY_S = 1.5
 FAULT_HOLDS_S = (5.0, 25.0)
 CAP_EVERY_S = 20.0
 LOOK_S, WITNESS_S = 5.0, 0.2
-READY_S, RECOVER_S = 90.0, 240.0
+READY_S = 90.0
+RECOVER_S = 420.0
+"""A machine without a sensor that was silent is believed again five minutes after it was commanded."""
 
 SITE = """
 [site]
@@ -132,7 +134,7 @@ async def _soak(folder: Path, kinds: str) -> dict[str, Any]:
     emulator = await asyncio.create_subprocess_exec(*world[0])
     seen, rng = Seen(), random.Random(SEED)
     try:
-        await _until(lambda: (folder / "asics.toml").exists() and listens(truth), READY_S)
+        await _until(lambda: _answers(truth), READY_S)
         limits_w = _site(folder, truth, meter, api, addresses)
         site = EmbeddedSite(folder / "site.toml")
         try:
@@ -299,6 +301,13 @@ async def _until(holds: Any, most_s: float) -> None:
         if time.monotonic() > ends_s:
             raise TimeoutError(f"not within {most_s:g} s")
         await asyncio.sleep(0.5)
+
+
+def _answers(truth: str) -> bool:
+    try:
+        return len(_truth(truth)["machines"]) == MACHINES
+    except OSError:
+        return False
 
 
 def _truth(truth: str) -> dict[str, Any]:
