@@ -52,7 +52,7 @@ CAP_EVERY_S = 20.0
 LOOK_S, WITNESS_S = 5.0, 0.2
 READY_S = 90.0
 RECOVER_S = 420.0
-"""A machine without a sensor that was silent is believed again five minutes after it was commanded."""
+"""A machine without a sensor that was silent is believed again five minutes after its command."""
 
 SITE = """
 [site]
