@@ -12,7 +12,7 @@ broken off. Where it speaks HTTP, the door is knocked at first and our deadline 
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -182,12 +182,7 @@ class AnyDriver:
             return
         if not self._points:
             await self.identify()
-        point = next((p for p in self._points if p.mode == mode), None)
-        if point is None:
-            raise AsicRefused(self.address, f"set {mode}", "the machine has no such point")
-        if watts_w < point.watts_w * 0.999:
-            reason = f"it draws up to {point.watts_w:.0f} W, the lease allows {watts_w:.0f} W"
-            raise AsicRefused(self.address, f"set {mode}", reason)
+        must_fit(self.address, self._points, mode, watts_w)
         await self.wake()
 
     async def sleep(self) -> None:
@@ -333,3 +328,17 @@ def _algorithm(miner: Any) -> str | None:
     if not name or name.startswith("generic"):
         return None
     return "sha256d" if name.startswith("sha256") else name
+
+
+def must_fit(address: str, points: Sequence[AsicPoint], mode: str, watts_w: float) -> None:
+    """Whether a point may be set under a lease of so many watts.
+
+    Raises:
+        AsicRefused: the machine has no such point, or it draws more than the lease allows.
+    """
+    point = next((one for one in points if one.mode == mode), None)
+    if point is None:
+        raise AsicRefused(address, f"set {mode}", "the machine has no such point")
+    if watts_w < point.watts_w * 0.999:
+        reason = f"it draws up to {point.watts_w:.0f} W, the lease allows {watts_w:.0f} W"
+        raise AsicRefused(address, f"set {mode}", reason)

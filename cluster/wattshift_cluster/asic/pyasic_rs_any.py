@@ -23,7 +23,7 @@ from wattshift_cluster.asic.driver import (
 )
 from wattshift_cluster.asic.models import rating
 from wattshift_cluster.asic.probe import UNKNOWN
-from wattshift_cluster.asic.pyasic_any import AS_FOUND, FULL
+from wattshift_cluster.asic.pyasic_any import AS_FOUND, FULL, must_fit
 from wattshift_cluster.asic.reported import hashes, text, watts
 from wattshift_cluster.asic.setup import Setup
 from wattshift_cluster.asic.wire import CGMINER_PORT, FRAMED_PORT, bounded, connected
@@ -120,12 +120,7 @@ class RsDriver:
             return
         if not self._points:
             await self.identify()
-        point = next((p for p in self._points if p.mode == mode), None)
-        if point is None:
-            raise AsicRefused(self.address, f"set {mode}", "the machine has no such point")
-        if watts_w < point.watts_w * 0.999:
-            reason = f"it draws up to {point.watts_w:.0f} W, the lease allows {watts_w:.0f} W"
-            raise AsicRefused(self.address, f"set {mode}", reason)
+        must_fit(self.address, self._points, mode, watts_w)
         await self.wake()
 
     async def sleep(self) -> None:
