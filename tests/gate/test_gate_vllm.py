@@ -9,11 +9,15 @@ SERVER = """
 import asyncio, multiprocessing, os, sys, time
 from wattshift_cluster.gate.hooks import vllm
 
-def engine(pipe):
+def engine(pipe, other):
+    other.close()                      # else its own copy would keep it waiting for ever
     vllm.register()                    # EngineCore and its workers load plugins too
     vllm.register()
     pipe.send("loaded")
-    pipe.recv()                        # and live as long as the server
+    try:
+        pipe.recv()                    # and live as long as the server
+    except EOFError:
+        pass
 
 def serve():
     from wattshift_cluster.gate.hooks.asgi import BusyMiddleware
@@ -30,7 +34,7 @@ if __name__ == "__main__":
     vllm.register(loading_max_s)       # as the engine's arguments are read
     vllm.register(loading_max_s)
     ours, theirs = processes.Pipe()
-    child = processes.Process(target=engine, args=(theirs,), daemon=True)
+    child = processes.Process(target=engine, args=(theirs, ours), daemon=True)
     child.start()
     assert ours.recv() == "loaded"
     print("loaded", flush=True)
