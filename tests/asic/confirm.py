@@ -1,4 +1,4 @@
-"""When a set point counts as reached: by measured watts, never by the machine's word.
+"""For tests: when a set point counts as reached: by measured watts, never by the machine's word.
 
 A firmware answers "done" to commands it drops, and pyasic calls a dead machine mining. Hence a
 ceiling falls only when a sample taken after the command shows watts at or below the point.

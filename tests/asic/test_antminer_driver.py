@@ -12,10 +12,10 @@ import os
 import time
 
 import pytest
+from tests.asic.confirm import confirmed
 
 from wattshift_cluster.asic.antminer import AntminerDriver
 from wattshift_cluster.asic.antminer_conf import Doubtful, check
-from wattshift_cluster.asic.confirm import confirmed
 from wattshift_cluster.asic.connect import connect
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable, Credentials
 from wattshift_cluster.asic.http import AsicUnauthorised

@@ -5,8 +5,8 @@ import time
 from dataclasses import replace
 
 import pytest
+from tests.asic.confirm import confirmed
 
-from wattshift_cluster.asic.confirm import confirmed
 from wattshift_cluster.asic.connect import Transitions, connect, driver_for
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable, Credentials
 from wattshift_cluster.asic.models import ABILITIES

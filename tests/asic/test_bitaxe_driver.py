@@ -6,8 +6,8 @@ import os
 import time
 
 import pytest
+from tests.asic.confirm import confirmed
 
-from wattshift_cluster.asic.confirm import confirmed
 from wattshift_cluster.asic.connect import connect
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable
 from wattshift_cluster.bootclock import boot_s

@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+from tests.asic.confirm import confirmed
 
 from wattshift_cluster.asic.braiins_curve import (
     Curve,
@@ -15,7 +16,6 @@ from wattshift_cluster.asic.braiins_curve import (
     from_range,
     range_of,
 )
-from wattshift_cluster.asic.confirm import confirmed
 from wattshift_cluster.asic.connect import connect
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable, Credentials
 from wattshift_cluster.bootclock import boot_s

@@ -9,8 +9,8 @@ import logging
 import time
 
 import pytest
+from tests.asic.confirm import confirmed
 
-from wattshift_cluster.asic.confirm import confirmed
 from wattshift_cluster.asic.connect import connect
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable, Credentials
 from wattshift_cluster.bootclock import boot_s

@@ -1,6 +1,6 @@
 """ASIC miners: what an agent may ask of one machine, and the drivers that do it.
 
-driver  setup  confirm                   the contract; what a driver is made of; when it was obeyed
+driver  setup                            the contract; what a driver is made of
 probe  connect  kinds  models            which firmware answers, who drives it, and the tables
 wire  held  http  http_line  …           our own exchanges: bounded, with a deadline, held ready
 luxos  whatsminer  whatsminer_v2  antminer  braiins  vnish  bitaxe      drivers of our own

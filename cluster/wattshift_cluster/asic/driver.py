@@ -4,7 +4,7 @@ Four rules hold for every driver:
 
 - Every exchange with the machine has a deadline, and a call is a handful of exchanges.
 - A command that returns was *accepted* by the machine. It was not carried out yet, and a firmware's
-  word for it proves nothing: only measured watts do (`confirm.confirmed`).
+  word for it proves nothing: only measured watts do (`fleet.curtail`).
 - A value that the machine did not report is None. It is never zero, and never the last one seen.
 - Pools, passwords and network settings are out of reach: there is no method that writes them.
 """
