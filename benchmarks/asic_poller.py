@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wattshift_cluster.agent.asic_contact import connect_by_probe
+from wattshift_cluster.agent.asics.contact import connect_by_probe
 from wattshift_cluster.asic.driver import AsicDriver, AsicRefused, AsicUnreachable
 from wattshift_cluster.config.agent import Asic
 

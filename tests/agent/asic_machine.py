@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from wattshift_cluster.agent.asic_contact import Rhythm
-from wattshift_cluster.agent.asic_keeper import Keeper
-from wattshift_cluster.agent.asic_lanes import Lanes
-from wattshift_cluster.agent.asic_sweep import AsicSweep
-from wattshift_cluster.agent.asics import AsicDevice
+from wattshift_cluster.agent.asics.contact import Rhythm
+from wattshift_cluster.agent.asics.keeper import Keeper
+from wattshift_cluster.agent.asics.lanes import Lanes
+from wattshift_cluster.agent.asics.machine import AsicDevice
+from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.leases import Lease
 from wattshift_cluster.asic.driver import (
     SLEEP,

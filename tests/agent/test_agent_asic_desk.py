@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from wattshift_cluster.agent.asic_desk import OrderMalformed
-from wattshift_cluster.agent.asic_keeper import Keeper
-from wattshift_cluster.agent.asic_lanes import Lanes
-from wattshift_cluster.agent.asic_sweep import AsicSweep
-from wattshift_cluster.agent.asics import AsicDevice
+from wattshift_cluster.agent.asics.desk import OrderMalformed
+from wattshift_cluster.agent.asics.keeper import Keeper
+from wattshift_cluster.agent.asics.lanes import Lanes
+from wattshift_cluster.agent.asics.machine import AsicDevice
+from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.build import Asics, build
 from wattshift_cluster.agent.epochs import EpochFile
 from wattshift_cluster.agent.leases import Terms

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wattshift_cluster.agent.asics import AS_FOUND, AsicDevice
+from wattshift_cluster.agent.asics.machine import AS_FOUND, AsicDevice
 from wattshift_cluster.asic.driver import SLEEP
 from wattshift_cluster.config.agent import Asic
 from wattshift_cluster.fleet.curtail import State

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from wattshift_cluster.agent.asic_contact import connect_by_probe
-from wattshift_cluster.agent.asic_lanes import Lanes
-from wattshift_cluster.agent.asics import AS_FOUND, AsicDevice
+from wattshift_cluster.agent.asics.contact import connect_by_probe
+from wattshift_cluster.agent.asics.lanes import Lanes
+from wattshift_cluster.agent.asics.machine import AS_FOUND, AsicDevice
 from wattshift_cluster.asic.driver import SLEEP
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.agent import Asic, AsicSection

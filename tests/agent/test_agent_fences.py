@@ -5,7 +5,7 @@ import os
 import time
 from contextlib import suppress
 
-from wattshift_cluster.agent.fences import Fences
+from wattshift_cluster.agent.asics.fences import Fences
 from wattshift_cluster.config.outlets import Pdu as Section
 from wattshift_cluster.emulate.outlets.modbus import WATCHDOG, EmulatedModbusCabinet
 from wattshift_cluster.emulate.outlets.snmp import EmulatedSnmpPdu, Objects

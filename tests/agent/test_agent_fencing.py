@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from wattshift_cluster.agent import fences
-from wattshift_cluster.agent.asic_keeper import Keeper
-from wattshift_cluster.agent.asic_lanes import Lanes
-from wattshift_cluster.agent.asic_sweep import AsicSweep
-from wattshift_cluster.agent.asics import AsicDevice
+from wattshift_cluster.agent.asics import fences
+from wattshift_cluster.agent.asics.fencing import Fencing
+from wattshift_cluster.agent.asics.keeper import Keeper
+from wattshift_cluster.agent.asics.lanes import Lanes
+from wattshift_cluster.agent.asics.machine import AsicDevice
+from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.build import Asics, Parts, build
 from wattshift_cluster.agent.epochs import EpochFile
-from wattshift_cluster.agent.fencing import Fencing
 from wattshift_cluster.agent.service import Agent
 from wattshift_cluster.asic.driver import SLEEP, AsicUnreachable
 from wattshift_cluster.config.load import load_agent

@@ -87,7 +87,7 @@ def test_a_missing_secret_is_a_fault_and_no_default_is_tried():
 def test_an_agent_without_pdus_loads_none_of_their_libraries():
     program = (
         "import sys\n"
-        "import wattshift_cluster.agent.fences, wattshift_cluster.config.outlets\n"
+        "import wattshift_cluster.agent.asics.fences, wattshift_cluster.config.outlets\n"
         "loaded = {name.partition('.')[0] for name in sys.modules}\n"
         "print(sorted(loaded & {'pysnmp', 'pymodbus', 'aiohttp', 'pyasn1'}))\n"
     )

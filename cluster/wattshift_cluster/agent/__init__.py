@@ -9,9 +9,6 @@ worker  launches  tray  pace         the process that hashes
 gpu/  gpus  limit_desk               NVML: readings and power limits
 power/                               the learnt power curve and what is made of it
 observe/  neighbourhood              who else uses a device without marking its gate
-asics  asic_sweep  asic_desk  …      ASICs: one of them; the turns they take; an operator's orders
-    asic_contact  asic_words  others     who answers and what it says; how it is told; other masters
-    asic_wish  asic_gate  lanes  keeper  what to command, when to wake, how much at once, memories
-fences  fencing  asic_supply         the outlets they are plugged in: switched, when, what that says
+asics/                               ASICs, their turns, their operator, and the outlets behind them
 consent  cloud                       the owner's word; whose machine this is
 """

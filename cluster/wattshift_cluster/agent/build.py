@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from wattshift_cluster.agent import consent
-from wattshift_cluster.agent.asic_keeper import Keeper
-from wattshift_cluster.agent.asic_lanes import Lanes
-from wattshift_cluster.agent.asic_sweep import AsicSweep
-from wattshift_cluster.agent.asics import AsicDevice
+from wattshift_cluster.agent.asics.keeper import Keeper
+from wattshift_cluster.agent.asics.lanes import Lanes
+from wattshift_cluster.agent.asics.machine import AsicDevice
+from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.desk import PoolDesk
 from wattshift_cluster.agent.device import Device
 from wattshift_cluster.agent.gpus import HostGpus, open_gpus
@@ -21,7 +21,7 @@ from wattshift_cluster.config.agent import AgentConfig, Asic
 from wattshift_cluster.fleet.memory import Memory, MemoryDamaged, MemoryFolder
 
 if TYPE_CHECKING:
-    from wattshift_cluster.agent.fencing import Fencing
+    from wattshift_cluster.agent.asics.fencing import Fencing
 
 log = structlog.get_logger()
 
@@ -149,7 +149,7 @@ def _fencing(config: AgentConfig, devices: list[AsicDevice]) -> "Fencing | None"
     """The outlets; without any, nothing of theirs is even imported."""
     if not config.pdus:
         return None
-    from wattshift_cluster.agent.fencing import Fencing
+    from wattshift_cluster.agent.asics.fencing import Fencing
 
     return Fencing(config.pdus, devices, shadow=config.agent.shadow)
 

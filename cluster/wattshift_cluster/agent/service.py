@@ -25,9 +25,9 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.agent import consent
-from wattshift_cluster.agent.asic_desk import AsicDesk
-from wattshift_cluster.agent.asic_keeper import Keeper
-from wattshift_cluster.agent.asics import SHADOW, AsicDevice
+from wattshift_cluster.agent.asics.desk import AsicDesk
+from wattshift_cluster.agent.asics.keeper import Keeper
+from wattshift_cluster.agent.asics.machine import SHADOW, AsicDevice
 from wattshift_cluster.agent.build import Asics, build
 from wattshift_cluster.agent.device import Device
 from wattshift_cluster.agent.epochs import EpochFile

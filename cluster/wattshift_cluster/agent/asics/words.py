@@ -7,14 +7,14 @@ it at its ceiling. A note is what a person should know although the watts are su
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from wattshift_cluster.agent.asic_supply import draw_of
+from wattshift_cluster.agent.asics.supply import draw_of
 from wattshift_cluster.agent.protocol import DeviceInfo, Point, Quality, Reading, finite
 from wattshift_cluster.asic.driver import AsicPoint
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.fleet.curtail import State
 
 if TYPE_CHECKING:
-    from wattshift_cluster.agent.asics import AsicDevice
+    from wattshift_cluster.agent.asics.machine import AsicDevice
 
 AS_FOUND = "as-found"
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from wattshift_cluster.agent.asic_supply import Supply
-from wattshift_cluster.agent.asics import AsicDevice
-from wattshift_cluster.agent.fences import LOOK_S, Fences
+from wattshift_cluster.agent.asics.fences import LOOK_S, Fences
+from wattshift_cluster.agent.asics.machine import AsicDevice
+from wattshift_cluster.agent.asics.supply import Supply
 from wattshift_cluster.asic.driver import SLEEP
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.outlets import Pdu

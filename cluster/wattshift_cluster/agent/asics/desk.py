@@ -13,9 +13,9 @@ from typing import Any, get_args
 
 import structlog
 
-from wattshift_cluster.agent import asic_words
-from wattshift_cluster.agent.asic_keeper import Keeper
-from wattshift_cluster.agent.asics import AsicDevice
+from wattshift_cluster.agent.asics import words
+from wattshift_cluster.agent.asics.keeper import Keeper
+from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.device import Device
 from wattshift_cluster.asic.driver import SLEEP
 from wattshift_cluster.errors import Refused, WattshiftError
@@ -137,10 +137,10 @@ class AsicDesk:
 
 def _row(device: AsicDevice, fault: str | None, order: Order) -> _Row:
     if fault is None:
-        return _Row(device.id, None, asic_words.standing(device))
+        return _Row(device.id, None, words.standing(device))
     lowers = order.action in LOWERING
     kept = "in force, but it would be forgotten in a restart" if lowers else "nothing changed"
-    return _Row(device.id, f"{kept}: {fault}", asic_words.standing(device))
+    return _Row(device.id, f"{kept}: {fault}", words.standing(device))
 
 
 def parse(fields: Mapping[str, Any]) -> tuple[Order, tuple[str, ...], bool]:
@@ -238,7 +238,7 @@ async def _taken(devices: Sequence[AsicDevice]) -> None:
 
 
 def _standing(device: Device | None) -> str | None:
-    return asic_words.standing(device) if isinstance(device, AsicDevice) else None
+    return words.standing(device) if isinstance(device, AsicDevice) else None
 
 
 def _would(order: Order, device: AsicDevice) -> str:

@@ -5,9 +5,9 @@ written. While the agent lives, the end of a lease writes sleep. Between a lease
 stand the things that may only lower it: a person's lock or hold, a limit, heat, and the rest that a
 machine needs between two wakes.
 
-The parts: `asic_contact` sees, `asic_wish` says what to command, `asic_gate` when to wake,
-`fleet.curtail` keeps the command's life, `asic_others` watches for other masters, `asic_words`
-tells it all, and `asic_sweep` gives every machine its turn.
+The parts: `contact` sees, `wish` says what to command, `gate` when to wake,
+`fleet.curtail` keeps the command's life, `others` watches for other masters, `words`
+tells it all, and `sweep` gives every machine its turn.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from dataclasses import replace
 
 import structlog
 
-from wattshift_cluster.agent import asic_words
-from wattshift_cluster.agent.asic_contact import (
+from wattshift_cluster.agent.asics import words
+from wattshift_cluster.agent.asics.contact import (
     FAULTS,
     AnotherMachine,
     Connect,
@@ -26,11 +26,11 @@ from wattshift_cluster.agent.asic_contact import (
     connect_by_probe,
     with_times,
 )
-from wattshift_cluster.agent.asic_gate import WakeGate
-from wattshift_cluster.agent.asic_lanes import Lanes
-from wattshift_cluster.agent.asic_others import Others
-from wattshift_cluster.agent.asic_supply import Draw, Supply, metered
-from wattshift_cluster.agent.asic_wish import ASLEEP, Asked, goal, offered
+from wattshift_cluster.agent.asics.gate import WakeGate
+from wattshift_cluster.agent.asics.lanes import Lanes
+from wattshift_cluster.agent.asics.others import Others
+from wattshift_cluster.agent.asics.supply import Draw, Supply, metered
+from wattshift_cluster.agent.asics.wish import ASLEEP, Asked, goal, offered
 from wattshift_cluster.agent.leases import Lease, Terms
 from wattshift_cluster.agent.protocol import DeviceInfo, Reading
 from wattshift_cluster.asic.driver import (
@@ -51,7 +51,7 @@ from wattshift_cluster.fleet.safety import Heat
 
 log = structlog.get_logger()
 
-AS_FOUND = asic_words.AS_FOUND
+AS_FOUND = words.AS_FOUND
 SHADOW = "this agent is in shadow mode: it only reads"
 SURPRISE_SHARE = 0.15
 """Share by which watts must lie off the point before the machine is asked for all it has to say."""
@@ -136,7 +136,7 @@ class AsicDevice:
 
     def info(self) -> DeviceInfo | None:
         """See `Device`. A machine that must not or cannot be set has one point: its nameplate."""
-        return asic_words.info(self, self._offered()[:1] if self.why_asleep else self._offered())
+        return words.info(self, self._offered()[:1] if self.why_asleep else self._offered())
 
     def terms(self) -> Terms | None:
         """See `Device`. Asked for with every lease, and made when what it offers has changed."""
@@ -163,7 +163,7 @@ class AsicDevice:
 
     def reading(self) -> Reading:
         """See `Device`."""
-        return asic_words.reading(self)
+        return words.reading(self)
 
     async def run(self) -> None:
         """See `Device`: its turn comes from the sweep."""

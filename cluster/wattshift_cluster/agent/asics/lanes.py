@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from wattshift_cluster.agent.asic_contact import Rhythm
+from wattshift_cluster.agent.asics.contact import Rhythm
 from wattshift_cluster.config.agent import Asic, AsicSection
 from wattshift_cluster.fleet.curtail import Pace
 from wattshift_cluster.fleet.safety import WakeQueue

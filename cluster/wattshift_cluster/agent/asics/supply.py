@@ -7,7 +7,7 @@ stopped answering. One that goes on answering hangs somewhere else than its owne
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from wattshift_cluster.agent.asic_contact import Contact
+from wattshift_cluster.agent.asics.contact import Contact
 from wattshift_cluster.agent.protocol import Quality
 from wattshift_cluster.asic.driver import AsicReading
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import structlog
 
-from wattshift_cluster.agent.asic_contact import FAULTS
-from wattshift_cluster.agent.asic_keeper import Keeper
-from wattshift_cluster.agent.asic_lanes import Lanes, usual_pause_s
-from wattshift_cluster.agent.asics import AsicDevice
+from wattshift_cluster.agent.asics.contact import FAULTS
+from wattshift_cluster.agent.asics.keeper import Keeper
+from wattshift_cluster.agent.asics.lanes import Lanes, usual_pause_s
+from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.bootclock import boot_s
 
 log = structlog.get_logger()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from wattshift_cluster.agent.asic_lanes import Lanes
+from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.config.agent import Asic
 from wattshift_cluster.fleet.curtail import Goal
 from wattshift_cluster.fleet.memory import Memory
