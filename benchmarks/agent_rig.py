@@ -91,7 +91,7 @@ class AgentRig:
         status = f"--status=127.0.0.1:{status_port}"
         modules = (
             (
-                "wattshift_cluster.mining.pool_process",
+                "wattshift_cluster.mining.pool.process",
                 f"--listen={pool}",
                 status,
                 f"--difficulty={DIFFICULTY}",

@@ -72,7 +72,7 @@ class Host:
         create_token(folder / "token")
         (folder / "agent.toml").write_text(CONFIG.format(port=self.port, pool=pool, more=more))
         where = ["--listen", f"127.0.0.1:{pool}", "--status", f"127.0.0.1:{free_port()}"]
-        command = ["-m", "wattshift_cluster.mining.pool_process", *where, "--difficulty", "0.01"]
+        command = ["-m", "wattshift_cluster.mining.pool.process", *where, "--difficulty", "0.01"]
         self.pool = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
         self.agent = self.start()
         self.link = Link("127.0.0.1", self.port, read_token(folder / "token"), deadline_s=5.0)

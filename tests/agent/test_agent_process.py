@@ -67,7 +67,7 @@ class Rig:
         return subprocess.Popen([sys.executable, *command], cwd=self.folder)
 
     def _pool(self, port: int) -> subprocess.Popen[bytes]:
-        command = ["-m", "wattshift_cluster.mining.pool_process", "--difficulty", "1e-3"]
+        command = ["-m", "wattshift_cluster.mining.pool.process", "--difficulty", "1e-3"]
         where = ["--listen", f"127.0.0.1:{port}", "--status", f"127.0.0.1:{self.status_port}"]
         return subprocess.Popen([sys.executable, *command, *where])
 

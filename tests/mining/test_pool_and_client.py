@@ -14,8 +14,8 @@ from wattshift_cluster.mining.backoff import Backoff
 from wattshift_cluster.mining.client import StratumClient
 from wattshift_cluster.mining.endpoint import Endpoint
 from wattshift_cluster.mining.job import MiningWork, StratumJob
-from wattshift_cluster.mining.pool import LoopbackPool, NotLoopback
-from wattshift_cluster.mining.pool_settings import PoolSettings
+from wattshift_cluster.mining.pool.server import LoopbackPool, NotLoopback
+from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_kernels.hasher import Work
 from wattshift_kernels.header import hash_value, sha256d, with_nonce
 

@@ -13,7 +13,7 @@ import pytest
 
 from wattshift_cluster.mining.client import StratumClient
 
-POOL = [sys.executable, "-m", "wattshift_cluster.mining.pool_process"]
+POOL = [sys.executable, "-m", "wattshift_cluster.mining.pool.process"]
 
 
 def get(url: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import pytest
 from wattshift_cluster.mining.backoff import Backoff
 from wattshift_cluster.mining.client import StratumClient
 from wattshift_cluster.mining.endpoint import Endpoint, EndpointInvalid
-from wattshift_cluster.mining.pool import LoopbackPool
-from wattshift_cluster.mining.pool_settings import PoolSettings
+from wattshift_cluster.mining.pool.server import LoopbackPool
+from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_cluster.mining.session import Deadlines
 
 SHORT = Deadlines(connect_s=1.0, configure_s=0.2, answer_s=0.3, idle_s=1.0)

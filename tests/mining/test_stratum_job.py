@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from wattshift_cluster.mining.extranonce import Extranonce2Exhausted, Extranonce2Space
 from wattshift_cluster.mining.job import Extranonce, JobFault, StratumJob, parse_difficulty
-from wattshift_cluster.mining.template import TemplateSource
+from wattshift_cluster.mining.pool.template import TemplateSource
 
 GENESIS_COINBASE = bytes.fromhex(
     "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d"

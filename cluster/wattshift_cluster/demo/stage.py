@@ -284,7 +284,7 @@ def world(stage: Stage) -> tuple[Child, ...]:
         ),
         Child(
             "pool",
-            (python, "-m", "wattshift_cluster.mining.pool_process", "--listen", stage.pool,
+            (python, "-m", "wattshift_cluster.mining.pool.process", "--listen", stage.pool,
              "--status", stage.pool_status, "--difficulty", repr(DIFFICULTY)),
             ready=lambda: listens(stage.pool),
         ),

@@ -1,5 +1,11 @@
-"""Mining protocol: a Stratum V1 client that mines real shares and a loopback pool that checks them.
+"""Mining protocol: a Stratum V1 client that mines real shares, and a loopback pool that checks them.
 
-`job` holds what is hashed, `client` speaks to a pool, `pool` is one. Only SHA-256d here: a share is
-a header whose double SHA-256, read as a little-endian number, is at or below its target.
+job  extranonce      what is hashed, and whose part of it
+client  session      a pool account; one connection to its pool
+shares               what became of every share that was found
+lines  endpoint  backoff   the wire, addresses, waiting
+pool/                a pool on loopback
+
+Only SHA-256d here: a share is a header whose double SHA-256, read as a little-endian number, is at
+or below its target.
 """

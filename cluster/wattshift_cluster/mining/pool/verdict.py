@@ -11,7 +11,7 @@ from typing import Any
 
 from wattshift_cluster.mining import lines
 from wattshift_cluster.mining.job import MiningWork, StratumJob
-from wattshift_cluster.mining.template import Template
+from wattshift_cluster.mining.pool.template import Template
 from wattshift_kernels.header import difficulty_of_target, hash_value
 
 NTIME_AHEAD_S = 7200

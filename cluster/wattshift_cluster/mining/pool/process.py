@@ -1,6 +1,6 @@
 """The loopback pool as a program, until SIGTERM.
 
-    python -m wattshift_cluster.mining.pool_process --listen 127.0.0.1:3333 --status 127.0.0.1:3334
+    python -m wattshift_cluster.mining.pool.process --listen 127.0.0.1:3333 --status 127.0.0.1:3334
 
 GET /v1/status on the status address tells what was accepted and rejected. When both addresses
 listen, one line goes to stdout: {"ready": true, "stratum": "host:port", "status": "host:port"}.
@@ -18,8 +18,8 @@ import structlog
 from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.jsonhttp import serve_json
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.pool import LoopbackPool, NotLoopback
-from wattshift_cluster.mining.pool_settings import PoolSettings
+from wattshift_cluster.mining.pool.server import LoopbackPool, NotLoopback
+from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_cluster.process import die_with_parent, stop_event
 
 

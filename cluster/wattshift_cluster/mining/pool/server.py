@@ -14,10 +14,10 @@ import structlog
 from wattshift_cluster.errors import Refused
 from wattshift_cluster.mining import lines
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.miner_link import MinerLink
-from wattshift_cluster.mining.pool_settings import PoolSettings
-from wattshift_cluster.mining.pool_stats import PoolStats
-from wattshift_cluster.mining.template import PAYS_NOBODY, Template, TemplateSource
+from wattshift_cluster.mining.pool.link import MinerLink
+from wattshift_cluster.mining.pool.settings import PoolSettings
+from wattshift_cluster.mining.pool.stats import PoolStats
+from wattshift_cluster.mining.pool.template import PAYS_NOBODY, Template, TemplateSource
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from wattshift_cluster.mining.verdict import Credit
+from wattshift_cluster.mining.pool.verdict import Credit
 
 MAX_USERS = 256
 

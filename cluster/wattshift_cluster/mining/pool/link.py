@@ -10,11 +10,11 @@ import structlog
 from wattshift_cluster.mining import lines
 from wattshift_cluster.mining.job import Extranonce, JobFault, parse_difficulty, parse_mask
 from wattshift_cluster.mining.lines import LineFault, Message
-from wattshift_cluster.mining.pool_settings import PoolSettings
-from wattshift_cluster.mining.pool_stats import PoolStats
+from wattshift_cluster.mining.pool.settings import PoolSettings
+from wattshift_cluster.mining.pool.stats import PoolStats
+from wattshift_cluster.mining.pool.template import Template
+from wattshift_cluster.mining.pool.verdict import IssuedJob, ShareRefused, judge
 from wattshift_cluster.mining.session import WANTED_MASK
-from wattshift_cluster.mining.template import Template
-from wattshift_cluster.mining.verdict import IssuedJob, ShareRefused, judge
 
 log = structlog.get_logger()
 
