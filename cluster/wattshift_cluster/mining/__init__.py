@@ -1,4 +1,4 @@
-"""Mining protocol: a Stratum V1 client that mines real shares, and a loopback pool that checks them.
+"""Mining protocol: a Stratum V1 client that mines real shares, and a pool that checks them.
 
 job  extranonce      what is hashed, and whose part of it
 client  session      a pool account; one connection to its pool
