@@ -118,9 +118,11 @@ def test_jumping_over_quiet_stretches_changes_little(
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(site: Path) -> None:
-    first = _run(site, faults_per_day=300.0)
-    assert _plain(first) == _plain(_run(site, faults_per_day=300.0))
-    assert _plain(first) != _plain(_run(site, faults_per_day=300.0, seed=6))
+    faulty = {"faults_per_day": 600.0, "days": 0.03}
+    first = _run(site, **faulty)
+    assert sum(first.faults.values()) >= 5
+    assert _plain(first) == _plain(_run(site, **faulty))
+    assert _plain(first) != _plain(_run(site, **faulty, seed=6))
     json.dumps(first.to_json(), allow_nan=False)
 
 
