@@ -45,6 +45,11 @@ def _causes(
     if len(state.fleet) and np.isinf(state.price_usd_per_mwh()):
         text = "the energy price is unknown: nothing mines (set grid.default_price_usd_per_mwh)"
         yield "price-unknown", ("warning", text)
+    if state.values.hashprice_usd_per_ph_day is None:
+        text = f"the hashprice is unknown, so hashes count nothing: {state.quote.note}"
+        yield "hashprice-unknown", ("warning", text)
+    elif state.quote.note:
+        yield "hashprice-held", ("warning", f"hashprice: {state.quote.note}")
     for name, agent in state.agents.items():
         if agent.lost:
             yield f"agent-lost:{name}", ("warning", f"agent {name} does not answer: {agent.lost}")

@@ -30,8 +30,8 @@ class Allocation:
     Attributes:
         point: operating point of each device, counted from its first; shape (n,).
         watts_w: lease watts of each device, W; shape (n,).
-        next_usd_per_mwh: value of the rung above, NaN at the top of a device; shape (n,).
-        marginal_usd_per_mwh: value of the least valuable rung taken, NaN if none was.
+        next_usd_per_mwh: gross value of the rung above, NaN at the top of a device; shape (n,).
+        marginal_usd_per_mwh: gross value of the least valuable rung taken, NaN if none was.
         binding: feeders that kept a rung, or a part of one, out.
     """
 
@@ -51,6 +51,7 @@ def allocate(
     eligible: Bools,
     credit_w: Floats,
     price_usd_per_mwh: float,
+    take: Bools | None = None,
 ) -> Allocation:
     """Choose the most valuable set of rungs that fits every feeder.
 
@@ -61,9 +62,10 @@ def allocate(
         credit_w: watts of each device that are counted already, because it overlaps compute on its
             host through a gate; shape (n,).
         price_usd_per_mwh: energy price; rungs worth less stay untaken.
+        take: devices that are to run at that price, the cost of a cycle counted; shape (n,). None:
+            those whose first rung ranks above it.
     """
-    worth = slice(0, ladder.worth_taking(price_usd_per_mwh))
-    rungs = np.flatnonzero(eligible[ladder.device[worth]])
+    rungs = _wanted(ladder, eligible, price_usd_per_mwh, take)
     device, feeder = ladder.device[rungs], fleet.feeder[ladder.device[rungs]]
     counted_w = beyond(credit_w[device], ladder.end_w[rungs]) - beyond(
         credit_w[device], ladder.start_w[rungs]
@@ -82,7 +84,7 @@ def allocate(
     # Of each device the next rung alone: those above it wait for it, not for a feeder.
     kept_out = short[np.unique(device[short], return_index=True)[1]]
     taken = watts_w[device] > ladder.start_w[rungs] + CENT_W
-    values = ladder.usd_per_mwh[rungs]
+    values = ladder.gross_usd_per_mwh[rungs]
     return Allocation(
         point=point,
         watts_w=watts_w,
@@ -90,6 +92,15 @@ def allocate(
         marginal_usd_per_mwh=float(values[taken].min()) if taken.any() else float("nan"),
         binding=_binding(tree, feeder[kept_out], (counted_w - given_w)[kept_out], left_w),
     )
+
+
+def _wanted(ladder: Ladder, eligible: Bools, price_usd_per_mwh: float, take: Bools | None) -> Ints:
+    """Rungs that are worth their energy, best first, and the first one of whatever is to run."""
+    if take is None:
+        cut = ladder.worth_taking(price_usd_per_mwh)
+        return np.flatnonzero(eligible[ladder.device[:cut]])
+    worth = ladder.first | (ladder.gross_usd_per_mwh > price_usd_per_mwh)
+    return np.flatnonzero(worth & (eligible & take)[ladder.device])
 
 
 def fit_prefix(tree: FeederTree, feeder: Ints, item_w: Floats, room_w: Floats) -> Bools:
@@ -241,7 +252,7 @@ def _next_values(ladder: Ladder, watts_w: Floats) -> Floats:
     values = np.full(len(watts_w), np.nan)
     rungs = np.flatnonzero(above)[::-1]
     # Rungs stand best first, so writing them backwards leaves each device's nearest one.
-    values[ladder.device[rungs]] = ladder.usd_per_mwh[rungs]
+    values[ladder.device[rungs]] = ladder.gross_usd_per_mwh[rungs]
     return values
 
 

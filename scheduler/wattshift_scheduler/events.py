@@ -130,6 +130,23 @@ class SignalChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class HashpriceSeen:
+    """The feed of the hashprice has spoken.
+
+    Attributes:
+        usd_per_ph_day: revenue of 1 PH/s for a day, USD; None while it is unknown or stale.
+        observed_s: when its figures were observed, our clock; NaN if never.
+        source: file or URL that it came from.
+        note: why it is unknown or held back; empty while all is well.
+    """
+
+    usd_per_ph_day: float | None
+    observed_s: float
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JobSubmitted:
     """A job that was accepted and written down."""
 
@@ -205,6 +222,7 @@ Event: TypeAlias = (
     | LeasesReplied
     | MeterRead
     | SignalChanged
+    | HashpriceSeen
     | JobSubmitted
     | JobActed
     | JobReported

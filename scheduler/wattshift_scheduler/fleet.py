@@ -27,6 +27,7 @@ class Fleet:
         point_w: nominal draw of each point, W; shape (p,).
         point_limit_w: watts that a lease on the point allows (nominal plus tolerance); shape (p,).
         point_h_per_s: hashrate of each point; shape (p,).
+        point_usd_per_h: what each point earns beside its hashes, USD/h; shape (p,).
         point_transition_s: time to reach each point, s; shape (p,).
         nameplate_w: nameplate plus tolerance, the ceiling of an unconfirmed device, W; shape (n,).
         tolerance, fenced, continuous, safe_w: as on Device; shape (n,).
@@ -36,6 +37,7 @@ class Fleet:
         host: index into `hosts`, -1 where a device overlaps none; shape (n,).
         ids: device ids as a column, for quick picking; shape (n,).
         modes: name of each point; shape (p,).
+        wear_usd_per_cycle: as on Device; shape (n,).
     """
 
     devices: tuple[Device, ...]
@@ -45,6 +47,7 @@ class Fleet:
     point_w: Floats
     point_limit_w: Floats
     point_h_per_s: Floats
+    point_usd_per_h: Floats
     point_transition_s: Floats
     nameplate_w: Floats
     tolerance: Floats
@@ -57,6 +60,7 @@ class Fleet:
     host: Ints
     ids: Texts
     modes: Texts
+    wear_usd_per_cycle: Floats
 
     @classmethod
     def of(cls, devices: Iterable[Device], tree: FeederTree) -> "Fleet":
@@ -86,6 +90,7 @@ class Fleet:
             point_w=frozen(nominal_w),
             point_limit_w=frozen(nominal_w * (1.0 + slack)),
             point_h_per_s=_floats([p.hashrate_h_per_s for p in points]),
+            point_usd_per_h=_floats([p.revenue_usd_per_h for p in points]),
             point_transition_s=_floats([p.transition_s for p in points]),
             nameplate_w=_floats([d.nameplate_w * (1.0 + d.tolerance) for d in rows]),
             tolerance=frozen(tolerance),
@@ -98,6 +103,7 @@ class Fleet:
             host=host,
             ids=_texts([d.id for d in rows]),
             modes=_texts([p.mode for p in points]),
+            wear_usd_per_cycle=_floats([d.wear_usd_per_cycle for d in rows]),
         )
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from wattshift_scheduler import leases
 from wattshift_scheduler.allocate import Allocation, beyond, fit_prefix
 from wattshift_scheduler.arrays import Bools, Floats, Ints
 from wattshift_scheduler.commands import GrantLeases
-from wattshift_scheduler.decisions import Input, Moves
+from wattshift_scheduler.decisions import Cycles, Input, Moves
 from wattshift_scheduler.state import Sent, State
 
 REPEAT_S = 1.0
@@ -181,4 +181,41 @@ def _told(
     ids = tuple(fleet.ids[moved])
     modes = tuple(fleet.modes[fleet.first[moved] + state.ledger.point[moved]])
     after_w = state.ledger.lease_w[moved]
-    return (Moves(now_s, ids, modes, before_w[moved], after_w, next_usd_per_mwh[moved], inputs),)
+    return (
+        Moves(
+            now_s,
+            ids,
+            modes,
+            before_w[moved],
+            after_w,
+            next_usd_per_mwh[moved],
+            inputs,
+            _cycles(state, moved),
+        ),
+    )
+
+
+def _cycles(state: State, columns: Ints) -> Cycles:
+    turns = state.turns
+    return Cycles(
+        cost_usd=state.ladder.cycle_usd[columns],
+        payback_s=turns.payback_s[columns],
+        kept=turns.kept[columns],
+        runs=state.ledger.point[columns] > 0,
+    )
+
+
+def told_kept(
+    state: State,
+    before: Bools,
+    next_usd_per_mwh: Floats,
+    inputs: dict[str, Input],
+    now_s: float,
+) -> tuple[Moves, ...]:
+    """Tell of devices that the cost of a cycle keeps as they are, and did not before.
+
+    One whose lease has just changed is told of by that change.
+    """
+    ledger = state.ledger
+    new = state.turns.kept & ~before & (ledger.point >= 0) & (ledger.changed_s < now_s)
+    return _told(state, np.flatnonzero(new), ledger.lease_w, next_usd_per_mwh, inputs, now_s)

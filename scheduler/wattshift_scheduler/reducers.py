@@ -20,9 +20,13 @@ from wattshift_scheduler.jobs import REPORTED, Admission, Job, JobKind, JobState
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Agent, NodePower, State
+from wattshift_scheduler.values import Quote
 
 RETRY_S = 5.0
 """Pause before a failed command is tried again: long enough not to flood a broken counterpart."""
+
+HASHPRICE_TOLD_SHARE = 0.01
+"""A hashprice that has moved by this much since it was last journaled is journaled again."""
 
 Reduced = tuple[State, tuple[Decision, ...]]
 
@@ -67,6 +71,7 @@ def _with_fleet(state: State, devices: list[Device]) -> State:
         ladder=Ladder.of(fleet, state.values),
         ledger=leases.realigned(state.ledger, state.fleet, fleet),
         seen=leases.realigned_telemetry(state.seen, state.fleet, fleet),
+        turns=state.turns.realigned(state.fleet, fleet),
     )
 
 
@@ -153,6 +158,25 @@ def _signal(state: State, event: ev.SignalChanged, now_s: float) -> Reduced:
     if event.sets_price:
         signals = replace(signals, price_usd_per_mwh=event.price_usd_per_mwh, price_at_s=now_s)
     return replace(state, signals=signals), ()
+
+
+def _hashprice(state: State, event: ev.HashpriceSeen, now_s: float) -> Reduced:
+    new, before = event.usd_per_ph_day, state.quote
+    if new != state.values.hashprice_usd_per_ph_day:
+        values = replace(state.values, hashprice_usd_per_ph_day=new)
+        state = replace(state, values=values, ladder=Ladder.of(state.fleet, values))
+    last = before.told_usd_per_ph_day
+    moved = (new is None) != (last is None) or (
+        new is not None and last is not None and abs(new - last) > HASHPRICE_TOLD_SHARE * last
+    )
+    told: tuple[Decision, ...] = ()
+    if moved or event.note != before.note:
+        words = "unknown, hashes count nothing" if new is None else f"{new:,.2f} USD/PH/day"
+        reason = f"{words}, from {event.source}{f': {event.note}' if event.note else ''}"
+        told = (Decision(now_s, "site", "hashprice", reason, {"usd_per_ph_day": new}),)
+        last = new
+    quote = Quote(event.source, event.observed_s, event.note, last)
+    return replace(state, quote=quote), told
 
 
 def _submitted(state: State, event: ev.JobSubmitted, now_s: float) -> Reduced:
@@ -308,6 +332,7 @@ REDUCERS: Mapping[type, Callable[[State, Any, float], Reduced]] = MappingProxyTy
         ev.LeasesReplied: _leases_replied,
         ev.MeterRead: _meter,
         ev.SignalChanged: _signal,
+        ev.HashpriceSeen: _hashprice,
         ev.JobSubmitted: _submitted,
         ev.JobActed: _acted,
         ev.JobReported: _reported,

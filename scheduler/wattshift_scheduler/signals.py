@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from wattshift_scheduler.errors import SiteInvalid
 
+NO_CAP = "root feeder"
+"""In place of a cap's id while none is in force."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cap:
@@ -63,11 +66,30 @@ def arbitrate(caps: Iterable[Cap], connection_w: float, now_s: float) -> Arbitra
         connection_w: limit of the root feeder, W.
         now_s: our clock, s.
     """
-    best = Arbitrated(connection_w, "connection", "root feeder")
+    best = Arbitrated(connection_w, "connection", NO_CAP)
     for cap in caps:
         if cap.in_force(now_s) and cap.limit_w < best.cap_w:
             best = Arbitrated(cap.limit_w, cap.origin, cap.id)
     return best
+
+
+def lasts_s(caps: Iterable[Cap], verdict: Arbitrated, now_s: float) -> float | None:
+    """How long it is known that the limit in force, or a lower one, will hold, s.
+
+    Caps that follow each other without a gap count as one. None where no cap is in force, or none
+    of them has an end.
+    """
+    if verdict.cap_id == NO_CAP:
+        return None
+    tight = [cap for cap in caps if cap.limit_w <= verdict.cap_w]
+    until_s = now_s
+    for cap in sorted(tight, key=lambda one: -math.inf if one.starts_s is None else one.starts_s):
+        if cap.starts_s is not None and cap.starts_s > until_s:
+            break
+        if cap.ends_s is None:
+            return None
+        until_s = max(until_s, cap.ends_s)
+    return until_s - now_s
 
 
 def next_change_s(caps: Iterable[Cap], now_s: float) -> float | None:

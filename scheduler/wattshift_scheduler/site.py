@@ -15,6 +15,9 @@ import numpy as np
 from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen
 from wattshift_scheduler.errors import SiteInvalid
 
+MOST_WEAR_USD = 100_000.0
+"""Above the price of any machine: a cycle cannot wear off more than all of it."""
+
 
 def feeder_limit_w(
     amps: float, phases: int, min_voltage_v: float, power_factor: float = 0.95
@@ -130,14 +133,16 @@ class OperatingPoint:
     Attributes:
         mode: name of the point, as the agent knows it ("sleep", "290MHz", "limit:2400", "mine").
         watts_w: nominal draw, W.
-        hashrate_h_per_s: hashes per second at this point.
+        hashrate_h_per_s: hashes per second at this point, of the algorithm that `Values` prices.
         transition_s: time that the device needs to reach this point, s.
+        revenue_usd_per_h: what it earns beside those hashes, by its owner's word, USD/h.
     """
 
     mode: str
     watts_w: float
     hashrate_h_per_s: float
     transition_s: float
+    revenue_usd_per_h: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,7 @@ class Device:
         fenced: falls to its safe point by itself when its lease expires (a gate does, an ASIC not).
         safe_w: draw at the safe point, W.
         host: compute node whose watts this device overlaps through its gate, or None.
+        wear_usd_per_cycle: what one sleep and wake wears off it, USD.
     """
 
     id: str
@@ -170,6 +176,7 @@ class Device:
     safe_w: float = 0.0
     power_on_w: float = 0.0
     host: str | None = None
+    wear_usd_per_cycle: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.points:
@@ -178,13 +185,17 @@ class Device:
         numbers = [
             *watts,
             *(p.hashrate_h_per_s for p in self.points),
+            *(p.revenue_usd_per_h for p in self.points),
             self.nameplate_w,
             self.safe_w,
         ]
         if not all(math.isfinite(n) and n >= 0 for n in numbers):
-            raise SiteInvalid(self.id, "watts and hashrates must be finite and not negative")
+            raise SiteInvalid(self.id, "its figures must be finite and not negative")
         if any(later <= earlier for earlier, later in itertools.pairwise(watts)):
             raise SiteInvalid(self.id, f"its operating points must rise in watts, not {watts}")
+        if not 0 <= self.wear_usd_per_cycle <= MOST_WEAR_USD:
+            allowed = f"0 to {MOST_WEAR_USD:,.0f} USD"
+            raise SiteInvalid(self.id, f"wear is not in {allowed}: {self.wear_usd_per_cycle}")
         if not 0 <= self.tolerance < 1:
             raise SiteInvalid(self.id, f"tolerance must lie in 0 to 1, not {self.tolerance}")
         if self.nameplate_w < watts[-1]:
@@ -220,6 +231,8 @@ class Rules:
         settle_factor: a device is overdue after transition_s times this factor.
         other_load_w: bound on load that nobody leases, W.
         scale_down_after_s: how long a service must be quiet before it loses a replica.
+        expected_shed_s: how long a price, or a cap without an end, is expected to hold: an hour, as
+            day-ahead markets price by the hour. The cost of a cycle is spread over it.
     """
 
     margin_share: float = 0.02
@@ -231,6 +244,11 @@ class Rules:
     settle_factor: float = 1.5
     other_load_w: float = 0.0
     scale_down_after_s: float = 30.0
+    expected_shed_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.expected_shed_s) and self.expected_shed_s > 0):
+            raise SiteInvalid("rules", f"expected_shed_s must be > 0, not {self.expected_shed_s}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools
+from wattshift_scheduler.cycles import Turns
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.signals import Arbitrated, Cap, Signals
 from wattshift_scheduler.site import Site
-from wattshift_scheduler.values import Values
+from wattshift_scheduler.values import Quote, Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,12 @@ class State:
     """The whole memory of the core.
 
     Attributes:
-        site, values: fixed for the life of a controller.
+        site: fixed for the life of a controller.
+        values: fixed too, but for a hashprice that a feed gives.
+        quote: where that hashprice comes from.
         epoch: fencing token of this controller; agents refuse older ones (I6).
         fleet, ladder, ledger, seen: devices and their columns.
+        turns: what their turns between sleep and work rest on.
         agents, nodes: by name.
         jobs: by id, final ones too.
         signals: caps by source, price.
@@ -120,6 +124,7 @@ class State:
     ladder: Ladder
     ledger: Ledger
     seen: Telemetry
+    turns: Turns = field(default_factory=lambda: Turns.none(0))
     agents: Mapping[str, Agent] = field(default_factory=dict)
     nodes: Mapping[str, NodePower] = field(default_factory=dict)
     jobs: Mapping[str, Job] = field(default_factory=dict)
@@ -132,6 +137,7 @@ class State:
     next_command: int = 1
     alarms: Mapping[str, Alarm] = field(default_factory=dict)
     outlook: Outlook = field(default_factory=Outlook)
+    quote: Quote = field(default_factory=Quote)
     verdict: Arbitrated | None = None
     decided_s: float = -math.inf
 
@@ -177,6 +183,7 @@ def initial(site: Site, values: Values, epoch: int, jobs: Mapping[str, Job] | No
         epoch=epoch,
         fleet=fleet,
         ladder=Ladder.of(fleet, values),
+        quote=Quote(told_usd_per_ph_day=values.hashprice_usd_per_ph_day),
         ledger=Ledger.empty(fleet),
         seen=Telemetry.unknown(0),
         # Until a node says what it holds, it may hold all that the site file allows it.

@@ -14,16 +14,17 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from wattshift_scheduler import alarms, budget, compute, leases, moves
-from wattshift_scheduler.allocate import allocate
+from wattshift_scheduler import alarms, budget, compute, cycles, leases, moves
+from wattshift_scheduler.allocate import Allocation, allocate
 from wattshift_scheduler.arrays import Bools, Floats
 from wattshift_scheduler.commands import Command
 from wattshift_scheduler.decisions import AnyDecision, Decision, Input
 from wattshift_scheduler.events import Event
 from wattshift_scheduler.jobs import JobKind, JobState
+from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.placement import Placement, place
 from wattshift_scheduler.reducers import reduce
-from wattshift_scheduler.signals import Arbitrated, arbitrate
+from wattshift_scheduler.signals import Arbitrated, arbitrate, lasts_s
 from wattshift_scheduler.site import Node
 from wattshift_scheduler.state import Outlook, State
 
@@ -169,15 +170,17 @@ def _mine(
     tree, spent = state.site.tree, view.budget
     compute_w = tree.totals(budget.compute_w(state, spoken_w))
     room_w = spent.limit_w - view.floor_w - compute_w
-    price = state.price_usd_per_mwh()
+    free, before = _may_mine(state) & ~view.stuck, state
+    state, take = _weighed(state, view.verdict, free, now_s)
     wanted = allocate(
         state.fleet,
         state.ladder,
         tree,
         room_w=np.maximum(room_w, 0.0),
-        eligible=_may_mine(state) & ~view.stuck,
+        eligible=free,
         credit_w=spent.credit_w,
-        price_usd_per_mwh=price,
+        price_usd_per_mwh=state.price_usd_per_mwh(),
+        take=take,
     )
     held = moves.target(
         state,
@@ -189,24 +192,63 @@ def _mine(
         headroom_w=headroom_w,
         now_s=now_s,
     )
-    marginal = wanted.marginal_usd_per_mwh
-    inputs: dict[str, Input] = {
-        "cap_w": view.verdict.cap_w,
-        "cap_origin": view.verdict.origin,
-        "price_usd_per_mwh": None if np.isinf(price) else price,
-        "marginal_usd_per_mwh": None if np.isnan(marginal) else marginal,
-        "binding": ", ".join(wanted.binding),
-    }
+    inputs = _inputs(state, view.verdict, wanted, now_s)
     state, grants, told = moves.grant(state, held, wanted.next_usd_per_mwh, inputs, now_s)
+    told += moves.told_kept(state, before.turns.kept, wanted.next_usd_per_mwh, inputs, now_s)
+    turns = cycles.turned(state.turns, before.ledger.point, state.ledger.point, free & ~take, now_s)
+    state = replace(state, turns=turns)
+    marginal = wanted.marginal_usd_per_mwh
     outlook = _outlook(state, view, wanted.binding, marginal, room_w, now_s)
     excess_w = budget.excess_w(
         state,
         explained_w=_explained_w(state, outlook),
         cap_w=view.verdict.cap_w,
-        elapsed_s=max(now_s - state.decided_s, 0.0) if np.isfinite(state.decided_s) else 0.0,
+        elapsed_s=_elapsed_s(state, now_s),
         fresh=now_s - state.meter_at_s <= state.site.rules.stale_after_s,
     )
     return replace(state, excess_w=excess_w), grants, told, outlook
+
+
+def _weighed(state: State, verdict: Arbitrated, free: Bools, now_s: float) -> tuple[State, Bools]:
+    """The ladder and the memory of turns as of now, and which devices are to run at this price."""
+    rules, ladder = state.site.rules, state.ladder
+    runs = cycles.awake(state.ledger, state.seen, ladder.base_w, now_s, rules.stale_after_s)
+    horizon_s = cycles.horizon_s(lasts_s(state.caps, verdict, now_s), rules)
+    if not ladder.holds(runs, horizon_s):
+        ladder = Ladder.of(state.fleet, state.values, runs, horizon_s)
+    take, turns = cycles.weigh(
+        ladder,
+        state.turns,
+        price_usd_per_mwh=state.price_usd_per_mwh(),
+        free=free,
+        expected_s=rules.expected_shed_s,
+        elapsed_s=_elapsed_s(state, now_s),
+        now_s=now_s,
+    )
+    return replace(state, ladder=ladder, turns=turns), take
+
+
+def _elapsed_s(state: State, now_s: float) -> float:
+    """Time since the last decision, s; 0 before the first one."""
+    return max(now_s - state.decided_s, 0.0) if np.isfinite(state.decided_s) else 0.0
+
+
+def _inputs(
+    state: State, verdict: Arbitrated, wanted: Allocation, now_s: float
+) -> dict[str, Input]:
+    """What a change of leases rests on: the cap, the prices, and what the last watt is worth."""
+    price, marginal = state.price_usd_per_mwh(), wanted.marginal_usd_per_mwh
+    age_s = now_s - state.quote.observed_s
+    return {
+        "cap_w": verdict.cap_w,
+        "cap_origin": verdict.origin,
+        "price_usd_per_mwh": None if np.isinf(price) else price,
+        "marginal_usd_per_mwh": None if np.isnan(marginal) else marginal,
+        "binding": ", ".join(wanted.binding),
+        "hashprice_usd_per_ph_day": state.values.hashprice_usd_per_ph_day,
+        "hashprice_source": state.quote.source,
+        "hashprice_age_s": None if np.isnan(age_s) else age_s,
+    }
 
 
 def _explained_w(state: State, outlook: Outlook) -> float:

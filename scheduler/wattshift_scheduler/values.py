@@ -20,21 +20,22 @@ class Values:
     """The prices that turn watts and hashes into money.
 
     Attributes:
-        hashprice_usd_per_ph_day: revenue of 1 PH/s for a day, USD.
+        hashprice_usd_per_ph_day: revenue of 1 PH/s for a day, USD; None while it is unknown. Then
+            hashes count nothing, so that nothing mines on hope; a reserve is worth what it was.
         pool_fee_share: part of the revenue that the pool keeps, 0 to 1.
         reserve_usd_per_mwh: value of holding one gate-backed MW sheddable for an hour, USD.
         default_price_usd_per_mwh: energy price while no feed gives one; None if unknown then. An
             unknown price is not a cheap one: nothing mines while it is unknown.
     """
 
-    hashprice_usd_per_ph_day: float = 0.0
+    hashprice_usd_per_ph_day: float | None = 0.0
     pool_fee_share: float = 0.0
     reserve_usd_per_mwh: float = 0.0
     default_price_usd_per_mwh: float | None = 0.0
 
     def __post_init__(self) -> None:
         numbers = (
-            self.hashprice_usd_per_ph_day,
+            self.hashprice_usd_per_ph_day or 0.0,
             self.reserve_usd_per_mwh,
             self.default_price_usd_per_mwh or 0.0,
         )
@@ -43,6 +44,26 @@ class Values:
 
     @property
     def usd_per_hash_hour(self) -> float:
-        """Revenue of one hash per second kept up for an hour, USD, after the pool's fee."""
-        net = self.hashprice_usd_per_ph_day * (1.0 - self.pool_fee_share)
+        """Revenue of one hash per second kept up for an hour, USD, after the pool's fee.
+
+        Zero while the hashprice is unknown: that is what an unknown income counts as at its worst.
+        """
+        net = (self.hashprice_usd_per_ph_day or 0.0) * (1.0 - self.pool_fee_share)
         return net / HOURS_PER_DAY / PH
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Where the hashprice in force comes from.
+
+    Attributes:
+        source: who said it; "site file" for a constant one.
+        observed_s: when it was observed, our clock; NaN for a constant one or one never known.
+        note: why it is unknown or held, in words; empty while all is well.
+        told_usd_per_ph_day: the hashprice that was journaled last; None for an unknown one.
+    """
+
+    source: str = "site file"
+    observed_s: float = math.nan
+    note: str = ""
+    told_usd_per_ph_day: float | None = None

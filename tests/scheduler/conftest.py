@@ -81,6 +81,7 @@ class Rig:
     """A world, one or two controllers, a bad wire, and what the witness has found."""
 
     seed: int
+    wear_usd: float = 0.0
     world: World = field(init=False)
     rng: random.Random = field(init=False)
     lead: Controller = field(init=False)
@@ -97,7 +98,8 @@ class Rig:
     found: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.world = World.of(_site(), DEVICES, JOBS, self.seed)
+        worn = [replace(d, wear_usd_per_cycle=self.wear_usd * (d.kind == "asic")) for d in DEVICES]
+        self.world = World.of(_site(), worn, JOBS, self.seed)
         self.rng = random.Random(self.seed)
         self.start()
 
@@ -404,7 +406,7 @@ def bad_wire() -> SimpleNamespace:
     """The rig, for the property tests and for those that take a guard away."""
     return SimpleNamespace(
         actions=len(ACTIONS),
-        play=lambda seed, history: Rig(seed).play(history),
+        play=lambda seed, wear_usd, history: Rig(seed, wear_usd).play(history),
         first_found=first_found,
         overtaken_by_a_late_raise=overtaken_by_a_late_raise,
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from wattshift_scheduler.allocate import Allocation, allocate, fill, fit_prefix
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder, envelope
+from wattshift_scheduler.ladder import Ladder, envelopes
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint
 from wattshift_scheduler.values import Values
 
@@ -115,7 +115,7 @@ def test_a_device_never_stops_inside_its_envelope(rows: list[tuple[int, int]], r
     hashes = np.maximum(np.cumsum([0.0, *(float(h) for _, h in rows)]), 0.0)
     pairs = list(zip(watts.tolist(), hashes.tolist(), strict=True))
     found = _allocate([_device("d", "main", pairs)], ONE, [float(room_w)])
-    hull = envelope(watts, hashes)
+    hull = np.flatnonzero(envelopes(watts[None], hashes[None]))
     assert int(found.point[0]) in hull
     assert found.watts_w[0] == watts[found.point[0]]
 
@@ -129,7 +129,7 @@ def test_an_envelope_lies_above_all_points_and_is_concave(
     watts: list[float], values: list[float]
 ) -> None:
     x, y = np.cumsum(watts), np.array(values[: len(watts)])
-    hull = list(envelope(x, y))
+    hull = np.flatnonzero(envelopes(x[None], y[None]))
     assert hull[0] == 0
     assert hull[-1] == len(x) - 1
     above = np.interp(x, x[hull], y[hull])
@@ -197,3 +197,12 @@ def test_fill_never_skips_a_step_of_one_device() -> None:
     item_w, whole = np.array([50.0, 5.0, 5.0]), np.zeros(3, dtype=np.bool_)
     given_w = fill(ONE, feeder, device, item_w, np.array([20.0]), whole)
     assert given_w.tolist() == [0.0, 0.0, 5.0]
+
+
+def test_what_an_owner_says_a_point_earns_ranks_it_beside_hashes() -> None:
+    idle = OperatingPoint("idle", 0.0, 0.0, 1.0)
+    coin = OperatingPoint("mine", 100.0, 0.0, 1.0, revenue_usd_per_h=0.009)  # 90 USD/MWh
+    device = Device("gpu", "gpu", "a", "main", (idle, coin), 100.0, tolerance=0.0)
+    for price, given_w in ((89.0, 100.0), (91.0, 0.0)):
+        got = _allocate([device], ONE, [1000.0], price_usd_per_mwh=price)
+        assert got.watts_w.tolist() == [given_w]

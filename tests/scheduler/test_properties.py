@@ -23,12 +23,12 @@ HISTORIES = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 99)), min_size
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-@given(history=HISTORIES, seed=st.integers(0, 10_000))
+@given(history=HISTORIES, seed=st.integers(0, 10_000), wear_usd=st.sampled_from([0.0, 0.02, 40.0]))
 def test_no_history_breaks_an_invariant(
-    bad_wire: SimpleNamespace, history: list[tuple[int, int]], seed: int
+    bad_wire: SimpleNamespace, history: list[tuple[int, int]], seed: int, wear_usd: float
 ) -> None:
     assert bad_wire.actions == 16
-    assert bad_wire.play(seed, [(0, 12), *history]) == []
+    assert bad_wire.play(seed, wear_usd, [(0, 12), *history]) == []
 
 
 def test_the_seeds_of_the_mutation_tests_are_clean_with_all_guards(

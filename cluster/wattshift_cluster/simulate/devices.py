@@ -46,6 +46,7 @@ class ModelledDevice:
         blind: it answers without watts (fault).
         foreign: somebody else has written its set point (fault).
         hashes: counted since the start.
+        cycles: wakes from its lowest point since the start, whoever caused them.
     """
 
     device: Device
@@ -59,6 +60,7 @@ class ModelledDevice:
     blind: bool = False
     foreign: bool = False
     hashes: float = 0.0
+    cycles: int = 0
     bias: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,10 +74,10 @@ class ModelledDevice:
             return
         if self.device.continuous:
             top_w = self.device.points[-1].watts_w
-            self.goal_w = max(min(watts_w, top_w) * LIMITED_SHARE, self._lowest_w())
+            self._aim(max(min(watts_w, top_w) * LIMITED_SHARE, self._lowest_w()))
             return
         nominal = next(p.watts_w for p in self.device.points if p.mode == mode)
-        self.goal_w = nominal * (1.0 + self.bias)
+        self._aim(nominal * (1.0 + self.bias))
 
     def write_safe(self) -> None:
         """Go to the safe point. A gate always obeys: it is closed from outside."""
@@ -90,7 +92,11 @@ class ModelledDevice:
         self.foreign = True
         top = self.device.points[-1]
         share = LIMITED_SHARE if self.device.continuous else 1.0 + self.bias
-        self.goal_w = top.watts_w * share
+        self._aim(top.watts_w * share)
+
+    def _aim(self, goal_w: float) -> None:
+        self.cycles += self.goal_w <= self._lowest_w() < goal_w
+        self.goal_w = goal_w
 
     def move(self, elapsed_s: float) -> float:
         """Let time pass, s. Returns the mean watts drawn meanwhile, W."""

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from wattshift_cluster.economics.files import NEEDED, STATED, hashprice_of, parse
 from wattshift_cluster.errors import ConfigInvalid, Fault
 from wattshift_cluster.grid.schedule import parse_schedule
+from wattshift_scheduler.hashprice import Scheme
 from wattshift_scheduler.signals import Cap
 
 GENERATED = "seeded generator"
@@ -53,13 +55,14 @@ class Feeds:
     demand_share: Series
     caps: tuple[Cap, ...]
     caps_source: str
+    hashprice_usd_per_ph_day: Series | None = None
 
     def next_change_s(self, now_s: float) -> float:
         """When any of them changes next; infinite if none does."""
         edges = [edge for cap in self.caps for edge in (cap.starts_s, cap.ends_s)]
         later = [edge for edge in edges if edge is not None and edge > now_s + 1e-9]
-        series = (self.price_usd_per_mwh, self.demand_share)
-        return min([*later, *(one.next_change_s(now_s) for one in series)])
+        series = (self.price_usd_per_mwh, self.demand_share, self.hashprice_usd_per_ph_day)
+        return min([*later, *(one.next_change_s(now_s) for one in series if one is not None)])
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -68,6 +71,9 @@ class Feeds:
             "prices": self.price_usd_per_mwh.source,
             "demand": self.demand_share.source,
             "signal": self.caps_source,
+            "hashprice": "site file"
+            if self.hashprice_usd_per_ph_day is None
+            else self.hashprice_usd_per_ph_day.source,
         }
 
 
@@ -80,6 +86,9 @@ def feeds(
     seed: int,
     days: float,
     connection_w: float,
+    hashprice: str | None = None,
+    hashprice_column: str | None = None,
+    scheme: Scheme = Scheme.FPPS,
 ) -> Feeds:
     """Read or generate what drives a run.
 
@@ -89,6 +98,10 @@ def feeds(
         column: column of the prices; by default `usd_per_mwh`, else the second column.
         seed, days: of the generators.
         connection_w: limit of the root feeder, W; generated caps are shares of it.
+        hashprice: CSV of a hashprice, or of the network's figures (docs/economics.md); None: the
+            site file's constant.
+        hashprice_column: by default the figures, else `usd_per_ph_day`, else the second.
+        scheme: how the pool pays, for a history of figures.
 
     Raises:
         ConfigInvalid: a file that cannot be read or holds what is no time or number.
@@ -96,8 +109,9 @@ def feeds(
     read_prices = None if prices is None else read_series(prices, column)
     read_demand = None if demand is None else read_series(demand, None)
     caps = None if signal is None else _read_caps(signal)
+    earned = None if hashprice is None else read_hashprice(hashprice, hashprice_column, scheme)
     begin_s = next(
-        (one.times_s[0] for one in (read_prices, read_demand) if one is not None),
+        (one.times_s[0] for one in (read_prices, read_demand, earned) if one is not None),
         min((cap.starts_s or 0.0 for cap in caps), default=0.0) if caps else 0.0,
     )
     return Feeds(
@@ -105,6 +119,7 @@ def feeds(
         _moved(read_demand, begin_s) or generated_demand(seed, days),
         generated_caps(seed, days, connection_w) if caps is None else _begun(caps, begin_s),
         GENERATED if signal is None else str(signal),
+        _moved(earned, begin_s),
     )
 
 
@@ -147,6 +162,30 @@ def read_series(name: str, column: str | None) -> Series:
             values[time_s] = value
     times_s = sorted(values)
     return Series(tuple(times_s), tuple(values[t] for t in times_s), f"{path.name} ({wanted})")
+
+
+def read_hashprice(name: str, column: str | None, scheme: Scheme) -> Series:
+    """Read a history of the hashprice, USD per PH/s and day. Raises ConfigInvalid.
+
+    A file of the network's figures is read as strictly as the live feed reads it; any other CSV of
+    times and values as leniently as a price trace.
+    """
+    path = located(name)
+    text = _text(path)
+    header = {cell.strip() for cell in text.lstrip().split("\n", 1)[0].split(",")}
+    if column is None and {"time", *NEEDED} <= header:
+        history = parse(text, str(path))
+        try:
+            values = tuple(hashprice_of(row, scheme) or 0.0 for row in history.rows)
+        except ValueError as fault:
+            raise ConfigInvalid([Fault(str(path), "", None, str(fault))]) from None
+        return Series(history.times_s, values, f"{path.name} (figures, {scheme.value})")
+    series = read_series(name, column or (STATED if STATED in header else None))
+    for time_s, value in zip(series.times_s, series.values, strict=True):
+        if value < 0.0:
+            told = f"a hashprice of {value:g} USD/PH/day at {time_s:g}; allowed: 0 or more"
+            raise ConfigInvalid([Fault(str(path), column or "", None, told)])
+    return series
 
 
 def _text(path: Path) -> str:

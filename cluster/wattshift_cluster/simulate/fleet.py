@@ -1,8 +1,8 @@
 """What a simulated site is made of: the site file's tree and rules, and a modelled fleet.
 
 Devices are not in a site file, because agents report them live. So a simulation takes a fleet file,
-a JSON list of {"count", "model", "agent"}, or the small default below, and hangs it on the agents
-that the site file names.
+a JSON list of {"count", "model", "agent", "wear_usd_per_cycle"}, or the small default below, and
+hangs it on the agents that the site file names.
 """
 
 import dataclasses
@@ -112,6 +112,7 @@ def devices_of(config: SiteConfig, fleet: Sequence[Mapping[str, Any]]) -> tuple[
                     agent=agent,
                     feeder=feeder,
                     host=host if model.fenced else None,
+                    wear_usd_per_cycle=float(row.get("wear_usd_per_cycle", 0.0)),
                 )
             )
     return tuple(devices)
@@ -147,7 +148,11 @@ def _faults(rows: object, file: str, agents: set[str]) -> Sequence[Fault]:
         if row.get("agent") is not None and row["agent"] not in agents:
             told = f"unknown; agents of the site: {', '.join(sorted(agents)) or 'none'}"
             found.append(Fault(file, f"[{i}].agent", str(row["agent"]), told))
-        unknown = sorted(row.keys() - {"count", "kind", "model", "agent"})
+        wear = row.get("wear_usd_per_cycle", 0.0)
+        if isinstance(wear, bool) or not isinstance(wear, int | float) or not 0 <= wear <= 1000:
+            told = "must be a number, 0 to 1000 USD"
+            found.append(Fault(file, f"[{i}].wear_usd_per_cycle", str(wear), told))
+        unknown = sorted(row.keys() - {"count", "kind", "model", "agent", "wear_usd_per_cycle"})
         found += [Fault(file, f"[{i}].{key}", None, "unknown key") for key in unknown]
     if total > MAX_DEVICES:
         found.append(Fault(file, "", str(total), f"at most {MAX_DEVICES} devices"))

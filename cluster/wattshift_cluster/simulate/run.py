@@ -27,6 +27,7 @@ from wattshift_cluster.simulate.tally import Tally
 from wattshift_cluster.simulate.world import Slice, World
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.decisions import Moves
+from wattshift_scheduler.hashprice import Scheme
 from wattshift_scheduler.jobs import Job
 from wattshift_scheduler.signals import arbitrate
 from wattshift_scheduler.site import Device, Site
@@ -58,7 +59,8 @@ class SimulationResult:
         cost_usd: energy bought at the price series.
         revenue_usd: by work: mining (hashes at the hashprice), reserve (gated watts at the reserve
             price), compute (services and batch at their stated value).
-        net_usd: revenue less cost.
+        cycles, wear_usd: wakes from sleep of what has no gate, and what all of them wore off, USD.
+        net_usd: revenue less cost and wear.
         overcap_seconds, overcap_worst_w: all time above the cap, excused or not.
         shortfall_seconds: the part of it in which the controller had said that it cannot shed more.
         overcap_bound_s: how long a disturbance may excuse watts above the cap.
@@ -77,6 +79,8 @@ class SimulationResult:
     energy_mwh: Mapping[str, float]
     cost_usd: float
     revenue_usd: Mapping[str, float]
+    cycles: int
+    wear_usd: float
     net_usd: float
     overcap_seconds: float
     overcap_worst_w: float
@@ -180,11 +184,31 @@ class Drive:
         elif cap_w != self._cap_w:
             self.tally.disturbed(now_s)
         self._cap_w = cap_w
-        told: tuple[object, ...] = (price, cap_w)
+        told: tuple[object, ...] = (price, cap_w, self._hashprice())
         if told != self._told and not self.away:
             self._told = told
             self.owed.append(ev.SignalChanged("schedule", self.feeds.caps))
             self.owed.append(ev.SignalChanged("price", (), price, True))
+            series = self.feeds.hashprice_usd_per_ph_day
+            if series is not None:
+                note = "" if series.at(now_s) is not None else "the history begins later"
+                seen = ev.HashpriceSeen(series.at(now_s), now_s, series.source, note)
+                self.owed.append(seen)
+
+    def _hashprice(self) -> float | None:
+        """The hashprice in force now; what was hashed until it changed is booked at the old one."""
+        series, values = self.feeds.hashprice_usd_per_ph_day, self.tally.values
+        if series is None:
+            return values.hashprice_usd_per_ph_day
+        now = series.at(self.world.now_s)
+        if now != values.hashprice_usd_per_ph_day:
+            self.tally.hashed(self.hashes())
+            self.tally.values = replace(values, hashprice_usd_per_ph_day=now)
+        return now
+
+    def hashes(self) -> float:
+        """What all devices have hashed so far."""
+        return float(np.sum([one.hashes for one in self.world.devices.values()]))
 
     def _turn(self) -> None:
         events, self.owed = [*self.owed, *self.world.poll()], []
@@ -266,6 +290,8 @@ def run_simulation(
     demand: str | None = None,
     signal: str | None = None,
     column: str | None = None,
+    hashprice: str | None = None,
+    hashprice_column: str | None = None,
     fleet: str | Path | None = None,
     days: float = 1.0,
     seed: int = 1,
@@ -281,7 +307,10 @@ def run_simulation(
         prices, demand, signal: files, plain or .gz, also by name below WATTSHIFT_DATA; None: a
             seeded generator, named as such in the result's `sources`.
         column: column of the price file; by default `usd_per_mwh`, else its second column.
-        fleet: JSON list of {"count", "model", "agent"}; None: a small default fleet.
+        hashprice, hashprice_column: a history of the hashprice and its column, see `feeds`; None:
+            the site file's constant.
+        fleet: JSON list of {"count", "model", "agent", "wear_usd_per_cycle"}; None: a small default
+            fleet, of which nothing wears off.
         days: length, simulated days.
         seed: of devices, faults and generators.
         faults_per_day: faults a day, on average; 0 for none.
@@ -302,6 +331,9 @@ def run_simulation(
         seed=seed,
         days=days,
         connection_w=config.root.limit_w,
+        hashprice=hashprice,
+        hashprice_column=hashprice_column,
+        scheme=Scheme(config.economics.scheme),
     )
     return simulate(
         # The modelled agents are there from the start, so none is waited for.
@@ -359,19 +391,23 @@ def bound_s(site: Site, devices: Sequence[Device]) -> float:
 
 def _result(drive: Drive, days: float, seed: int, wall_s: float) -> SimulationResult:
     tally = drive.tally
-    hashes = float(np.sum([one.hashes for one in drive.world.devices.values()]))
+    tally.hashed(drive.hashes())
     revenue = {
-        "mining": tally.mining_usd(hashes),
+        "mining": tally.mining_usd,
         "reserve": tally.reserve_usd,
         "compute": tally.work_usd,
     }
+    devices = drive.world.devices.values()
+    wear_usd = sum(one.cycles * one.device.wear_usd_per_cycle for one in devices)
     return SimulationResult(
         simulated_hours=days * 24.0,
         devices=len(drive.world.devices),
         energy_mwh={work: joules / 3.6e9 for work, joules in tally.energy_j.items()},
         cost_usd=tally.cost_usd,
         revenue_usd=revenue,
-        net_usd=sum(revenue.values()) - tally.cost_usd,
+        cycles=sum(one.cycles for one in devices if not one.device.fenced),
+        wear_usd=wear_usd,
+        net_usd=sum(revenue.values()) - tally.cost_usd - wear_usd,
         overcap_seconds=tally.overcap_s,
         overcap_worst_w=tally.overcap_worst_w,
         shortfall_seconds=tally.shortfall_s,

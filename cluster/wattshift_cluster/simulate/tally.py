@@ -51,12 +51,14 @@ class Tally:
     cost_usd: float = 0.0
     work_usd: float = 0.0
     reserve_usd: float = 0.0
+    mining_usd: float = 0.0
     overcap_s: float = 0.0
     overcap_worst_w: float = 0.0
     shortfall_s: float = 0.0
     sheds: list[Shed] = field(default_factory=list)
     breaches: list[Breach] = field(default_factory=list)
     disturbed_s: float = 0.0
+    _booked: float = 0.0
     _breaching: bool = False
     _waiting: bool = False
 
@@ -111,6 +113,10 @@ class Tally:
             self._breaching = True
             self.breaches.append(Breach(one.at_s, one.lasts_s, over_w))
 
-    def mining_usd(self, hashes: float) -> float:
-        """Revenue of hashes counted by the devices, USD."""
-        return hashes * self.values.usd_per_hash_hour / 3600.0
+    def hashed(self, hashes: float) -> None:
+        """Book what the devices hashed since the last time at the hashprice in force until now.
+
+        Called before `values` change, and at the end.
+        """
+        fresh, self._booked = hashes - self._booked, hashes
+        self.mining_usd += fresh * self.values.usd_per_hash_hour / 3600.0
