@@ -65,6 +65,35 @@ def test_a_site_is_commissioned_and_written_down(served, tmp_path):
     orders = [(one["action"], one["devices"]) for one in served.port.orders]
     assert orders == [("sleep", ["rig-1"]), ("wake", ["rig-1"])]
     assert served.port.orders[0]["reason"].startswith("commissioning")
+    (told,) = served.port.taught
+    assert (told["device"], told["by"]) == ("rig-1", "admin")
+    assert told["reason"] == "commissioning, record.json"
+    assert told["learnt"] == record["devices"][0]["learnt"]
+    assert "1 of 1 machines are leased by what was found" in done.stderr
+    (point,) = told["learnt"]["points"].values()
+    assert point["mean"] == pytest.approx(3_300.0, abs=60.0)
+    assert told["learnt"]["rates"]["profile-2"]["mean"] == 96.2e12, "at what it hashed meanwhile"
+
+
+def test_findings_stay_where_nobody_wants_or_should_learn_them(served, tmp_path, monkeypatch):
+    options = ("--pulse", "1200ms", "--yes", "--record", str(tmp_path / "record.json"))
+    assert run(served, *options, "--no-teach").exit_code == 0
+    assert served.port.taught == []
+    quality = {"power_quality": "modelled"}
+    site = served.port.site
+    monkeypatch.setattr(served.port, "site", lambda: site() | quality)
+    assert run(served, *options).exit_code == 0
+    assert served.port.taught == [], "a model teaches nobody what a machine draws"
+
+
+def test_what_was_learnt_is_no_reading_to_hold_against_a_meter():
+    port = fakeport.FakePort()
+    (one, *_) = port.devices()
+    look = module.look_of(port.site(), [{**one, "watts_source": "learnt"}], 0.0)
+    assert look.devices[0].watts_w is None
+    look = module.look_of(port.site(), [{**one, "watts_source": "estimate"}], 0.0)
+    assert look.devices[0].watts_w == 2_950.0
+    assert look.devices[0].hashrate_h_per_s == 96.2e12
 
 
 def test_a_table_tells_people(served, tmp_path):

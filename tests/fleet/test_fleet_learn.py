@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wattshift_cluster.fleet.learn import (
-    Learnt,
+from wattshift_cluster.fleet.learn import Learnt, Tally
+from wattshift_cluster.fleet.levels import (
     Switch,
-    Tally,
     Trace,
     level,
     lone_steps,

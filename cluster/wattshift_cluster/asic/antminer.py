@@ -5,6 +5,9 @@ a hashrate. Two points are known, asleep and awake; Bitmain's tables of the low 
 not found. Awake means in the mode that the owner chose: a machine in its low mode is left in it,
 and is woken into it again by the driver that put it to sleep.
 
+The owner's mode is told as `owners_choice`: whoever keeps that, and hands it to the driver of a
+later life, has the machine woken into it then, too.
+
 A command reads the configuration, changes the mode alone, posts, and reads again. Nothing is posted
 where the read was not whole (`antminer_conf`), or where the mode is already held: each change
 restarts the miner, which costs minutes. Pools are not ours to write, but a write has to carry them;
@@ -57,6 +60,9 @@ PATIENCE_S = 30.0
 """A write was seen to answer after 21 s (256foundation/asic-rs, issue 245)."""
 
 NO_PASSWORD = "no password: name it for this machine in the agent's configuration"
+CHOICES = {NORMAL: "normal", LOW: "low"}
+"""The owner's modes that we may wake into: a high one may draw more than the nameplate."""
+
 _POINT_OF = {NORMAL: AWAKE, LOW: AWAKE, ASLEEP: SLEEP, HIGH: "high"}
 
 
@@ -73,13 +79,27 @@ class AntminerDriver:
         self._auth = Digest(login.username or ACCOUNT, login.password) if login else None
         self._web = HttpSession(setup.address, deadline_s=setup.deadline_s, auth=self._auth)
         self._identity: AsicIdentity | None = None
-        self._owners_mode = NORMAL
+        self._owners_mode: int | None = None
         self._commands = asyncio.Lock()
 
     @property
     def address(self) -> str:
         """Where the machine answers."""
         return self._setup.address
+
+    @property
+    def command_s(self) -> float:
+        """See Slow: two reads, a post, two reads, and a login at most with each."""
+        return PATIENCE_S + 6.0 * self._setup.deadline_s
+
+    @property
+    def owners_choice(self) -> str | None:
+        """See Choosing: "normal" or "low"."""
+        return None if self._owners_mode is None else CHOICES[self._owners_mode]
+
+    @owners_choice.setter
+    def owners_choice(self, choice: str | None) -> None:
+        self._remember(next((mode for mode, name in CHOICES.items() if name == choice), None))
 
     async def identify(self) -> AsicIdentity:
         """Read model and firmware. Raises AsicRefused where nobody knows what it draws at most."""
@@ -187,7 +207,8 @@ class AntminerDriver:
             self._remember(held)
             if held in accepted:
                 return
-            wanted = ASLEEP if accepted == (ASLEEP,) else self._owners_mode
+            awake = NORMAL if self._owners_mode is None else self._owners_mode
+            wanted = ASLEEP if accepted == (ASLEEP,) else awake
             answer = await self._post(doing, with_mode(before, wanted))
             after = await self._conf(doing)
             if differing := changed(before, after):
@@ -207,7 +228,8 @@ class AntminerDriver:
         try:
             check_pools(after)
         except Doubtful:
-            await self._post(doing, with_mode(before, wanted))
+            # Whoever waits for the command may lose patience, but the pools must come back.
+            await asyncio.shield(self._post(doing, with_mode(before, wanted)))
             after = await self._conf(doing)
             back = "pools" not in changed(before, after)
             outcome = "the same write brought them back" if back else "they are NOT back"
@@ -243,8 +265,8 @@ class AntminerDriver:
         return rate
 
     def _remember(self, mode: int | None) -> None:
-        """Keep the mode to wake into; a high one may draw more than the nameplate."""
-        if mode in (NORMAL, LOW):
+        """Keep the mode to wake into."""
+        if mode in CHOICES:
             self._owners_mode = mode
 
 

@@ -10,7 +10,7 @@ Four rules hold for every driver:
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from wattshift_cluster.errors import Refused, Unreachable
 
@@ -102,6 +102,7 @@ class AsicReading:
         at_boot_s: boot clock of this host when the answer was complete, s.
         watts_w, hashrate_h_per_s, temperature_c: None where not reported or not a sane number.
         power_limit_w: the limit that the firmware says it enforces, W; None where it has none.
+        inlet_c: of the air that it breathes, °C; None where not reported.
         mode: the set point that the firmware says it holds; None where it cannot be told. It shows
             that somebody else wrote to the machine. It never shows that the draw followed.
         estimated: the watts are the firmware's estimate, not those of a sensor.
@@ -114,6 +115,7 @@ class AsicReading:
     power_limit_w: float | None
     mode: str | None = None
     estimated: bool = False
+    inlet_c: float | None = None
 
 
 class AsicDriver(Protocol):
@@ -161,3 +163,30 @@ class AsicDriver(Protocol):
     async def wake(self) -> None:
         """Resume at the point last set; safe to repeat."""
         ...
+
+
+@runtime_checkable
+class Slow(Protocol):
+    """A driver whose commands may take longer than a handful of exchanges usually do."""
+
+    @property
+    def command_s(self) -> float:
+        """Seconds within which each of its commands has ended, one way or the other."""
+        ...
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A driver of a firmware that forgets, asleep, how its owner ran it.
+
+    Attributes:
+        owners_choice: that, in the driver's own words, to be handed to the next driver of the same
+            machine; None while not known. Words that it does not know are ignored.
+    """
+
+    owners_choice: str | None
+
+
+def command_s(driver: AsicDriver, usual_s: float) -> float:
+    """The deadline of a command: the driver's own time where that is longer than usual."""
+    return max(usual_s, driver.command_s) if isinstance(driver, Slow) else usual_s

@@ -4,6 +4,10 @@ There is a single session per machine, the owner's tools want it too, and it die
 without use. So it is never held ready: a command logs on, does its work and logs off, and the
 caller does not wait for the log-off. A session that somebody else holds is never used and never
 ended: the command is refused, says so, and the caller tries again.
+
+Where the answer to a log-on gets lost, the machine may hold a session whose name we never heard. If
+the session was known to be free just before, the one that is open right after is taken for ours and
+used; but it is left to end by itself, in case it is not. Otherwise commands wait for the minute.
 """
 
 import asyncio
@@ -14,6 +18,13 @@ from typing import Any
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable
 from wattshift_cluster.asic.reported import Json, first, number, text
 from wattshift_cluster.asic.wire import ask_cgminer
+from wattshift_cluster.bootclock import boot_s
+
+FREE_S = 30.0
+"""That the session was free says something of a log-on for so long; it is asked more often."""
+
+LOST_S = 10.0
+"""After a lost answer the session that is open counts as ours for so long: a few tries' time."""
 
 TAKEN = "another session is open on the machine; it ends after a minute without use"
 
@@ -30,6 +41,9 @@ class LuxosSession:
         self.address = address
         self._deadline_s = deadline_s
         self._session: str | None = None
+        self._guessed = False
+        self._free_s: float | None = None
+        self._lost_s: float | None = None
         self._behind: asyncio.Task[None] | None = None
 
     async def free(self, doing: str) -> None:
@@ -39,6 +53,7 @@ class LuxosSession:
         """
         await self.settled()
         holder = await self._holder(doing)
+        self._free_s = None if holder else boot_s()
         if holder and holder != self._session:
             raise AsicRefused(self.address, doing, TAKEN)
 
@@ -82,12 +97,19 @@ class LuxosSession:
             # The machine may have opened a session all the same, and nobody else would close it.
             self._behind = asyncio.create_task(self._log_off_again(logon))
             raise
+        except AsicUnreachable:
+            self._lost(boot_s())
+            raise
+        lost_s, self._lost_s = self._lost_s, None
         if opened := text(first(reply, "SESSION").get("SessionID")):
-            self._session = opened
+            self._session, self._guessed = opened, False
             return
         holder = await self._holder(doing)
         if holder and holder == self._session:
             # Our own one, left over from a log-off that got lost.
+            return
+        if holder and lost_s is not None and boot_s() < lost_s + LOST_S:
+            self._session, self._guessed = holder, True
             return
         self._session = None
         _check(self.address, doing, reply, otherwise=TAKEN if holder else None)
@@ -95,9 +117,14 @@ class LuxosSession:
 
     async def _log_off_again(self, logon: asyncio.Task[Json]) -> None:
         await asyncio.wait({logon})
-        if not logon.cancelled() and logon.exception() is None:
-            self._session = text(first(logon.result(), "SESSION").get("SessionID"))
-            await self._log_off()
+        if logon.cancelled() or logon.exception() is not None:
+            self._lost(boot_s())
+            return
+        self._session, self._guessed = (
+            text(first(logon.result(), "SESSION").get("SessionID")),
+            False,
+        )
+        await self._log_off()
 
     def _leave(self, last: Coroutine[Any, Any, None]) -> None:
         async def leave() -> None:
@@ -106,8 +133,13 @@ class LuxosSession:
 
         self._behind = asyncio.create_task(leave())
 
+    def _lost(self, now_s: float) -> None:
+        """A log-on got no answer: the machine may have opened a session all the same."""
+        free = self._free_s is not None and now_s < self._free_s + FREE_S
+        self._lost_s, self._free_s = (now_s if free else self._lost_s), None
+
     async def _log_off(self) -> None:
-        if self._session is None:
+        if self._session is None or self._guessed:
             return
         try:
             await self.tell("log off", "logoff")
@@ -117,7 +149,8 @@ class LuxosSession:
         except AsicUnreachable:
             # Its name is kept: it may still be open, and the next command can use it.
             return
-        self._session = None
+        else:
+            self._session, self._free_s = None, boot_s()
 
     async def _holder(self, doing: str) -> str | None:
         reply = await ask_cgminer(self.address, "session", deadline_s=self._deadline_s)

@@ -91,6 +91,7 @@ class WhatsminerDriver:
             temperature_c=number(summary.get("chip-temp-max")),
             power_limit_w=limit_w,
             mode=f"limit:{limit_w:.0f}" if limit_w else None,
+            inlet_c=number(summary.get("environment-temperature")),
         )
 
     async def set_point(self, mode: str, watts_w: float) -> None:

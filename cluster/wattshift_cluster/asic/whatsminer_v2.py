@@ -103,6 +103,7 @@ class WhatsminerV2Driver:
             temperature_c=number(summary.get("Temperature")) if hottest_c is None else hottest_c,
             power_limit_w=limit_w,
             mode=f"limit:{limit_w:.0f}" if limit_w else None,
+            inlet_c=number(summary.get("Env Temp")),
         )
 
     async def set_point(self, mode: str, watts_w: float) -> None:

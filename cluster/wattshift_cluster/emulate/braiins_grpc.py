@@ -8,7 +8,7 @@ is not answered here is unimplemented. Importing this loads pyasic, which is slo
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grpclib import GRPCError, Status
 from grpclib.const import Cardinality, Handler
@@ -17,14 +17,12 @@ from pyasic.web.braiins_os.proto.braiins import bos
 from pyasic.web.braiins_os.proto.braiins.bos import v1
 
 from wattshift_cluster.emulate.braiins_rest import BOARDS, POOL_URL, POOL_USER
-
-if TYPE_CHECKING:
-    from wattshift_cluster.emulate.braiins import Braiins
+from wattshift_cluster.emulate.braiins_state import BraiinsState
 
 IDLE_S = 60.0
 CHUNK = 64 * 1024
 
-Answer = Callable[["Braiins", Any], Any]
+Answer = Callable[[BraiinsState, Any], Any]
 
 _SERVICES = (
     bos.ApiVersionServiceBase,
@@ -38,7 +36,7 @@ _SERVICES = (
 
 
 async def speak(
-    state: "Braiins", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    state: BraiinsState, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     """Serve one client until it leaves or is idle for too long."""
     protocol = Server([_Methods(state)])._protocol_factory()
@@ -57,7 +55,7 @@ async def speak(
 class _Methods:
     """The methods of one machine, as the library wants them."""
 
-    def __init__(self, state: "Braiins") -> None:
+    def __init__(self, state: BraiinsState) -> None:
         self._state = state
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -92,7 +90,7 @@ class _Methods:
         return row._replace(func=func)
 
 
-def _set_target(state: "Braiins", request: Any) -> Any:
+def _set_target(state: BraiinsState, request: Any) -> Any:
     wanted_w = request.power_target.watt
     force = request.save_action == v1.SaveAction.SAVE_AND_FORCE_APPLY
     if not state.set_target(wanted_w, force=force):
@@ -100,12 +98,12 @@ def _set_target(state: "Braiins", request: Any) -> Any:
     return v1.SetPowerTargetResponse(power_target=v1.Power(watt=wanted_w))
 
 
-def _mode(state: "Braiins", request: Any) -> Any:
+def _mode(state: BraiinsState, request: Any) -> Any:
     target = v1.PowerTargetMode(power_target=v1.Power(watt=state.target_w))
     return v1.PerformanceMode(tuner_mode=v1.TunerPerformanceMode(power_target=target))
 
 
-def _tuner(state: "Braiins", request: Any) -> Any:
+def _tuner(state: BraiinsState, request: Any) -> Any:
     awake = v1.TunerState.TUNING if state.tuning else v1.TunerState.STABLE
     mode = v1.PowerTargetModeState(current_target=v1.Power(watt=state.target_w))
     return v1.GetTunerStateResponse(
@@ -114,14 +112,14 @@ def _tuner(state: "Braiins", request: Any) -> Any:
     )
 
 
-def _configuration(state: "Braiins", request: Any) -> Any:
+def _configuration(state: BraiinsState, request: Any) -> Any:
     target = v1.Power(watt=state.target_w)
     mode = v1.TunerMode.POWER_TARGET
     tuner = v1.TunerConfiguration(enabled=True, tuner_mode=mode, power_target=target)
     return v1.GetMinerConfigurationResponse(tuner=tuner)
 
 
-def _constraints(state: "Braiins", request: Any) -> Any:
+def _constraints(state: BraiinsState, request: Any) -> Any:
     spec = state.machine.spec
     assert spec.limit_w is not None, "the model has a power limit"
     low, usual, high = (
@@ -133,17 +131,17 @@ def _constraints(state: "Braiins", request: Any) -> Any:
     return v1.GetConstraintsResponse(tuner_constraints=tuner)
 
 
-def _cooling(state: "Braiins", request: Any) -> Any:
+def _cooling(state: BraiinsState, request: Any) -> Any:
     fans = [v1.FanState(position=i, rpm=4800, target_speed_ratio=0.8) for i in range(4)]
     return v1.GetCoolingStateResponse(fans=fans, highest_temperature=_chip(state))
 
 
-def _chip(state: "Braiins") -> Any:
+def _chip(state: BraiinsState) -> Any:
     hot = v1.Temperature(degree_c=state.machine.temperature_c() + 12)
     return v1.TemperatureSensor(location=v1.SensorLocation.CHIP, temperature=hot)
 
 
-def _details(state: "Braiins", request: Any) -> Any:
+def _details(state: BraiinsState, request: Any) -> Any:
     uptime_s, model = int(state.machine.uptime_s()), state.machine.spec.model
     brand = v1.MinerBrand.ANTMINER
     return v1.GetMinerDetailsResponse(
@@ -162,7 +160,7 @@ def _details(state: "Braiins", request: Any) -> Any:
     )
 
 
-def _stats(state: "Braiins", request: Any) -> Any:
+def _stats(state: BraiinsState, request: Any) -> Any:
     watts_w = state.watts_w
     known = {} if watts_w is None else {"approximated_consumption": v1.Power(watt=watts_w)}
     return v1.GetMinerStatsResponse(
@@ -172,7 +170,7 @@ def _stats(state: "Braiins", request: Any) -> Any:
     )
 
 
-def _hashboards(state: "Braiins", request: Any) -> Any:
+def _hashboards(state: BraiinsState, request: Any) -> Any:
     rate = state.hashrate_h_per_s
     board = {
         "enabled": True,
@@ -185,7 +183,7 @@ def _hashboards(state: "Braiins", request: Any) -> Any:
     return v1.GetHashboardsResponse(hashboards=boards)
 
 
-def _pools(state: "Braiins", request: Any) -> Any:
+def _pools(state: BraiinsState, request: Any) -> Any:
     named = {"url": POOL_URL, "user": POOL_USER, "enabled": True, "alive": True, "active": True}
     pool = v1.Pool(uid="1", stats=v1.PoolStats(accepted_shares=1), **named)
     return v1.GetPoolGroupsResponse(
@@ -193,7 +191,7 @@ def _pools(state: "Braiins", request: Any) -> Any:
     )
 
 
-def _write_pools(state: "Braiins", request: Any) -> Any:
+def _write_pools(state: BraiinsState, request: Any) -> Any:
     state.machine.pool_writes += 1
     raise GRPCError(Status.UNIMPLEMENTED)
 

@@ -9,12 +9,10 @@ and 400 here).
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from wattshift_cluster.emulate.braiins_state import BraiinsState
 from wattshift_cluster.emulate.http import HttpRequest, HttpResponse
-
-if TYPE_CHECKING:
-    from wattshift_cluster.emulate.braiins import Braiins
 
 _DISABLED, _STABLE, _TUNING = 1, 2, 3
 _NORMAL, _PAUSED = 2, 3
@@ -25,10 +23,10 @@ BOARDS = 3
 PROFILE_POINTS = 8
 POOL_URL, POOL_USER = "stratum+tcp://pool.invalid:3333", "owner.rig"
 
-Route = Callable[["Braiins", HttpRequest], HttpResponse]
+Route = Callable[[BraiinsState, HttpRequest], HttpResponse]
 
 
-def rest(state: "Braiins") -> Callable[[HttpRequest], HttpResponse]:
+def rest(state: BraiinsState) -> Callable[[HttpRequest], HttpResponse]:
     """The answers of one machine's port 80."""
 
     def respond(request: HttpRequest) -> HttpResponse:
@@ -46,11 +44,11 @@ def rest(state: "Braiins") -> Callable[[HttpRequest], HttpResponse]:
     return respond
 
 
-def _page(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _page(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, _PAGE)
 
 
-def _graphql(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _graphql(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     """Clients ask for the model and the version without a login; nothing else is answered."""
     asked = request.json()
     query = str(asked.get("query", "")) if isinstance(asked, dict) else ""
@@ -64,7 +62,7 @@ def _graphql(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, {"data": data})
 
 
-def _login(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _login(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     given = request.json()
     given = given if isinstance(given, dict) else {}
     token = state.login(given.get("username"), given.get("password"))
@@ -73,7 +71,7 @@ def _login(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, {"token": token, "timeout_s": 3600})
 
 
-def _details(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _details(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     machine = state.machine
     uptime_s = int(machine.uptime_s())
     model = machine.spec.model
@@ -98,7 +96,7 @@ def _details(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, body)
 
 
-def _stats(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _stats(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     rate, watts_w = state.hashrate_h_per_s, state.watts_w
     efficient = watts_w / (rate / 1e12) if rate and watts_w is not None else None
     body = {
@@ -112,7 +110,7 @@ def _stats(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, body)
 
 
-def _work(state: "Braiins", rate_h_per_s: float | None) -> dict[str, Any]:
+def _work(state: BraiinsState, rate_h_per_s: float | None) -> dict[str, Any]:
     giga = None if rate_h_per_s is None else {"gigahash_per_second": rate_h_per_s / 1e9}
     return {
         "best_share": 0,
@@ -123,7 +121,7 @@ def _work(state: "Braiins", rate_h_per_s: float | None) -> dict[str, Any]:
     }
 
 
-def _hashboards(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _hashboards(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     rate, hot_c = state.hashrate_h_per_s, state.machine.temperature_c()
     board = {
         "board_name": "A3HB70601",
@@ -144,14 +142,14 @@ def _hashboards(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, {"hashboards": boards})
 
 
-def _cooling(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _cooling(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     fans = [{"position": i, "rpm": 4800, "target_speed_ratio": 0.8} for i in range(4)]
     hot = {"degree_c": round(state.machine.temperature_c() + 12, 3)}
     highest = {"id": None, "location": 1, "temperature": hot}
     return HttpResponse(200, {"fans": fans, "highest_temperature": highest})
 
 
-def _configuration(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _configuration(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     tuner = {
         "enabled": True,
         "hashrate_target": None,
@@ -161,7 +159,7 @@ def _configuration(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, {"pool_groups": [], "tuner": tuner})
 
 
-def _constraints(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _constraints(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     bounds_w = state.machine.spec.limit_w
     assert bounds_w is not None
     names = {"min": bounds_w[0], "default": state.machine.spec.nameplate_w, "max": bounds_w[1]}
@@ -170,7 +168,7 @@ def _constraints(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, {"tuner_constraints": {**tuner, "hashrate_target": None}})
 
 
-def _profile(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _profile(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     """The efficiency curve; its estimates lie above the target, as in the maker's own example."""
     if not state.profile:
         return HttpResponse(404)
@@ -193,7 +191,7 @@ def _profile(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, {"points": points})
 
 
-def _tuner_state(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _tuner_state(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     target, watts_w = {"watt": state.target_w}, state.watts_w
     estimate = None if watts_w is None else {"watt": watts_w}
     profile = {"created": None, "estimated_power_consumption": estimate, "target": target}
@@ -202,12 +200,12 @@ def _tuner_state(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, {"mode_state": mode, "overall_tuner_state": tuner})
 
 
-def _mode(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _mode(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     target = {"powertarget": {"power_target": {"watt": state.target_w}}}
     return HttpResponse(200, {"tunermode": {"target": target}})
 
 
-def _set_target(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _set_target(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     asked = request.json()
     wanted_w = asked.get("watt") if isinstance(asked, dict) else None
     if not state.set_target(wanted_w):
@@ -215,19 +213,19 @@ def _set_target(state: "Braiins", request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, {"watt": wanted_w})
 
 
-def _pools(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _pools(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     stats = {"accepted_shares": 1, "rejected_shares": 0, "stale_shares": 0}
     pool = {"uid": "1", "url": POOL_URL, "user": POOL_USER, "enabled": True, "stats": stats}
     group = {"uid": "0", "name": "Default", "strategy": {"quota": {"value": 1}}}
     return HttpResponse(200, [{**group, "pools": [{**pool, "active": True, "alive": True}]}])
 
 
-def _write_pools(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _write_pools(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     state.machine.pool_writes += 1
     return HttpResponse(200, [])
 
 
-def _network(state: "Braiins", request: HttpRequest) -> HttpResponse:
+def _network(state: BraiinsState, request: HttpRequest) -> HttpResponse:
     body = {"hostname": "Antminer", "mac_address": state.mac, "name": "eth0", "protocol": 1}
     return HttpResponse(200, {**body, "dns_servers": [], "networks": []})
 

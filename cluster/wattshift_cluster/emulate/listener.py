@@ -201,6 +201,7 @@ class EmulatedMiner:
             self._drop()
         elif trouble.fault is Fault.WRONG_PASSWORD:
             self._speaking = self._made(self.seed, f"changed-{self._junk.getrandbits(64):x}")
+            self._drop()  # a connection that is kept would go on with the old one
         elif self._speaking is not self._firmware:
             self._speaking = self._firmware
             self._firmware.restart()

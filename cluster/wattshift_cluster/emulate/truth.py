@@ -1,39 +1,33 @@
 """The emulator's own HTTP port: true watts for a meter, and switches for faults and outlets.
 
-    GET  /v1/truth    {"at_s", "machines": [{"id", "address", "kind", "feeder", "watts_w",
-                       "hashrate_h_per_s", "mode", "phase", "fault", "outlet", "pool_writes",
-                       "commands", "commands_s"}]}
-                      at_s and commands_s (the last commands taken) are on the boot clock
-    GET  /v1/totals   {"at_s", "machines", "watts_w", "hashrate_h_per_s", "feeders": {name: same}}
-    POST /v1/faults   {"id": "rig-1", "fault": "mute"}               see `faults.Fault`
-                      "seconds" for slow and restart, "as" (another id) for other_identity;
-                      "ids": [...] or "share": 0.05 and "seed" instead of "id" for many at once
-    POST /v1/outlets  {"id" or "ids" or "share", "on": false}
-    POST /v1/ambient  {"id" or "ids" or "share", "ambient_c": 41.5}
-
-Small HTTP/1.1 without a framework, so that the emulator runs where nothing is installed: one
-request per connection, bodies up to 512 KiB, 5 s per request.
+GET  /v1/truth    {"at_s", "machines": [{"id", "address", "kind", "feeder", "watts_w",
+                   "hashrate_h_per_s", "mode", "phase", "fault", "outlet", "pool_writes",
+                   "commands", "commands_s"}]}
+                  at_s and commands_s (the last commands taken) are on the boot clock
+GET  /v1/totals   {"at_s", "machines", "watts_w", "hashrate_h_per_s", "feeders": {name: same}}
+GET  /v1/feeders/NAME/power  {"watts_w", "at_s": unix, "quality"}: as that feeder's own meter
+POST /v1/faults   {"id": "rig-1", "fault": "mute"}               see `faults.Fault`
+                  "seconds" for slow and restart, "as" (another id) for other_identity;
+                  "ids": [...] or "share": 0.05 and "seed" instead of "id" for many at once
+POST /v1/outlets  {"id" or "ids" or "share", "on": false}
+POST /v1/ambient  {"id" or "ids" or "share", "ambient_c": 41.5}
 """
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from wattshift_cluster.emulate.chosen import BadRequest, Chosen, number
+from wattshift_cluster.emulate.control import Response, Route, problem, serve_control
 from wattshift_cluster.emulate.faults import Fault
 from wattshift_cluster.emulate.listener import EmulatedMiner
 from wattshift_cluster.emulate.rows import Row, totals
 
-BODY_LIMIT = 512 * 1024
-HEADER_LIMIT = 16 * 1024
-DEADLINE_S = 5.0
-MAX_DETAIL = 2000
-"""Characters of a refusal, however many machines it names."""
-
-Response = tuple[HTTPStatus, str]
+FEEDERS, POWER = "/v1/feeders/", "/power"
 Act = Callable[[EmulatedMiner], Awaitable[None]]
 
 
@@ -50,7 +44,7 @@ class TruthServer:
         self._chosen = Chosen(self._miners)
         self._rows = tuple(Row(miner) for miner in self._miners)
         self._clock = clock
-        self._routes: dict[tuple[str, str], Callable[[bytes], Awaitable[Response]]] = {
+        self._routes: dict[tuple[str, str], Route] = {
             ("GET", "/v1/truth"): self._truth,
             ("GET", "/v1/totals"): self._totals,
             ("POST", "/v1/faults"): self._faults,
@@ -60,43 +54,19 @@ class TruthServer:
 
     async def start(self, host: str, port: int) -> asyncio.Server:
         """Listen; port 0 takes a free one. Raises OSError where the port is in use."""
-        return await asyncio.start_server(self._serve, host, port, limit=HEADER_LIMIT)
+        return await serve_control(host, port, self._routes, self._meter)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                status, body = await self._respond(reader)
-                payload = body.encode()
-                head = (
-                    f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-                    "Content-Type: application/json\r\n"
-                    f"Content-Length: {len(payload)}\r\n"
-                    "Connection: close\r\n\r\n"
-                )
-                writer.write(head.encode() + payload)
-                await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            # The client left or stalled; there is nobody to answer.
-            pass
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-
-    async def _respond(self, reader: asyncio.StreamReader) -> Response:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        words = head[0].split(" ")
-        route = self._routes.get((words[0], words[1])) if len(words) == 3 else None
-        if route is None:
-            there = ", ".join(" ".join(known) for known in self._routes)
-            return _problem(HTTPStatus.NOT_FOUND, f"only {there} are here")
-        length = _content_length(head[1:])
-        if length is None or length > BODY_LIMIT:
-            return _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {BODY_LIMIT} bytes")
-        try:
-            return await route(await reader.readexactly(length))
-        except BadRequest as wrong:
-            return _problem(wrong.status, str(wrong))
+    async def _meter(self, path: str) -> Response | None:
+        """A feeder's meter, as `grid.meter` reads one; None where this is no feeder's path."""
+        name = path.removeprefix(FEEDERS).removesuffix(POWER)
+        if path != f"{FEEDERS}{name}{POWER}" or not name:
+            return None
+        miners = [miner for miner in self._miners if miner.feeder == unquote(name)]
+        if not miners:
+            return problem(HTTPStatus.NOT_FOUND, f"no machine hangs on a feeder {name[:64]}")
+        watts_w = sum(miner.machine.watts_w() for miner in miners)
+        body = {"watts_w": round(watts_w, 3), "at_s": time.time(), "quality": "emulated"}
+        return HTTPStatus.OK, json.dumps(body)
 
     async def _truth(self, body: bytes) -> Response:
         rows = ", ".join([row.text() for row in self._rows])
@@ -157,21 +127,7 @@ class TruthServer:
             except ValueError as error:
                 raise BadRequest(str(error)) from None
         if failed:
-            return _problem(HTTPStatus.CONFLICT, f"cannot listen again: {failed}")
+            return problem(HTTPStatus.CONFLICT, f"cannot listen again: {failed}")
         if "id" in wanted:
             return HTTPStatus.OK, json.dumps({"id": wanted["id"], **now(miners[0])})
         return HTTPStatus.OK, json.dumps({"ids": [miner.machine.id for miner in miners]})
-
-
-def _content_length(headers: list[str]) -> int | None:
-    for header in headers:
-        name, _, value = header.partition(":")
-        if name.strip().lower() == "content-length":
-            return int(value) if value.strip().isdecimal() else None
-    return 0
-
-
-def _problem(status: HTTPStatus, detail: str) -> Response:
-    return status, json.dumps(
-        {"title": status.phrase, "status": status.value, "detail": detail[:MAX_DETAIL]}
-    )

@@ -134,7 +134,7 @@ def _one(port: Port, plan: Plan, device: DeviceLook) -> Row:
     learnt = Learnt()
     if verdict.step is not None and verdict.kind in (Kind.CONFIRMED, Kind.PARTLY):
         mode = device.mode or "as found"
-        learnt = learnt.with_sleep_step(mode, verdict.step, STANDBY_W)
+        learnt = learnt.with_sleep_step(mode, verdict.step, STANDBY_W, watch.rate_h_per_s())
         learnt = learnt.with_times(down_s=verdict.down_s, up_s=verdict.up_s)
         if verdict.reported_w is not None:
             learnt = learnt.with_claim(

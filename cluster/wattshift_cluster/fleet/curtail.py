@@ -42,6 +42,7 @@ class Goal:
         most_h_per_s: the most that it may hash there; 0 asleep.
         settle_s: seconds after the accepted command within which the draw has settled.
         ask_w: watts to name in the command; a renewed lease may change them and asks nothing new.
+        fixed: the mode alone says what the machine is told; other bounds ask nothing new of it.
     """
 
     mode: str
@@ -49,6 +50,7 @@ class Goal:
     most_h_per_s: float
     settle_s: float
     ask_w: float = field(compare=False)
+    fixed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,11 @@ class Command:
 
     def want(self, goal: Goal, now_s: float) -> "Command":
         """A new wish, which replaces the old one at once; the same wish changes nothing."""
-        if goal == self.goal:
-            return self if goal.ask_w == self.goal.ask_w else replace(self, goal=goal)
+        old = self.goal
+        if old is not None and (goal == old or (goal.fixed and goal.mode == old.mode)):
+            # Some firmware restarts at every command: only the bounds have changed, if anything.
+            same = goal == old and goal.ask_w == old.ask_w
+            return self if same else replace(self, goal=goal)
         return Command(
             pace=self.pace,
             state=State.PENDING,

@@ -1,34 +1,18 @@
-"""What a machine really draws and how long it takes, learnt from meters. Pure.
+"""What a machine really draws and how long it takes, as a record that grows. Pure.
 
-A firmware's watts are an estimate that is 5 to 20 % off, and a stock Antminer reports none. Two
-meters know better: the outlet of a PDU, and the feeder's meter at a moment when exactly one machine
-switched. Both give steps; windows in which anything else moved give nothing. Levels are medians, so
-that single wild samples do not count, and every figure carries a standard error.
+A firmware's watts are an estimate that is 5 to 20 % off (Foreman's documentation), and a stock
+Antminer reports none. What meters showed of a machine is kept as tallies: a mean with its standard
+error, the largest figure ever seen, and a bounded memory, so that a machine that ages is followed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from wattshift_cluster.fleet.levels import Step
 
 SLEEP = "sleep"
-LEAST_SAMPLES = 5
-LEAST_KNOWN = 0.8
-"""Share of a window's samples that must be numbers."""
-
-MEDIAN_LOSS = math.sqrt(math.pi / 2)
-"""A median's standard error is larger than a mean's by this for Gaussian noise."""
-
-MAD_TO_SD = 1.4826
-STEADY_SIGMAS = 6.0
-"""Of a part of a window against the whole; the noise itself is known to a third only."""
-
-GRAIN_W, GRAIN_SHARE = 1.0, 0.001
-"""The last digit of a meter or firmware, which flips: a whole watt, or a thousandth of the draw."""
-
 CLAIM_RANGE = (0.5, 2.0)
 """A meter that says less than half or more than twice a firmware's watts is another machine's."""
 
@@ -36,57 +20,12 @@ OUTLIER_SDS = 5.0
 TRUST_FROM = 3
 """Observations before a correction is used."""
 
+MEMORY = 100
+"""Observations that a mean remembers: half a day of steady running, at one in ten minutes."""
+
 MOST_MODES = 64
+MOST_MODE_TEXT = 200
 VERSION = 1
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Samples of one meter, ascending in time; NaN where it said nothing.
-
-    Attributes:
-        at_s: times, s.
-        watts_w: draw, W.
-    """
-
-    at_s: Floats
-    watts_w: Floats
-
-    def between(self, from_s: float, to_s: float) -> Floats:
-        """Samples from `from_s` up to, not including, `to_s`."""
-        low, high = np.searchsorted(self.at_s, (from_s, to_s))
-        return self.watts_w[low:high]
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """A steady draw: its median, the standard error of that, and the noise of one sample, W."""
-
-    watts_w: float
-    error_w: float
-    noise_w: float
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A change between two levels; `watts_w` is positive where the draw fell, W."""
-
-    watts_w: float
-    error_w: float
-    before: Level
-    after: Level
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """One machine went from one set point to another at `at_s`."""
-
-    at_s: float
-    device: str
-    from_mode: str
-    to_mode: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +33,11 @@ class Tally:
     """A figure seen several times.
 
     Attributes:
-        n: observations.
+        n: observations; it stops at `MEMORY`, and the oldest then fade.
         mean: of them.
         m2: sum of squared distances from the mean.
         own2: sum of the observations' own squared errors.
-        most: the largest one; NaN where there is none.
+        most: the largest one ever; NaN where there is none.
     """
 
     n: int = 0
@@ -108,12 +47,30 @@ class Tally:
     most: float = math.nan
 
     def add(self, value: float, error: float = 0.0) -> "Tally":
-        """One more observation with its own standard error (Welford's update)."""
-        n = self.n + 1
-        away = value - self.mean
-        mean = self.mean + away / n
-        most = value if self.n == 0 else max(self.most, value)
-        return Tally(n, mean, self.m2 + away * (value - mean), self.own2 + error * error, most)
+        """One more observation with its own standard error."""
+        return self.plus(Tally(1, value, 0.0, error * error, value))
+
+    def plus(self, other: "Tally") -> "Tally":
+        """Both tallies as one (the parallel form of Welford's update)."""
+        if self.n == 0 or other.n == 0:
+            return other if self.n == 0 else self
+        fresh = other._faded(MEMORY)
+        kept = self._faded(max(MEMORY - fresh.n, 1))
+        n, away = kept.n + fresh.n, fresh.mean - kept.mean
+        return Tally(
+            n=n,
+            mean=kept.mean + away * fresh.n / n,
+            m2=kept.m2 + fresh.m2 + away * away * kept.n * fresh.n / n,
+            own2=kept.own2 + fresh.own2,
+            most=max(self.most, other.most),
+        )
+
+    def times(self, share: float) -> "Tally":
+        """The tally of the same observations, each multiplied by `share` > 0."""
+        square = share * share
+        return Tally(
+            self.n, self.mean * share, self.m2 * square, self.own2 * square, self.most * share
+        )
 
     @property
     def sd(self) -> float:
@@ -128,49 +85,96 @@ class Tally:
         own = math.sqrt(self.own2) / self.n
         return own if self.n == 1 else max(own, self.sd / math.sqrt(self.n))
 
+    def _faded(self, most: int) -> "Tally":
+        """The same figures, resting on at most so many observations."""
+        if self.n <= most:
+            return self
+        share = most / self.n
+        return Tally(most, self.mean, self.m2 * share, self.own2 * share, self.most)
+
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
     """All that is learnt of one machine.
 
     Attributes:
-        points: W by set point.
-        down, up: s from the accepted command to the settled draw.
+        points: W by set point, as a meter showed them.
+        claims: W by set point in the firmware's own words, whatever a meter said.
+        rates: hashes per second at the same moments, by set point.
+        times: s from the accepted command to the settled draw, by set point.
+        down, up: the same, of falling asleep and of waking.
         factor: the meter's watts over the firmware's.
     """
 
     points: Mapping[str, Tally] = field(default_factory=dict)
+    claims: Mapping[str, Tally] = field(default_factory=dict)
+    rates: Mapping[str, Tally] = field(default_factory=dict)
+    times: Mapping[str, Tally] = field(default_factory=dict)
     down: Tally = Tally()
     up: Tally = Tally()
     factor: Tally = Tally()
 
-    def with_point(self, mode: str, watts_w: float, error_w: float) -> "Learnt":
-        """One settled draw at a set point, by an outlet's meter."""
+    def __bool__(self) -> bool:
+        """Whether anything is known at all."""
+        tables = (self.points, self.claims, self.times)
+        tallies = (tally for table in tables for tally in table.values())
+        return any(tally.n for tally in (self.down, self.up, self.factor, *tallies))
+
+    def with_point(
+        self, mode: str, watts_w: float, error_w: float, h_per_s: float | None = None
+    ) -> "Learnt":
+        """One settled draw at a set point by a meter, and what was hashed meanwhile."""
         if mode not in self.points and len(self.points) >= MOST_MODES:
             return self
-        tally = self.points.get(mode, Tally()).add(watts_w, error_w)
-        return replace(self, points={**self.points, mode: tally})
+        rates = self.rates if h_per_s is None else _with(self.rates, mode, h_per_s, 0.0)
+        return replace(self, points=_with(self.points, mode, watts_w, error_w), rates=rates)
 
-    def with_sleep_step(self, mode: str, step: Step, standby_w: float) -> "Learnt":
+    def with_word(
+        self, mode: str, watts_w: float, error_w: float, h_per_s: float | None = None
+    ) -> "Learnt":
+        """One settled draw at a set point in the firmware's own words."""
+        if mode not in self.claims and len(self.claims) >= MOST_MODES:
+            return self
+        rates = self.rates if h_per_s is None else _with(self.rates, mode, h_per_s, 0.0)
+        return replace(self, claims=_with(self.claims, mode, watts_w, error_w), rates=rates)
+
+    def without_point(self, mode: str) -> "Learnt":
+        """A set point was disproved: what was learnt of its draw is forgotten."""
+        points, claims, rates = (
+            {name: tally for name, tally in table.items() if name != mode}
+            for table in (self.points, self.claims, self.rates)
+        )
+        return replace(self, points=points, claims=claims, rates=rates)
+
+    def with_sleep_step(
+        self, mode: str, step: Step, standby_w: float, h_per_s: float | None = None
+    ) -> "Learnt":
         """The draw at `mode` from the step that a feeder's meter saw when the machine slept.
 
         Args:
             mode: set point that it left.
-            step: see `step_at`.
+            step: see `levels.step_at`.
             standby_w: draw asleep, W, unless that was learnt.
+            h_per_s: what it hashed before; None where it did not tell.
         """
-        asleep = self.points.get(SLEEP)
-        known = asleep is not None and asleep.n > 0
-        floor_w = asleep.mean if known and asleep is not None else standby_w
-        floor_error_w = asleep.error if known and asleep is not None else standby_w / 2.0
+        asleep = self.points.get(SLEEP, Tally())
+        known = asleep.n > 0
+        floor_w = asleep.mean if known else standby_w
+        floor_error_w = asleep.error if known else standby_w / 2.0
         error_w = math.hypot(step.error_w, floor_error_w)
-        return self.with_point(mode, max(0.0, step.watts_w + floor_w), error_w)
+        return self.with_point(mode, max(0.0, step.watts_w + floor_w), error_w, h_per_s)
 
     def with_times(self, *, down_s: float | None = None, up_s: float | None = None) -> "Learnt":
         """How long one transition took; None where it was not seen."""
         down = self.down if down_s is None else self.down.add(down_s)
         up = self.up if up_s is None else self.up.add(up_s)
         return replace(self, down=down, up=up)
+
+    def with_time(self, mode: str, took_s: float) -> "Learnt":
+        """How long the machine took until it had settled at a set point."""
+        if mode not in self.times and len(self.times) >= MOST_MODES:
+            return self
+        return replace(self, times=_with(self.times, mode, took_s, 0.0))
 
     def with_claim(self, firmware_w: float, meter_w: float, error_w: float = 0.0) -> "Learnt":
         """What the firmware claimed while the meter said something; nonsense is left out."""
@@ -194,11 +198,26 @@ class Learnt:
         tally = self.points.get(mode)
         return None if tally is None or tally.n == 0 else (tally.mean, tally.error)
 
+    def plus(self, other: "Learnt") -> "Learnt":
+        """Both records as one; set points beyond `MOST_MODES` are left out."""
+        return Learnt(
+            _merged(self.points, other.points),
+            _merged(self.claims, other.claims),
+            _merged(self.rates, other.rates),
+            _merged(self.times, other.times),
+            self.down.plus(other.down),
+            self.up.plus(other.up),
+            self.factor.plus(other.factor),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; see `from_dict`."""
         return {
             "version": VERSION,
-            "points": {mode: _packed(tally) for mode, tally in self.points.items()},
+            "points": _table(self.points),
+            "claims": _table(self.claims),
+            "rates": _table(self.rates),
+            "times": _table(self.times),
             "down": _packed(self.down),
             "up": _packed(self.up),
             "factor": _packed(self.factor),
@@ -209,91 +228,30 @@ class Learnt:
         """The inverse of `to_dict`. Raises ValueError for anything else."""
         if not isinstance(raw, dict) or raw.get("version") != VERSION:
             raise ValueError("not a record of what was learnt")
-        points = raw.get("points")
-        if not isinstance(points, dict) or len(points) > MOST_MODES:
-            raise ValueError("no usable set points")
         return cls(
-            {str(mode): _unpacked(tally) for mode, tally in points.items()},
+            _tallies(raw.get("points")),
+            _tallies(raw.get("claims", {})),
+            _tallies(raw.get("rates", {})),
+            _tallies(raw.get("times", {})),
             _unpacked(raw.get("down")),
             _unpacked(raw.get("up")),
             _unpacked(raw.get("factor")),
         )
 
 
-def level(samples: Floats) -> Level | None:
-    """The steady draw in a window; None where too little is known or it does not hold still.
-
-    It must neither drift from its first half to its second, nor be elsewhere for a few samples in a
-    row. What moves within the last two or three samples of a window cannot be told from noise.
-    """
-    known = samples[np.isfinite(samples)]
-    if len(known) < LEAST_SAMPLES or len(known) < LEAST_KNOWN * len(samples):
-        return None
-    middle_w = float(np.median(known))
-    noise_w = MAD_TO_SD * float(np.median(np.abs(known - middle_w)))
-    # Neighbours differ by the noise alone, however far a window drifts.
-    jitter_w = MAD_TO_SD * float(np.median(np.abs(np.diff(known)))) / math.sqrt(2.0)
-    grain_w = max(GRAIN_W, GRAIN_SHARE * middle_w)
-    for parts in (2, len(known) // LEAST_SAMPLES):
-        pieces = np.array_split(known, parts)
-        away_w = max(abs(float(np.median(piece)) - middle_w) for piece in pieces)
-        sigma_w = MEDIAN_LOSS * jitter_w / math.sqrt(min(len(piece) for piece in pieces))
-        if away_w > STEADY_SIGMAS * sigma_w + grain_w:
-            return None
-    return Level(middle_w, MEDIAN_LOSS * noise_w / math.sqrt(len(known)), noise_w)
+def _with(
+    tallies: Mapping[str, Tally], mode: str, value: float, error: float
+) -> Mapping[str, Tally]:
+    return {**tallies, mode: tallies.get(mode, Tally()).add(value, error)}
 
 
-def step_at(trace: Trace, switched_s: float, settle_s: float, window_s: float) -> Step | None:
-    """The step of a meter around one switching; None where it cannot be told.
-
-    Args:
-        trace: the meter.
-        switched_s: when the command was accepted.
-        settle_s: after this the new level counts, s.
-        window_s: length of the windows before and after, s.
-    """
-    before = level(trace.between(switched_s - window_s, switched_s))
-    after = level(trace.between(switched_s + settle_s, switched_s + settle_s + window_s))
-    if before is None or after is None:
-        return None
-    error_w = math.hypot(before.error_w, after.error_w)
-    return Step(before.watts_w - after.watts_w, error_w, before, after)
+def _merged(ours: Mapping[str, Tally], theirs: Mapping[str, Tally]) -> Mapping[str, Tally]:
+    modes = list(dict.fromkeys([*ours, *theirs]))[:MOST_MODES]
+    return {mode: ours.get(mode, Tally()).plus(theirs.get(mode, Tally())) for mode in modes}
 
 
-def lone_steps(
-    trace: Trace, switches: Sequence[Switch], settle_s: float, window_s: float
-) -> list[tuple[Switch, Step]]:
-    """Steps of a feeder's meter that belong to one machine alone.
-
-    A switching counts only if no other one, of any machine, falls between the beginning of its
-    first window and the end of its second, nor settles within them.
-    """
-    found = []
-    for one in switches:
-        from_s, to_s = one.at_s - window_s - settle_s, one.at_s + settle_s + window_s
-        others = (other for other in switches if other is not one)
-        if any(from_s <= other.at_s <= to_s for other in others):
-            continue
-        step = step_at(trace, one.at_s, settle_s, window_s)
-        if step is not None:
-            found.append((one, step))
-    return found
-
-
-def settling_s(trace: Trace, switched_s: float, step: Step) -> float | None:
-    """Seconds from the switching until the draw stays at its new level; None where it never does.
-
-    The band is 5 % of the step, or three times the noise where that is more.
-    """
-    low = int(np.searchsorted(trace.at_s, switched_s))
-    at_s, watts_w = trace.at_s[low:], trace.watts_w[low:]
-    known = np.isfinite(watts_w)
-    at_s, watts_w = at_s[known], watts_w[known]
-    noise_w = max(step.before.noise_w, step.after.noise_w)
-    band_w = max(0.05 * abs(step.watts_w), 3.0 * noise_w)
-    outside = np.flatnonzero(np.abs(watts_w - step.after.watts_w) > band_w)
-    settled = 0 if len(outside) == 0 else int(outside[-1]) + 1
-    return float(at_s[settled]) - switched_s if settled < len(at_s) else None
+def _table(tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    return {mode: _packed(tally) for mode, tally in tallies.items()}
 
 
 def _packed(tally: Tally) -> dict[str, Any]:
@@ -301,17 +259,32 @@ def _packed(tally: Tally) -> dict[str, Any]:
     return {"n": tally.n, "mean": tally.mean, "m2": tally.m2, "own2": tally.own2, "most": most}
 
 
+def _tallies(raw: object) -> Mapping[str, Tally]:
+    if not isinstance(raw, dict) or len(raw) > MOST_MODES:
+        raise ValueError("no usable set points")
+    if not all(isinstance(mode, str) and 0 < len(mode) <= MOST_MODE_TEXT for mode in raw):
+        raise ValueError("a set point has no usable name")
+    return {mode: _unpacked(tally) for mode, tally in raw.items()}
+
+
 def _unpacked(raw: object) -> Tally:
+    """Raises ValueError: not a tally, or one that no observations could have made."""
     if not isinstance(raw, dict):
         raise ValueError("a tally is missing")
     n, most = raw.get("n"), raw.get("most")
     mean, m2, own2 = (_figure(raw.get(key)) for key in ("mean", "m2", "own2"))
-    if not isinstance(n, int) or n < 0 or m2 < 0.0 or own2 < 0.0:
+    if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= MEMORY:
+        raise ValueError("a tally holds no usable count")
+    if m2 < 0.0 or own2 < 0.0 or mean < 0.0:
         raise ValueError("a tally holds no usable figures")
-    return Tally(n, mean, m2, own2, math.nan if most is None else _figure(most))
+    if n == 0:
+        return Tally()
+    if most is None or _figure(most) < mean * (1.0 - 1e-9):
+        raise ValueError("a tally's largest figure lies below its mean")
+    return Tally(n, mean, m2, own2, _figure(most))
 
 
 def _figure(raw: object) -> float:
-    if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not abs(raw) < math.inf:
         raise ValueError("a tally holds no usable figures")
     return float(raw)

@@ -7,18 +7,18 @@ might have held a lock: it is never taken for an empty one.
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wattshift_cluster.errors import WattshiftError
+from wattshift_cluster.fleet import kept
+from wattshift_cluster.fleet.kept import KeptCut, Moved
 from wattshift_cluster.fleet.locks import Hold, Lock, Override, Restraint
 
 VERSION = 1
 FOLDER = "asics"
 MOST_BYTES = 65_536
-MOST_MODES = 64
 MOST_TEXT = 400
 
 
@@ -45,7 +45,10 @@ class Memory:
         written: the mode that we last wrote and the machine took; None where we never did.
         slept_s, woke_s: when it last fell asleep or woke by our word, UTC, s.
         cycles: wakes from sleep that we have caused.
-        transitions_s: by mode, the seconds that commissioning measured.
+        moved: where it was followed to; None while it is where agent.toml has it.
+        cut: that we took its power; None while we have not.
+        owners_choice: how its owner ran it before we put it to sleep, in its driver's words; None
+            where that firmware remembers it by itself.
     """
 
     restraint: Restraint = field(default_factory=Restraint)
@@ -54,7 +57,9 @@ class Memory:
     slept_s: float | None = None
     woke_s: float | None = None
     cycles: int = 0
-    transitions_s: Mapping[str, float] = field(default_factory=dict)
+    moved: Moved | None = None
+    cut: KeptCut | None = None
+    owners_choice: str | None = None
 
     def took(self, mode: str | None, at_s: float, *, slept: bool, woken: bool) -> "Memory":
         """The machine took a command of ours.
@@ -133,9 +138,6 @@ def _parsed(raw: Any) -> Memory:
     """Raises: ValueError, KeyError, TypeError."""
     if not isinstance(raw, dict) or raw.get("version") != VERSION:
         raise ValueError(f"not a memory of version {VERSION}")
-    times = raw["transitions_s"]
-    if not isinstance(times, dict) or len(times) > MOST_MODES:
-        raise ValueError("transitions_s is not a small table")
     cycles = raw["cycles"]
     if isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 0:
         raise ValueError("cycles is not a count")
@@ -146,7 +148,10 @@ def _parsed(raw: Any) -> Memory:
         slept_s=_maybe_number(raw["slept_s"]),
         woke_s=_maybe_number(raw["woke_s"]),
         cycles=cycles,
-        transitions_s={_text(mode): _number(time_s) for mode, time_s in times.items()},
+        # Files of before these were kept lack them.
+        moved=kept.moved(raw.get("moved")),
+        cut=kept.cut(raw.get("cut")),
+        owners_choice=_maybe_text(raw.get("owners_choice")),
     )
 
 
@@ -175,7 +180,8 @@ def _override(raw: Any) -> Override:
 def _lock(raw: Any) -> Lock | None:
     if raw is None:
         return None
-    return Lock(_text(raw["by"]), _number(raw["since_s"]), _maybe_text(raw["reason"]))
+    by, since_s, reason = _text(raw["by"]), _number(raw["since_s"]), _maybe_text(raw["reason"])
+    return Lock(by, since_s, reason, _maybe_text(raw.get("by_id")))
 
 
 def _text(value: object) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from wattshift_cluster.fleet.learn import MEDIAN_LOSS, Level, Step, Trace, level, settling_s
+from wattshift_cluster.fleet.levels import MEDIAN_LOSS, Level, Step, Trace, level, settling_s
 
 SIGMAS = 6.0
 """A step counts when it is that many standard errors high: by chance once in 10⁹ looks."""

@@ -59,3 +59,11 @@ def count(networks: Sequence[IPv4Network]) -> int:
 def covered(networks: Sequence[IPv4Network], address: str) -> bool:
     """Whether an address lies in one of the ranges."""
     return any(IPv4Address(address) in network for network in networks)
+
+
+def allowed(address: str) -> bool:
+    """Whether a machine may be looked for there at all: a private IPv4 address, or loopback."""
+    try:
+        return any(IPv4Address(address) in network for network in ALLOWED)
+    except ValueError:
+        return False

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from wattshift_cluster.errors import Refused, Unreachable, WattshiftError
-from wattshift_cluster.fleet.learn import Trace, level
+from wattshift_cluster.fleet.levels import Trace, level
 from wattshift_cluster.fleet.pulses import (
     Kind,
     Pulse,
@@ -40,6 +40,7 @@ class Recording:
         self._plan = plan
         self._device = device
         self._looks: list[Look] = []
+        self._slept_s = math.inf
 
     def unfit(self) -> Verdict | None:
         """Record the level before; a verdict where a pulse would show nothing."""
@@ -70,7 +71,7 @@ class Recording:
 
     def pulse(self) -> Verdict:
         """Sleep, watch, wake, watch; whatever happens in between, it is woken."""
-        slept_s = self._looks[-1].at_s
+        slept_s = self._slept_s = self._looks[-1].at_s
         lost: WattshiftError | None = None
         asked, failed = True, None
         try:
@@ -132,6 +133,16 @@ class Recording:
             own = [look.meters.get(meter) for look in looks]
         known = [watts_w for watts_w in own if watts_w is not None]
         return float(np.median(known)) if known else math.nan
+
+    def rate_h_per_s(self) -> float | None:
+        """What it hashed before it slept, a median; None where it did not tell."""
+        before = [self._mine(look) for look in self._looks if look.at_s <= self._slept_s]
+        rates = [
+            mine.hashrate_h_per_s
+            for mine in before
+            if mine is not None and mine.hashrate_h_per_s is not None
+        ]
+        return float(np.median(rates)) if rates else None
 
     def _for(self, span_s: float) -> None:
         """Look every period for so long. Raises Stopped when a cap comes into force."""

@@ -145,6 +145,13 @@ def too_hot(board_c: float | None, limit_c: float | None) -> str | None:
     return f"its board has {board_c:.0f} °C, the limit is {limit_c:.0f} °C"
 
 
+def too_warm(inlet_c: float | None, limit_c: float | None) -> str | None:
+    """Why a machine must not be woken into the air around it; see too_hot."""
+    if inlet_c is None or limit_c is None or inlet_c < limit_c:
+        return None
+    return f"the air at its inlet has {inlet_c:.0f} °C, the limit is {limit_c:.0f} °C"
+
+
 @dataclass(frozen=True, slots=True)
 class Heat:
     """How far a hot machine is held down.

@@ -13,7 +13,10 @@ class Stopped(TryLater):
 
 @dataclass(frozen=True, slots=True)
 class DeviceLook:
-    """One device as the controller sees it; None is unknown."""
+    """One device as the controller sees it; None is unknown.
+
+    `watts_w` is a reading, its own or its outlet's; what was learnt of it earlier is none.
+    """
 
     id: str
     kind: str
@@ -23,6 +26,7 @@ class DeviceLook:
     state: str
     watts_w: float | None
     asleep: bool | None
+    hashrate_h_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,18 @@
 
 The machine is known by its hardware address, not by the network's. Whenever it was silent for a
 while, and now and then in any case, it is asked again who it is: after a change of addresses
-another machine may answer there, and that one is never commanded.
+another machine may answer there, and that one is never commanded. Ours is looked for then, and
+followed to where it proves to be (`whereabouts`).
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from pathlib import Path
 
+from wattshift_cluster.agent.asics.rhythm import Rhythm
+from wattshift_cluster.agent.asics.trail import AnotherMachine, Trail
+from wattshift_cluster.agent.asics.whereabouts import Whereabouts
 from wattshift_cluster.asic.driver import (
     SLEEP,
     AsicDriver,
@@ -17,10 +21,12 @@ from wattshift_cluster.asic.driver import (
     AsicReading,
     AsicRefused,
     AsicUnreachable,
+    Choosing,
     Credentials,
 )
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.agent import Asic
+from wattshift_cluster.fleet.kept import Moved
 
 EMULATOR_PASSWORDS = {
     "antminer": "root",
@@ -38,69 +44,42 @@ FAULTS = (AsicUnreachable, AsicRefused, TimeoutError)
 """What a machine may do to us."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rhythm:
-    """How often an ASIC is looked at, and how long each step may take, s.
-
-    Attributes:
-        poll_s: between two looks, at a machine whose command is open or in a small fleet.
-        full_s: between two full reads (temperatures, set points).
-        surprise_s: at least between two full reads because of unexpected watts.
-        prepare_s: between two renewals of what a command needs; shorter than any session's life.
-        identify_s: between two questions who it is.
-        lookup_s: pauses while it has not been found; the last one goes on.
-        connect_s, read_s, write_s, close_s: deadlines.
-        lost_polls: polls in a row that must fail before a machine counts as silent.
-        reconnect_misses: after every so many failed polls the firmware is told afresh.
-        alarm_s: how long a foreign write is shown at least: a polling controller must not miss it.
-        settle_s: on top of a point's own time, before another set point counts as foreign.
-        grace_s: how long the controller has to lease what runs already, from the agent's start.
-    """
-
-    poll_s: float = 1.0
-    full_s: float = 60.0
-    surprise_s: float = 10.0
-    prepare_s: float = 25.0
-    identify_s: float = 600.0
-    lookup_s: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 30.0)
-    connect_s: float = 8.0
-    read_s: float = 3.0
-    write_s: float = 12.0
-    close_s: float = 8.0
-    lost_polls: int = 3
-    reconnect_misses: int = 6
-    alarm_s: float = 3.0
-    settle_s: float = 2.0
-    grace_s: float = 20.0
-
-
-class AnotherMachine(AsicRefused):
-    """The machine at this address is not the one that is meant."""
-
-    def __init__(self, address: str, meant: str, found: AsicIdentity) -> None:
-        who = found.mac or "one that tells no hardware address"
-        super().__init__(
-            address,
-            "identify",
-            f"another machine at this address: {who} ({found.model}) instead of {meant}; it is "
-            "counted at its ceiling and not commanded",
-        )
-        self.found = found
-
-
 async def connect_by_probe(asic: Asic) -> AsicDriver:
-    """Find out what answers at the address. Raises: AsicUnreachable, AsicRefused."""
+    """Find out what answers at the address, and who it is before a password is used there.
+
+    Args:
+        asic: with the address to ask, and the hardware address that is meant; None: any.
+
+    Raises:
+        AsicUnreachable, AsicRefused: as the driver's.
+        AnotherMachine: it told another hardware address. No login was tried.
+    """
     from wattshift_cluster.asic.connect import DEADLINE_S, driver_for
     from wattshift_cluster.asic.probe import probe
 
     found = await probe(asic.address, deadline_s=DEADLINE_S)
     password = _password(asic, found.kind)
+    if password is not None and asic.mac is not None:
+        bare = await driver_for(asic.address, found, nameplate_w=asic.nameplate_w)
+        await _prove(bare, asic, asic.mac)
     return await driver_for(
         asic.address,
         found,
         credentials=None if password is None else Credentials(password, asic.username),
         nameplate_w=asic.nameplate_w,
     )
+
+
+async def _prove(bare: AsicDriver, asic: Asic, meant: str) -> None:
+    """See that a machine does not tell another hardware address. Raises: AnotherMachine."""
+    try:
+        found = await bare.identify()
+    except AsicRefused:
+        return  # it tells nothing without a login
+    finally:
+        await bare.close()
+    if found.mac is not None and found.mac != meant:
+        raise AnotherMachine(asic.address, meant, found.mac, found.model)
 
 
 def _password(asic: Asic, kind: str) -> str | None:
@@ -120,19 +99,39 @@ class Contact:
 
     Attributes:
         identity: who it is, once that is known and is who is meant.
-        meant_mac: the hardware address that is meant; None until the first one is seen.
+        trail: who is meant, and where it is.
         seen: the last sample; None before the first.
         error: why the last look failed; None when it did not.
         misses: looks that failed in a row.
         unready: why the next command may be slow or fail; None when all is prepared.
         highest_w: the highest nameplate of all that ever answered there, W.
+        choice: how its owner ran it before we put it to sleep; see `Choosing`.
     """
 
-    def __init__(self, asic: Asic, meant_mac: str | None, connect: Connect, rhythm: Rhythm) -> None:
-        """Prepare; nothing is sent before the first look."""
+    def __init__(
+        self,
+        asic: Asic,
+        meant_mac: str | None,
+        connect: Connect,
+        rhythm: Rhythm,
+        whereabouts: Whereabouts | None = None,
+        moved: Moved | None = None,
+        choice: str | None = None,
+    ) -> None:
+        """Prepare; nothing is sent before the first look.
+
+        Args:
+            asic: its section of agent.toml.
+            meant_mac: the hardware address that was seen there first, from an earlier life.
+            connect: finds the driver.
+            rhythm: see there.
+            whereabouts: finds it where it has moved; None: it is not looked for.
+            moved, choice: where it had been followed to, and how its owner ran it, from an earlier
+                life.
+        """
         self.driver: AsicDriver | None = None
         self.identity: AsicIdentity | None = None
-        self.meant_mac = asic.mac or meant_mac
+        self.trail = Trail(asic, meant_mac, whereabouts, moved)
         self.seen: AsicReading | None = None
         self.error: str | None = "not identified yet"
         self.misses = 0
@@ -140,6 +139,7 @@ class Contact:
         self.highest_w: float | None = None
         self._asic = asic
         self._connect = connect
+        self.choice = choice
         self._rhythm = rhythm
         self._full: AsicReading | None = None
         self._full_due_s = 0.0
@@ -147,30 +147,39 @@ class Contact:
         self._prepare_due_s = 0.0
         self._identify_due_s = 0.0
 
-    async def look(self, *, may_command: bool) -> AsicReading:
+    async def look(self, *, may_command: bool, may_follow: bool = True) -> AsicReading:
         """Identify it if that is due, and take a sample.
 
         Args:
             may_command: whether a command may follow, for which all is held ready.
+            may_follow: whether to look for it elsewhere while it is lost.
 
         Raises:
             AsicUnreachable, AsicRefused, TimeoutError: it failed; `error` and `misses` say so.
             AnotherMachine: somebody else answers there.
         """
         try:
-            if self.identity is None or boot_s() >= self._identify_due_s:
+            doubted = bool(self.trail.rivals)
+            if doubted:
+                await self.trail.weigh()
+            if doubted or self.identity is None or boot_s() >= self._identify_due_s:
                 await self._identify()
             self.seen = await self._sample()
         except AnotherMachine as stranger:
             await self._part(stranger)
+            if may_follow:
+                await self._follow()
             raise
         except FAULTS as fault:
             self.misses += 1
             self.error = str(fault) or "no answer in time"
             if self.misses >= self._rhythm.lost_polls:
                 self._identify_due_s = 0.0
+                self.trail.lose()
+                if may_follow:
+                    await self._follow()
             raise
-        self.error, self.misses = None, 0
+        self.error, self.misses, self.trail.lost_s = None, 0, None
         if may_command and boot_s() >= self._prepare_due_s:
             await self._prepare()
         return self.seen
@@ -178,7 +187,8 @@ class Contact:
     @property
     def sure(self) -> bool:
         """Whether who answers there is who is meant: after a silence it must be asked first."""
-        return self.identity is not None and self.misses < self._rhythm.lost_polls
+        heard = self.identity is not None and self.misses < self._rhythm.lost_polls
+        return heard and not self.trail.rivals
 
     def surprised(self) -> None:
         """The watts are not as expected: the next look asks for everything."""
@@ -204,6 +214,13 @@ class Contact:
             return None
         return self._full.temperature_c
 
+    @property
+    def inlet_c(self) -> float | None:
+        """Air at its inlet, °C; that of the last full read, while it is young enough."""
+        if self._full is None or boot_s() > self._full.at_boot_s + 2.0 * self._rhythm.full_s:
+            return None
+        return self._full.inlet_c
+
     def mode(self, since_boot_s: float) -> str | None:
         """The set point that it named in a sample later than `since_boot_s`; None if in none."""
         if self.seen is not None and self.seen.mode is not None:
@@ -226,7 +243,11 @@ class Contact:
         return True if seen.hashrate_h_per_s == 0.0 or seen.mode == SLEEP else None
 
     async def close(self) -> None:
-        """Let go of connections and logins."""
+        """Let go of connections and logins, and look for it no more."""
+        await self.trail.close()
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         if self.driver is None:
             return
         driver, self.driver = self.driver, None
@@ -236,33 +257,59 @@ class Contact:
     async def _identify(self) -> None:
         async with asyncio.timeout(self._rhythm.connect_s):
             if self.driver is None:
-                self.driver = await self._connect(self._asic)
-            elif self.misses and self.misses % self._rhythm.reconnect_misses == 0:
+                self.driver = await self._introduced()
+            elif self._must_reconnect():
                 await self._reconnect()
             found = await self.driver.identify()
         highest_w = (self.highest_w, found.nameplate_w)
         self.highest_w = max(watts_w for watts_w in highest_w if watts_w is not None)
-        if self.meant_mac is not None and found.mac != self.meant_mac:
-            raise AnotherMachine(self._asic.address, self.meant_mac, found)
-        self.meant_mac = found.mac
+        await self.trail.recognise(found)
         self.identity = found
         self._identify_due_s = boot_s() + self._rhythm.identify_s
 
+    def _must_reconnect(self) -> bool:
+        """Whether what answers must be found out anew: another firmware, or another machine.
+
+        After a silence a stored password is not used before the machine has proved who it is.
+        """
+        silent = self.misses >= self._rhythm.lost_polls
+        if silent and self.trail.meant_mac is not None and self._asic.password_file is not None:
+            return True
+        return self.misses > 0 and self.misses % self._rhythm.reconnect_misses == 0
+
     async def _reconnect(self) -> None:
         """Look afresh what answers: another firmware needs another driver."""
-        old, self.driver = self.driver, await self._connect(self._asic)
+        old, self.driver = self.driver, await self._introduced()
         if old is not None:
             await old.close()
+
+    async def _introduced(self) -> AsicDriver:
+        """A new driver, told what its machine may have forgotten."""
+        driver = await self._connect(self.trail.there)
+        if isinstance(driver, Choosing):
+            driver.owners_choice = self.choice
+        return driver
 
     async def _part(self, stranger: AnotherMachine) -> None:
         """Forget all that was seen of a machine that is not ours."""
         self.misses += 1
         self.error = stranger.reason
         self.identity = self.seen = self._full = None
+        self.trail.met(stranger)
         try:
-            await self.close()
+            await self._hang_up()
         except FAULTS as fault:
             self.error = f"{stranger.reason} (closing: {str(fault) or 'no answer in time'})"
+
+    async def _follow(self) -> None:
+        """Look for it elsewhere, and ask there from now on."""
+        before = self.trail.address
+        if not await self.trail.follow():
+            return
+        self.misses, self._identify_due_s = self._rhythm.lost_polls, 0.0
+        self.error = f"moved from {before} to {self.trail.address}, not identified there yet"
+        with suppress(*FAULTS):
+            await self._hang_up()
 
     async def _sample(self) -> AsicReading:
         assert self.driver is not None
@@ -270,6 +317,8 @@ class Contact:
             if boot_s() < self._full_due_s:
                 return await self.driver.poll()
             self._full = await self.driver.read()
+        if isinstance(self.driver, Choosing):
+            self.choice = self.driver.owners_choice or self.choice
         self._full_due_s = boot_s() + self._rhythm.full_s
         return self._full
 
@@ -283,12 +332,3 @@ class Contact:
             self.unready = f"not ready for commands: {str(fault) or 'no answer in time'}"
         else:
             self.unready = None
-
-
-def with_times(identity: AsicIdentity, measured_s: dict[str, float]) -> AsicIdentity:
-    """The identity with the transition times that commissioning measured."""
-    points = tuple(
-        replace(point, transition_s=measured_s.get(point.mode, point.transition_s))
-        for point in identity.points
-    )
-    return replace(identity, points=points)

@@ -68,8 +68,8 @@ class AsicDesk:
         """Carry out one order; a row for each device, in the order's sequence.
 
         Args:
-            fields: `action, devices, by, reason, watts_w, override, dry_run` as they came over the
-                wire.
+            fields: `action, devices, by, by_id, reason, watts_w, override, dry_run` as they came
+                over the wire.
 
         Raises:
             OrderMalformed: a field is missing or of another type.
@@ -158,6 +158,7 @@ def parse(fields: Mapping[str, Any]) -> tuple[Order, tuple[str, ...], bool]:
         reason=None if fields.get("reason") is None else _text(fields, "reason", MOST_REASON),
         watts_w=_watts(fields.get("watts_w"), action),
         override=_switch(fields, "override"),
+        by_id=None if fields.get("by_id") is None else _text(fields, "by_id", MOST_NAME),
     )
     if order.override and action != "unlock":
         raise OrderMalformed("override belongs to unlock alone: nothing else goes past a lock")

@@ -114,8 +114,7 @@ class Fences:
         places = self._of(device)
         if not places:
             return "no outlet"
-        if not all(place.cut for place in places):
-            # All cords or none: half a machine would draw its whole load through the other half.
+        if not self.may_cut(device):
             log.warning("fence.cut_not_allowed", device=device, reason=reason)
             return "not allowed"
         log.warning("fence.cut", device=device, outlets=len(places), reason=reason)
@@ -123,6 +122,17 @@ class Fences:
             self._want(place, wanted=False)
         done = [await self._switch(Switching(place, on=False)) for place in places]
         return "off" if all(done) else "failed"
+
+    def may_cut(self, device: str) -> bool:
+        """Whether the device has outlets and its owner allows to take its power."""
+        places = self._of(device)
+        # All cords or none: half a machine would draw its whole load through the other half.
+        return bool(places) and all(place.cut for place in places)
+
+    def stay_off(self, device: str) -> None:
+        """It was cut before: its outlets stay off, and are switched off if they are not."""
+        for place in self._of(device):
+            self._want(place, wanted=False)
 
     def may_be_on(self, devices: Iterable[str]) -> None:
         """Bring these devices' outlets up again, one after the other."""

@@ -3,22 +3,28 @@
 A sleep that failed, or that cannot be confirmed because the machine is silent, ends at the outlet,
 where the owner allowed that. Power comes back for nothing but a lease above sleep, after the same
 rest and in the same queue as any wake: a machine that boots draws what it likes for a while.
+
+A cut is on disk before the outlet obeys, with what the machine was, for nobody can ask one that has
+no power. So it is still ours after a restart, and ends as it would have. An outlet that somebody
+else has switched off is left as it is.
 """
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
 from wattshift_cluster.agent.asics.fences import LOOK_S, Fences
+from wattshift_cluster.agent.asics.keeper import Keeper
 from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.asics.supply import Supply
 from wattshift_cluster.asic.driver import SLEEP
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.outlets import Pdu
 from wattshift_cluster.fleet.curtail import State
+from wattshift_cluster.fleet.kept import KeptCut
 
 log = structlog.get_logger()
 
@@ -26,14 +32,27 @@ CUT_GRACE_S = 30.0
 """How long a silent machine's sleep may stay unconfirmed on top of its settling time: a switch that
 restarts is back by then."""
 
+KEEP_S = 2.0
+"""How long a cut waits for the disk: power safety does not hang on one that is slow or full."""
+
 
 @dataclass(slots=True)
 class _Cut:
-    """What was decided for one machine: why, whether its owner allows it, whether it is over."""
+    """What was decided for one machine.
+
+    Attributes:
+        reason: why.
+        allowed: whether its owner allows it.
+        rising: whether it is to have power again.
+        resumed: of an earlier life of this agent, and its outlet not seen since.
+        busy: whether its outlet is being commanded.
+    """
 
     reason: str
     allowed: bool = True
     rising: bool = False
+    resumed: bool = False
+    busy: bool = False
 
 
 class Fencing:
@@ -43,6 +62,7 @@ class Fencing:
         self,
         sections: Sequence[Pdu],
         devices: Sequence[AsicDevice],
+        keeper: Keeper | None = None,
         *,
         shadow: bool = False,
         grace_s: float = CUT_GRACE_S,
@@ -53,6 +73,7 @@ class Fencing:
         Args:
             sections: `[[pdus]]`.
             devices: all ASICs of the agent.
+            keeper: writes cuts to disk before they are done; None: within a second or so.
             shadow: outlets are only read.
             grace_s: see CUT_GRACE_S.
             look_s: period of readings and decisions, s.
@@ -72,8 +93,12 @@ class Fencing:
         self._mine = [(one, Supply(one.id, self._fences)) for one in devices if one.id in hanging]
         for device, supply in self._mine:
             device.supply = supply
+        self._keeper = keeper
         self._cuts: dict[str, _Cut] = {}
-        self._cutting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        if not shadow:
+            for device in devices:
+                self._resume(device)
 
     async def run(self) -> None:
         """Read, feed, decide and switch until cancelled."""
@@ -82,9 +107,9 @@ class Fencing:
                 group.create_task(self._fences.run())
                 group.create_task(self._watch())
         finally:
-            for task in self._cutting:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._cutting, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def end(self) -> None:
         """The agent ends: no watchdog is fed any more, and nothing is switched on."""
@@ -112,15 +137,17 @@ class Fencing:
             reason = self._hopeless(device, supply, now_s)
             if reason is not None:
                 self._cut(device, reason)
+        elif cut.busy:
+            pass
         elif not cut.allowed:
             if device.command.proven or _above_sleep(device):
                 del self._cuts[device.id]
         elif cut.rising:
             self._rising(device, cut)
+        elif cut.resumed and not self._fences.may_cut(device.id) and self._on(device):
+            self._over(device)  # its owner allows no cuts any more, and somebody switched it on
         elif _above_sleep(device) and device.may_power_up(now_s):
-            log.info("fencing.power_up", device=device.id)
-            cut.rising = True
-            self._fences.may_be_on([device.id])
+            self._begin(cut, self._raise(device, cut))
         supply.remark = self._remark(device.id)
 
     def _hopeless(self, device: AsicDevice, supply: Supply, now_s: float) -> str | None:
@@ -136,26 +163,87 @@ class Fencing:
             return command.explain(now_s)
         return None
 
+    def _resume(self, device: AsicDevice) -> None:
+        """A cut of an earlier life goes on: the outlet stays off, or is on its way up."""
+        kept = device.memory.cut
+        if kept is None:
+            return
+        if device.supply is None:  # it hangs on no outlet of ours any more
+            device.remember(lambda memory: replace(memory, cut=None))
+            return
+        log.info("fencing.resumed", device=device.id, reason=kept.reason, rising=kept.rising)
+        self._cuts[device.id] = _Cut(kept.reason, rising=kept.rising, resumed=True)
+        if not kept.rising:
+            self._fences.stay_off(device.id)
+
     def _cut(self, device: AsicDevice, reason: str) -> None:
         cut = self._cuts[device.id] = _Cut(reason)
-        task = asyncio.create_task(self._carry_out(device, cut))
-        self._cutting.add(task)
-        task.add_done_callback(self._cutting.discard)
+        self._begin(cut, self._carry_out(device, cut))
+
+    def _begin(self, cut: _Cut, doing: Coroutine[None, None, None]) -> None:
+        cut.busy = True
+        task = asyncio.create_task(doing)
+        self._tasks.add(task)
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            cut.busy = False
+
+        task.add_done_callback(over)
 
     async def _carry_out(self, device: AsicDevice, cut: _Cut) -> None:
         """Take the power; what fails at first is tried again by the fences themselves."""
+        if self._fences.may_cut(device.id):
+            known = device.contact.identity or device.lessons.own
+            await self._keep(device, KeptCut(cut.reason, time.time(), known))
+            if _above_sleep(device):
+                self._over(device)
+                return
         outcome = await self._fences.must_be_off(device.id, cut.reason)
         cut.allowed = outcome in ("off", "failed")
         if cut.allowed:
-            at_s = time.time()  # from here on it rests as after any sleep
+            at_s = time.time()
             device.remember(lambda memory: replace(memory, slept_s=at_s))
+
+    async def _raise(self, device: AsicDevice, cut: _Cut) -> None:
+        """Let its outlet be switched on in its turn."""
+        log.info("fencing.power_up", device=device.id)
+        if (kept := device.memory.cut) is not None:
+            await self._keep(device, replace(kept, rising=True))
+        cut.rising = True
+        self._fences.may_be_on([device.id])
 
     def _rising(self, device: AsicDevice, cut: _Cut) -> None:
         """It is to have power again: until it has, a lease may still change its mind."""
-        if self._fences.powered(device.id):
-            del self._cuts[device.id]
+        powered = self._fences.powered(device.id)
+        if powered:
+            self._over(device)
+        elif cut.resumed:
+            if powered is False:  # it did not come to that: it is cut as before
+                self._fences.stay_off(device.id)
+                self._cuts[device.id] = _Cut(cut.reason)
         elif not _above_sleep(device) and device.command.goal is not None:
             self._cut(device, cut.reason)
+
+    def _on(self, device: AsicDevice) -> bool:
+        return self._fences.powered(device.id) is True
+
+    def _over(self, device: AsicDevice) -> None:
+        del self._cuts[device.id]
+        device.remember(lambda memory: replace(memory, cut=None))
+
+    async def _keep(self, device: AsicDevice, kept: KeptCut) -> None:
+        """Have it on disk before the outlet obeys, if the disk is quick enough."""
+        device.remember(lambda memory: replace(memory, cut=kept))
+        if not kept.rising:  # it rests as after any sleep
+            device.remember(lambda memory: replace(memory, slept_s=kept.since_s))
+        if self._keeper is None:
+            return
+        saving = asyncio.create_task(self._keeper.save({device: device.memory}))
+        done, _ = await asyncio.wait({saving}, timeout=KEEP_S)
+        fault = saving.result().get(device.id) if done else "the disk does not answer"
+        if fault is not None:
+            log.error("fencing.not_kept", device=device.id, reason=fault)
 
     def _remark(self, device: str) -> str | None:
         cut = self._cuts.get(device)

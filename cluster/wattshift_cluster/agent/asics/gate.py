@@ -6,11 +6,13 @@ from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.config.agent import Asic
 from wattshift_cluster.fleet.curtail import Goal
 from wattshift_cluster.fleet.memory import Memory
-from wattshift_cluster.fleet.safety import Rest, clock_text, too_hot
+from wattshift_cluster.fleet.safety import Rest, clock_text, too_hot, too_warm
 
 ASK_AGAIN_S = 1.0
 LOOK_AGAIN_S = 5.0
 AWAKE_POLLS = 2
+WORTH_S = 15.0
+"""A rest shorter than this is over before a controller could give its watts to anybody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class WakeGate:
         self._id = asic.id
         self._rest = Rest(*asic.rests_s)
         self._limit_c = lanes.section.board_limit_c
+        self._inlet_limit_c = lanes.section.inlet_limit_c
         self._queue = lanes.queue_of(asic)
         self._let = -1
         self._awake_polls = 0
@@ -55,6 +58,17 @@ class WakeGate:
             return True
         return False
 
+    def rests(self, memory: Memory, wall_s: float) -> str | None:
+        """Why a machine that sleeps cannot be woken for long enough that others may have its watts.
+
+        Its turn in the queue is another matter: it comes within minutes, and only a lease gives a
+        machine a place there.
+        """
+        if memory.slept_s is None:
+            return None
+        free_s = self._rest.wake_s(memory.slept_s, memory.woke_s, wall_s)
+        return f"it rests until {clock_text(free_s)}" if free_s > wall_s + WORTH_S else None
+
     def forget(self) -> None:
         """Another wish: its place in the queue is free."""
         if self._queue is not None:
@@ -70,6 +84,7 @@ class WakeGate:
         order: int,
         memory: Memory,
         board_c: float | None,
+        inlet_c: float | None = None,
         *,
         wall_s: float,
         now_s: float,
@@ -79,7 +94,7 @@ class WakeGate:
         Args:
             wish, order: what would be commanded, and the number of the wish.
             memory: when it last fell asleep and woke.
-            board_c: its hottest board, °C; None where unknown.
+            board_c, inlet_c: its hottest board, and the air at its inlet, °C; None where unknown.
             wall_s, now_s: UTC and the queue's clock, s.
         """
         if self._let == order:
@@ -90,7 +105,7 @@ class WakeGate:
         if free_s > wall_s:
             wait_s = min(max(free_s - wall_s, ASK_AGAIN_S), LOOK_AGAIN_S)
             return NotYet(f"it rests until {clock_text(free_s)}", wait_s)
-        hot = too_hot(board_c, self._limit_c)
+        hot = too_hot(board_c, self._limit_c) or too_warm(inlet_c, self._inlet_limit_c)
         if hot is not None:
             return NotYet(hot, LOOK_AGAIN_S)
         if self._queue is None:

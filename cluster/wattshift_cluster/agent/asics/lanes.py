@@ -5,9 +5,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from wattshift_cluster.agent.asics.contact import Rhythm
+from wattshift_cluster.agent.asics.rhythm import Rhythm
+from wattshift_cluster.agent.asics.whereabouts import Whereabouts
 from wattshift_cluster.config.agent import Asic, AsicSection
+from wattshift_cluster.errors import ConfigInvalid, Fault
 from wattshift_cluster.fleet.curtail import Pace
+from wattshift_cluster.fleet.ranges import RangeForbidden, parse_ranges
 from wattshift_cluster.fleet.safety import WakeQueue
 
 MOST_LOWERING = 1024
@@ -29,6 +32,7 @@ class Lanes:
         section: `[asic]` of agent.toml.
         wakes: in which real machines wait to be woken; None: nobody waits.
         wakes_emulated: whether emulated ones wait there, too.
+        whereabouts: finds machines that have moved; None: they are not looked for.
     """
 
     section: AsicSection = field(default_factory=AsicSection)
@@ -36,6 +40,7 @@ class Lanes:
     pace: Pace = field(default_factory=Pace)
     wakes: WakeQueue | None = None
     wakes_emulated: bool = False
+    whereabouts: Whereabouts | None = None
     lowering: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_LOWERING))
     raising: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_RAISING))
     looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_LOOKING))
@@ -45,12 +50,23 @@ class Lanes:
 
     @classmethod
     def of(cls, section: AsicSection) -> "Lanes":
-        """As agent.toml has it. Each process draws its own phase."""
+        """As agent.toml has it. Each process draws its own phase.
+
+        Raises:
+            ConfigInvalid: its ranges are not private, or too large.
+        """
         named = section.wake_per_minute is not None or section.wake_watts_per_minute_w is not None
         most = section.wake_per_minute if named else WAKE_PER_MINUTE
         seed = int.from_bytes(os.urandom(8))
         queue = WakeQueue(most, section.wake_watts_per_minute_w, seed)
-        return cls(section, wakes=queue, wakes_emulated=named)
+        try:
+            networks = parse_ranges(section.ranges)
+        except (RangeForbidden, ValueError) as fault:
+            raise ConfigInvalid(
+                [Fault("agent.toml", "asic.ranges", ", ".join(section.ranges), str(fault))]
+            ) from fault
+        whereabouts = Whereabouts(networks, section.inventory_file)
+        return cls(section, wakes=queue, wakes_emulated=named, whereabouts=whereabouts)
 
     def queue_of(self, asic: Asic) -> WakeQueue | None:
         """Where this machine waits to be woken; None: nowhere."""

@@ -12,62 +12,48 @@ tells it all, and `sweep` gives every machine its turn.
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
 
-from wattshift_cluster.agent.asics import words
+from wattshift_cluster.agent.asics import standing, words
 from wattshift_cluster.agent.asics.contact import (
     FAULTS,
-    AnotherMachine,
     Connect,
-    Contact,
     connect_by_probe,
-    with_times,
 )
-from wattshift_cluster.agent.asics.gate import WakeGate
 from wattshift_cluster.agent.asics.lanes import Lanes
-from wattshift_cluster.agent.asics.others import Others
-from wattshift_cluster.agent.asics.supply import Draw, Supply, metered
-from wattshift_cluster.agent.asics.wish import ASLEEP, Asked, goal, offered
+from wattshift_cluster.agent.asics.lessons import Lessons, Sight
+from wattshift_cluster.agent.asics.profile import Walk
+from wattshift_cluster.agent.asics.profile_looks import look_at
+from wattshift_cluster.agent.asics.standing import Standing
+from wattshift_cluster.agent.asics.surprises import changed, felt, overruled, unexpected
+from wattshift_cluster.agent.asics.trail import AnotherMachine
+from wattshift_cluster.agent.asics.wish import ASLEEP, Asked, goal
+from wattshift_cluster.agent.asics.writing import Writing
 from wattshift_cluster.agent.leases import Lease, Terms
 from wattshift_cluster.agent.protocol import DeviceInfo, Reading
-from wattshift_cluster.asic.driver import (
-    SLEEP,
-    AsicDriver,
-    AsicIdentity,
-    AsicPoint,
-    AsicReading,
-    AsicRefused,
-    AsicUnreachable,
-)
+from wattshift_cluster.asic.driver import SLEEP, AsicIdentity, AsicReading, command_s
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.agent import Asic
 from wattshift_cluster.fleet.curtail import Command, Goal, State
+from wattshift_cluster.fleet.learn import Learnt
+from wattshift_cluster.fleet.learnt_file import Kept
 from wattshift_cluster.fleet.locks import Restraint
 from wattshift_cluster.fleet.memory import Memory
-from wattshift_cluster.fleet.safety import Heat
+from wattshift_cluster.fleet.study import Tempo
 
 log = structlog.get_logger()
 
 AS_FOUND = words.AS_FOUND
-SHADOW = "this agent is in shadow mode: it only reads"
-SURPRISE_SHARE = 0.15
-"""Share by which watts must lie off the point before the machine is asked for all it has to say."""
+SHADOW = standing.SHADOW
 
 
-class AsicDevice:
+class AsicDevice(Standing):
     """See `Device`. An `AsicSweep` must run beside it.
 
     Attributes:
-        inventory_version: grows whenever `info` changes.
         identified: set once the machine has said what it is.
-        memory: what outlives this process; `dirty` once it has changed.
-        command: the last wish and what became of it.
-        gate: when it may be woken.
-        heat: how far it is held down for being hot.
-        supply: its outlets; None where nothing is known of them.
     """
 
     def __init__(
@@ -80,6 +66,8 @@ class AsicDevice:
         memory: Memory | None = None,
         damage: str | None = None,
         shadow: bool = False,
+        kept: Kept | None = None,
+        tempo: Tempo | None = None,
     ) -> None:
         """Prepare; nothing is sent before its first look.
 
@@ -91,66 +79,40 @@ class AsicDevice:
             memory: of it, from an earlier life of this agent.
             damage: why that could not be read; it is not commanded then.
             shadow: nothing is written, and yet its points are told: somebody decides on them.
+            kept: what was learnt of it in an earlier life of this agent.
+            tempo: how much is looked at to learn.
         """
-        self.asic = asic
-        self.inventory_version = 0
+        refused = "protected" if asic.protected else refusal
+        lessons = Lessons(asic, kept, tempo)
+        super().__init__(
+            asic, lanes or Lanes(), memory or Memory(), damage, refused, connect, lessons
+        )
+        self.shadow = shadow and refused is None
         self.identified = asyncio.Event()
-        self.memory = memory or Memory()
-        self.dirty = False
-        self.damage = damage
-        self.lanes = lanes or Lanes()
-        self.command = Command(pace=self.lanes.pace)
-        self.heat = Heat()
-        self.gate = WakeGate(asic, self.lanes)
-        self.others = Others()
-        self.supply: Supply | None = None
-        self._refusal = "protected" if asic.protected else refusal
-        self._shadow = shadow and self._refusal is None
-        pinned = None if asic.emulated else self.memory.mac
-        self.contact = Contact(asic, pinned, connect, self.lanes.rhythm)
-        self._identity: AsicIdentity | None = None
-        self._adopted: tuple[AsicIdentity, object] | None = None
         self._terms: tuple[int, Terms] | None = None
         self._asked: Asked | None = None
         self._held: str | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._writing = Writing(asic.id, self.lanes)
         self._settled = asyncio.Event()
-
-    @property
-    def id(self) -> str:
-        """See `Device`."""
-        return self.asic.id
-
-    @property
-    def barred(self) -> str | None:
-        """Why nothing may be written to it; None when it may."""
-        return self._refusal or self.damage or (SHADOW if self._shadow else None)
-
-    @property
-    def why_asleep(self) -> str | None:
-        """Why it may do nothing but sleep; None when it may."""
-        kept = self.memory.restraint.why_asleep
-        return kept or ("asleep since before us" if self.gate.found_asleep else None)
+        if (cut := self.memory.cut) is not None:
+            # Nobody can ask a machine that has no power, nor was it asleep before us.
+            self.gate.found_asleep = False
+            self._adopt(cut.known)
 
     # The agent's side
 
     def info(self) -> DeviceInfo | None:
         """See `Device`. A machine that must not or cannot be set has one point: its nameplate."""
-        return words.info(self, self._offered()[:1] if self.why_asleep else self._offered())
+        return words.info(self, self.offered()[:1] if self.closed else self.offered())
 
     def terms(self) -> Terms | None:
         """See `Device`. Asked for with every lease, and made when what it offers has changed."""
-        if self._terms is not None and self._terms[0] == self.inventory_version:
-            return self._terms[1]
-        info = self.info()
-        if info is None:
-            return None
-        points = self._offered() or info.points
-        modes = {point.mode: point.watts_w for point in points}
-        most_w = info.nameplate_w * (1.0 + info.tolerance) * 1.001
-        terms = Terms(modes, most_w, info.continuous, self.why_asleep)
-        self._terms = self.inventory_version, terms
-        return terms
+        if self._terms is None or self._terms[0] != self.inventory_version:
+            terms = words.terms(self, self.offered())
+            if terms is None:
+                return None
+            self._terms = self.inventory_version, terms
+        return self._terms[1]
 
     def hold(self, lease: Lease) -> None:
         """See `Device`. A command under way that goes higher is broken off."""
@@ -171,7 +133,7 @@ class AsicDevice:
 
     async def close(self) -> None:
         """See `Device`: sleep, unless we may not write it or never reached it."""
-        if self.barred is not None or self._identity is None:
+        if self.barred is not None or self.identity is None:
             return
         self.safe()
         if self.command.goal is None:
@@ -179,8 +141,11 @@ class AsicDevice:
         try:
             await asyncio.wait_for(self._settled.wait(), self.lanes.rhythm.close_s)
         except TimeoutError:
-            why = self.command.explain(boot_s())
-            log.warning("asic.left_awake", device=self.id, reason=why)
+            if self._writing.busy and self.contact.driver is not None:
+                await self._writing.over(command_s(self.contact.driver, 0.0))
+            if self._settled.is_set():
+                return
+            log.warning("asic.left_awake", device=self.id, reason=self.command.explain(boot_s()))
 
     # An operator's side
 
@@ -197,18 +162,34 @@ class AsicDevice:
         self.remember(lambda memory: replace(memory, written=SLEEP))
         self._changed()
 
+    def learn(self, learnt: Learnt) -> None:
+        """Take in what a commissioning or a measurement of its points has shown, and tell it."""
+        self.lessons.merge(learnt)
+        self.retell()
+
+    def retell(self) -> None:
+        """Tell what was learnt since."""
+        if self.lessons.retell():
+            self._changed()
+
     def forget_damage(self) -> None:
         """An operator's word that its unreadable memory held no lock that still matters."""
         self.damage, self.memory, self.dirty = None, Memory(), True
         self._changed()
 
-    def remember(self, change: Callable[[Memory], Memory]) -> None:
-        """Change its memory; the sweep writes it down soon. A damaged file is left as evidence."""
-        self.memory, self.dirty = change(self.memory), self.damage is None
-
     async def settled(self) -> None:
         """Wait until the machine has taken the last command."""
         await self._settled.wait()
+
+    @property
+    def asked(self) -> Asked | None:
+        """What its lease asks, or its end; None before the first one."""
+        return self._asked
+
+    def follow(self, walk: Walk) -> None:
+        """Do as a measurement has it, within the lease; once it is done, as the lease has it."""
+        self.walk = walk
+        self._aim()
 
     # The sweep's side
 
@@ -221,23 +202,46 @@ class AsicDevice:
         """Take a sample, and draw the conclusions; a fault of the machine is kept, not raised."""
         asked_s = boot_s()
         try:
-            seen = await self.contact.look(may_command=self.barred is None)
+            seen = await self.contact.look(
+                may_command=self.barred is None,
+                may_follow=self.supply is None or self.supply.off_s is None,
+            )
         except AnotherMachine as stranger:
             log.error("asic.another_machine", device=self.id, reason=stranger.reason)
-            self._adopt(None)
+            # Of one that we have cut off we know who it is, whoever has its address meanwhile.
+            if self.dark is None and (self.memory.cut is None or self.memory.cut.rising):
+                self._adopt(None)
+            self._unheard()
         except FAULTS:
-            if self.dark is not None:
-                self.lost_power(boot_s())
-            elif self.contact.misses >= self.lanes.rhythm.lost_polls:
-                before = self.command
-                self.command = before.lost(f"silent: {self.contact.error}", boot_s())
-                self._log_change(before, boot_s())
+            self._unheard()
         else:
-            seen = metered(seen, self.supply, self.contact)
+            raw, seen = seen, self.as_metered(seen)
             self._first_sight(seen)  # before anything is commanded: it decides what may be
             self._adopt(self.contact.identity)
+            if self.lessons.disproved(self._sight(raw)):
+                self.retell()
             self._saw(seen, min(asked_s, seen.at_boot_s))
+            self.lessons.saw(self._sight(raw))
+        self.keep_what_was_seen()
+        self._tell_rest()
+        self._tell_income()
         self.advance(boot_s())
+        if self.walk is not None and not self.walk.done:
+            self.contact.surprised()  # temperatures come with full reads alone
+            visits = len(self.walk.visits)
+            if self.walk.looked(look_at(self, boot_s())):
+                self._aim()
+            for visit in self.walk.visits[visits:]:
+                self.lessons.visited(visit)
+
+    def _unheard(self) -> None:
+        """It did not answer: it has no power, or after a while nothing is known of it any more."""
+        now_s, before = boot_s(), self.command
+        if self.dark is not None:
+            self.lost_power(now_s)
+        elif self.contact.misses >= self.lanes.rhythm.lost_polls:
+            self.command = before.lost(f"silent: {self.contact.error}", now_s)
+            self._log_change(before, now_s)
 
     def advance(self, now_s: float) -> None:
         """Give the command if it is due and nothing stands against it."""
@@ -245,7 +249,7 @@ class AsicDevice:
         if self.command.state is State.FAILED and before.state is not State.FAILED:
             log.error("asic.failed", device=self.id, reason=self.command.explain(now_s))
         driver, wish = self.contact.driver, self.command.goal
-        if self._writing is not None or driver is None or wish is None:
+        if self._writing.busy or driver is None or wish is None:
             return
         if not self.command.due(now_s) or not self.contact.sure or self.dark is not None:
             return
@@ -253,8 +257,9 @@ class AsicDevice:
             return
         self.command = self.command.sent(now_s)
         order = self.command.order
-        self._writing = asyncio.create_task(self._write(driver, wish))
-        self._writing.add_done_callback(lambda task: self._wrote(task, wish, order))
+        self._writing.start(
+            driver, wish, self.contact.seen, lambda task: self._wrote(task, wish, order)
+        )
 
     def wake_now(self) -> None:
         """Its turn to wake has come."""
@@ -266,15 +271,11 @@ class AsicDevice:
 
     # Its outlets' side
 
-    @property
-    def dark(self) -> Draw | None:
-        """The proof that it has no power; None where it may have some."""
-        return None if self.supply is None else self.supply.dark(self.contact)
-
     def lost_power(self, now_s: float) -> None:
         """It has no power: when it comes back, nothing of ours is in force there any more."""
         before = self.command
         self._held = self.others.ours = None
+        self.lessons.lost()
         self.command = before.powerless(now_s)
         if self.command.proven:
             self._settled.set()
@@ -284,11 +285,6 @@ class AsicDevice:
         """Whether its outlets may be switched on: that is a wake, and waits for the same."""
         wish = self.command.goal
         return wish is not None and wish.mode != SLEEP and self._may_wake(wish, now_s)
-
-    @property
-    def identity(self) -> AsicIdentity | None:
-        """Who it is; None while unknown."""
-        return self._identity
 
     # From what is asked to what is commanded
 
@@ -310,30 +306,22 @@ class AsicDevice:
         if wish is None or self.command.order == before.order:
             return
         self._settled.clear()
-        if self._writing is not None and before.interrupted_by(wish):
+        if before.interrupted_by(wish):
             self._writing.cancel()
         self.advance(now_s)
 
     def _goal(self) -> Goal | None:
         """What the machine is to do; None while nothing may be commanded."""
-        known, asked = self._identity, self._asked
+        known, asked = self.identity, self._asked
         if known is None or self.barred is not None:
             return None
         if self.memory.restraint.why_asleep is not None:
             return goal(known, ASLEEP, None)
         if asked is None or self.gate.found_asleep:
             return None
-        return goal(known, asked, self._cap_w())
-
-    def _cap_w(self) -> float | None:
-        caps_w = (self.memory.restraint.limit_w, self.heat.cap_w)
-        return min((cap_w for cap_w in caps_w if cap_w is not None), default=None)
-
-    def _offered(self) -> tuple[AsicPoint, ...]:
-        """The points that may be leased; none while it must not or cannot be set."""
-        if self._identity is None or (self.barred or SHADOW) != SHADOW:
-            return ()
-        return offered(self._identity, self.memory.restraint.limit_w)
+        if self.walk is not None and not self.walk.done:
+            asked = self.walk.under(asked)
+        return self.lessons.asking(goal(known, asked, self.cap_w))
 
     def _resting(self) -> bool:
         """Whether giving it work means waking it. What was never seen to work counts as asleep."""
@@ -342,61 +330,38 @@ class AsicDevice:
         seen = self.contact.seen
         if seen is None:
             return True
-        return self.contact.looks_asleep(metered(seen, self.supply, self.contact)) is not False
+        return self.contact.looks_asleep(self.as_metered(seen)) is not False
 
     def _may_wake(self, wish: Goal, now_s: float) -> bool:
         """Whether a sleeping machine may be woken now; if not, its command says why."""
-        board_c, order = self.contact.temperature_c, self.command.order
-        bar = self.gate.bars(wish, order, self.memory, board_c, wall_s=time.time(), now_s=now_s)
+        order, wall_s = self.command.order, time.time()
+        board_c, inlet_c = self.contact.temperature_c, self.contact.inlet_c
+        bar = self.gate.bars(wish, order, self.memory, board_c, inlet_c, wall_s=wall_s, now_s=now_s)
         if bar is not None:
             self.command = self.command.waits(bar.why, now_s + bar.wait_s)
         return bar is None
 
-    async def _write(self, driver: AsicDriver, wish: Goal) -> None:
-        lane = self.lanes.lowering if self._lowers(wish) else self.lanes.raising
-        async with lane, asyncio.timeout(self.lanes.rhythm.write_s):
-            if wish.mode == SLEEP:
-                await driver.sleep()
-            else:
-                await driver.set_point(wish.mode, wish.ask_w)
-
-    def _lowers(self, wish: Goal) -> bool:
-        seen = self.contact.seen
-        return wish.mode == SLEEP or (
-            seen is not None and seen.watts_w is not None and wish.most_w < seen.watts_w
-        )
-
     def _wrote(self, task: asyncio.Task[None], wish: Goal, order: int) -> None:
         """A command has ended, one way or the other."""
-        self._writing, now_s = None, boot_s()
+        now_s = boot_s()
         if task.cancelled():
             self._held = None
-            self.advance(now_s)
-            return
-        fault = task.exception()
-        reason = str(fault) or "no answer in time"
-        if fault is None:
-            self.command = self.command.accepted(order, now_s)
-            self._took(wish, now_s)
-        elif isinstance(fault, AsicRefused):
-            self.command = self.command.refused(order, reason, now_s)
+        elif (fault := task.exception()) is not None:
+            self.command = self._writing.failed(fault, self.command, wish.mode, order, now_s)
         else:
-            self.command = self.command.unreachable(order, reason, now_s)
-            if not isinstance(fault, AsicUnreachable | TimeoutError):
-                log.error("device.failed", device=self.id, exc_info=fault)
-        if fault is not None:
-            log.warning("asic.write_failed", device=self.id, mode=wish.mode, reason=reason)
+            self.command = self.command.accepted(order, now_s)
+            self._took(wish, order, now_s)
         self.advance(now_s)
 
-    def _took(self, wish: Goal, now_s: float) -> None:
+    def _took(self, wish: Goal, order: int, now_s: float) -> None:
         """The machine accepted a command of ours."""
-        known = self._identity
         pause_s = wish.settle_s + self.lanes.rhythm.settle_s
         self.others.wrote(wish.mode, now_s + pause_s)
         woken = wish.mode != SLEEP and self._resting()
         slept = wish.mode == SLEEP and (self._held or self.memory.written) != SLEEP
         self._held = wish.mode
-        if self.command.goal == wish and known is not None:
+        self.lessons.took(wish, now_s, woke=woken)
+        if self.command.order == order and self.identity is not None:
             self._settled.set()
         self.gate.forget()
         ours = self.memory.written if self.gate.found_asleep is not False else wish.mode
@@ -407,14 +372,10 @@ class AsicDevice:
 
     def _adopt(self, found: AsicIdentity | None) -> None:
         """Take note of who it is; None: not the one that is meant."""
-        if found is not None and (found, self.memory.transitions_s) == self._adopted:
+        if not self.lessons.adopt(found):
             return
-        known = None if found is None else with_times(found, dict(self.memory.transitions_s))
-        self._adopted = None if found is None else (found, self.memory.transitions_s)
-        if known == self._identity:
-            return
-        self._identity = known
-        if known is None and self._writing is not None:
+        known = self.identity
+        if known is None:
             self._writing.cancel()
         if known is not None:
             self.identified.set()
@@ -425,12 +386,41 @@ class AsicDevice:
 
     def _saw(self, seen: AsicReading, asked_s: float) -> None:
         """Draw the conclusions from a sample that was asked for at `asked_s`."""
-        now_s, before = boot_s(), self.command
+        now_s, before, known = boot_s(), self.command, self.identity
         self.command = before.sample(seen.watts_w, seen.hashrate_h_per_s, asked_s, now_s)
         self._log_change(before, now_s)
-        self._look_for_others(seen, now_s)
-        self._feel(seen, now_s)
-        self._expect(seen)
+        if known is None:
+            return
+        self._look_for_others(known, seen, now_s)
+        limit_c, wish = self.lanes.section.board_limit_c, self.command.goal
+        heat = felt(self.heat, known, wish, seen.temperature_c, limit_c, now_s)
+        if heat != self.heat:
+            self.heat = heat
+            log.warning("asic.heat", device=self.id, cap_w=heat.cap_w)
+            self._aim()
+        if unexpected(known, self.command, seen):
+            self.contact.surprised()
+
+    def _sight(self, raw: AsicReading) -> Sight:
+        draw = None if self.supply is None else self.supply.draw(self.contact)
+        ours = self._held is not None and boot_s() >= self.others.until_s
+        return Sight(raw, draw, self.command, ours)
+
+    def _tell_rest(self) -> None:
+        """While it rests its watts are for others: no lease above sleep is offered or taken."""
+        measured = self.walk is not None and not self.walk.done
+        sleeps = self.dark is not None or self._resting()
+        rest = self.gate.rests(self.memory, time.time()) if sleeps and not measured else None
+        self.inventory_version, self.rest = self.inventory_version + (rest != self.rest), rest
+
+    def _tell_income(self) -> None:
+        """While nobody pays for its work, nothing but sleep is offered or taken."""
+        if self.income is None:
+            return
+        self.income.poll()
+        unpaid = self.income.unpaid(self.id)
+        self.inventory_version += (unpaid is None) != (self.unpaid is None)
+        self.unpaid = unpaid
 
     def _first_sight(self, seen: AsicReading) -> None:
         """Whether it slept before us; and the end of that, once it is seen at work."""
@@ -443,55 +433,13 @@ class AsicDevice:
             self._changed()
 
     def _log_change(self, before: Command, now_s: float) -> None:
-        after = self.command
-        if after.state is before.state:
-            return
-        if after.state is State.CONFIRMED:
+        if changed(self.id, before, self.command, now_s):
             self.contact.surprised()
-            if before.state is State.FAILED:
-                log.info("asic.obeys", device=self.id, now=after.explain(now_s))
-        if after.state in (State.DRIFTED, State.UNREACHABLE):
-            log.warning(f"asic.{after.state}", device=self.id, reason=after.reason)
 
-    def _look_for_others(self, seen: AsicReading, now_s: float) -> None:
-        if self._writing is not None:
+    def _look_for_others(self, known: AsicIdentity, seen: AsicReading, now_s: float) -> None:
+        if self._writing.busy:
             return
-        alarm_s = self.lanes.rhythm.alarm_s
-        theirs = self.others.look(seen.mode, seen.at_boot_s, now_s, alarm_s)
+        theirs = self.others.look(seen.mode, seen.at_boot_s, now_s, self.lanes.rhythm.alarm_s)
         if self.others.polls == 1:
             self.contact.surprised()
-        if theirs is None or self.others.ours is None:
-            return
-        if self.others.polls == 2:
-            log.warning("asic.foreign_write", device=self.id, ours=self.others.ours, theirs=theirs)
-        if self._watts_of(theirs) > self._watts_of(self.others.ours):
-            self.command = self.command.overruled(f"somebody else set {theirs}", now_s)
-
-    def _watts_of(self, mode: str) -> float:
-        """Watts of a mode; one that the machine did not offer may be anything, so its nameplate."""
-        assert self._identity is not None
-        watts = (point.watts_w for point in self._identity.points if point.mode == mode)
-        return next(watts, self._identity.nameplate_w)
-
-    def _feel(self, seen: AsicReading, now_s: float) -> None:
-        """Lower a machine that is too hot, and let it up again."""
-        known, wish = self._identity, self.command.goal
-        if known is None:
-            return
-        points_w = [point.watts_w for point in known.points]
-        held_w = known.nameplate_w if wish is None else self._watts_of(wish.mode)
-        limit_c = self.lanes.section.board_limit_c
-        heat = self.heat.felt(seen.temperature_c, limit_c, points_w, held_w, now_s)
-        if heat != self.heat:
-            self.heat = heat
-            log.warning("asic.heat", device=self.id, cap_w=heat.cap_w)
-            self._aim()
-
-    def _expect(self, seen: AsicReading) -> None:
-        """Ask for everything when the watts are not those of the point that it should hold."""
-        wish = self.command.goal
-        if wish is None or self.command.state is not State.CONFIRMED or seen.watts_w is None:
-            return
-        point_w = self._watts_of(wish.mode)
-        if abs(seen.watts_w - point_w) > max(SURPRISE_SHARE * point_w, 20.0):
-            self.contact.surprised()
+        self.command = overruled(self.id, known, self.others, theirs, self.command, now_s)

@@ -20,14 +20,25 @@ log = structlog.get_logger()
 
 TICK_S = 0.25
 SAVE_S = 1.0
+TELL_S = 300.0
+"""How often what was learnt is told anew: of all at once, for each time is a new inventory."""
+
 OPEN_FILES = 65_536
 
 
 class AsicSweep:
     """Runs all ASICs of an agent."""
 
-    def __init__(self, devices: Sequence[AsicDevice], lanes: Lanes, keeper: Keeper) -> None:
-        """Args: devices: all with these `lanes`."""
+    def __init__(
+        self,
+        devices: Sequence[AsicDevice],
+        lanes: Lanes,
+        keeper: Keeper,
+        *,
+        tell_s: float = TELL_S,
+    ) -> None:
+        """Args: devices: all with these `lanes`; tell_s: see TELL_S."""
+        self._tell_s = tell_s
         self._devices = tuple(devices)
         self._by_id = {device.id: device for device in devices}
         self._lanes = lanes
@@ -39,7 +50,7 @@ class AsicSweep:
     async def run(self) -> None:
         """Go round until cancelled; then connections are closed and nothing is commanded."""
         _room_for_sockets()
-        began_s = saved_s = boot_s()
+        began_s = saved_s = told_s = boot_s()
         grace, saving = True, None
         tick_s = min(TICK_S, self._lanes.rhythm.poll_s / 2.0)
         try:
@@ -50,6 +61,9 @@ class AsicSweep:
                     for device in self._devices:
                         device.end_grace()
                 self._round(now_s)
+                if now_s >= told_s + self._tell_s:
+                    told_s = now_s
+                    self._tell()
                 if now_s >= saved_s + SAVE_S and (saving is None or saving.done()):
                     # Beside the round: a disk that hangs must not hold up a command.
                     saved_s, saving = now_s, asyncio.create_task(self._save())
@@ -66,6 +80,12 @@ class AsicSweep:
         if self._lanes.wakes is not None:
             for name in self._lanes.wakes.grants(now_s):
                 self._by_id[name].wake_now()
+
+    def _tell(self) -> None:
+        for device in self._devices:
+            measured = device.walk is not None and not device.walk.done
+            if device.command.proven and not measured:
+                device.retell()
 
     def _turn(self, device: AsicDevice, now_s: float) -> None:
         if device.id not in self._looking and self._due(device, now_s):

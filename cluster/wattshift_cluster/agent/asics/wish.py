@@ -50,4 +50,5 @@ def goal(known: AsicIdentity, asked: Asked, cap_w: float | None) -> Goal:
         most_h_per_s=point.hashrate_h_per_s * over,
         settle_s=point.transition_s,
         ask_w=watts_w,
+        fixed=not known.continuous or point.mode == SLEEP,
     )

@@ -4,6 +4,7 @@ What hangs on an outlet is a function that gives the watts it would draw; an ope
 """
 
 import enum
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -94,13 +95,14 @@ class Strip:
         return self._settled(outlet).on
 
     def watts_w(self, outlet: str) -> float:
-        """What the outlet really carries, W. Raises KeyError."""
+        """What the outlet really carries, W; NaN where its load is unknown. Raises KeyError."""
         relay = self._settled(outlet)
         return relay.draw_w() if relay.on else 0.0
 
     def reported_w(self, outlet: str) -> float | None:
-        """What its meter says; None while it is blind. Raises KeyError."""
-        return None if self.fault is OutletFault.BLIND else self.watts_w(outlet)
+        """What its meter says; None while it is blind or the load unknown. Raises KeyError."""
+        watts_w = self.watts_w(outlet)
+        return None if self.fault is OutletFault.BLIND or math.isnan(watts_w) else watts_w
 
     def switchings(self, outlet: str) -> tuple[tuple[float, bool], ...]:
         """When the outlet was commanded to another state, and to which. Raises KeyError."""
