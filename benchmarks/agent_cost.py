@@ -60,7 +60,7 @@ host = "cost"
 devices = "auto"
 emulated = true
 [pool]
-url = "stratum+tcp://pool.invalid:3333"
+url = "stratum+tls://pool.invalid:3333"
 user = "nobody"
 """
 """A pool for which nobody consented: the agent neither asks for its address nor starts a worker."""

@@ -320,8 +320,9 @@ def test_a_wrong_hit_never_leaves_the_client() -> None:
 def test_reconnecting_keeps_the_counters_and_tells_that_work_ended() -> None:
     async def body() -> None:
         told: list[StratumJob | None] = []
+        settings = PoolSettings(difficulty=EASY, resume_s=0)
         async with (
-            running_pool() as (pool, at),
+            running_pool(settings) as (pool, at),
             running_client(at, on_job=told.append) as client,
         ):
             await ready(client)

@@ -1,10 +1,9 @@
 """Pools that misbehave: the client never hangs, never follows elsewhere, and comes back."""
 
 import asyncio
-import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,100 +13,14 @@ from wattshift_cluster.mining.client import StratumClient
 from wattshift_cluster.mining.endpoint import Endpoint, EndpointInvalid
 from wattshift_cluster.mining.pool.server import LoopbackPool
 from wattshift_cluster.mining.pool.settings import PoolSettings
-from wattshift_cluster.mining.session import Deadlines
 
-SHORT = Deadlines(connect_s=1.0, configure_s=0.2, answer_s=0.3, idle_s=1.0)
-
-NOTIFY: list[Any] = [
-    "j1", "00" * 32, "01", "02", [], "20000000", "1d00ffff", "65000000", True
-]  # fmt: skip
-
-Script = Callable[["Miner"], Awaitable[None]]
-
-
-class Miner:
-    """The server's end of one connection, for scripted pools."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.heard: list[str] = []
-
-    async def hear(self) -> dict[str, Any]:
-        line = await self.reader.readline()
-        if not line:
-            raise ConnectionResetError
-        body: dict[str, Any] = json.loads(line)
-        self.heard.append(body.get("method", "answer"))
-        return body
-
-    def say(self, **body: Any) -> None:
-        self.writer.write(json.dumps(body).encode() + b"\n")
-
-    async def log_in(self, *, authorized: bool = True) -> None:
-        """Answer like a pool without configure and without suggest_difficulty."""
-        while True:
-            request = await self.hear()
-            if request["method"] == "mining.subscribe":
-                self.say(id=request["id"], result=[[], "aabbccdd", 4], error=None)
-            if request["method"] == "mining.authorize":
-                self.say(id=None, method="mining.set_difficulty", params=[1e-7])
-                self.say(id=request["id"], result=authorized, error=None)
-                return
-
-    def notify(self, **changes: Any) -> None:
-        params = list(NOTIFY)
-        for index, value in changes.items():
-            params[int(index[1:])] = value
-        self.say(id=None, method="mining.notify", params=params)
-
-
-@asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[tuple[Endpoint, list[Miner]]]:
-    miners: list[Miner] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        miner = Miner(reader, writer)
-        miners.append(miner)
-        try:
-            await script(miner)
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.transport.abort()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield Endpoint(*server.sockets[0].getsockname()[:2]), miners
-    finally:
-        server.close()
-        for miner in miners:
-            miner.writer.transport.abort()
-
-
-@asynccontextmanager
-async def mining_on(at: Endpoint, **more: Any) -> AsyncIterator[StratumClient]:
-    backoff = Backoff(random.Random(3), least_s=0.01, first_s=0.02, most_s=0.05)
-    client = StratumClient(f"stratum+tcp://{at}", "rig", backoff=backoff, deadlines=SHORT, **more)
-    task = asyncio.create_task(client.run())
-    try:
-        yield client
-    finally:
-        task.cancel()
-        await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 3)
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 8.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - any state of either side, not one event
-            await asyncio.sleep(0.005)
-
-
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await body()
-
-    asyncio.run(bounded())
+_SPEC = spec_from_file_location("scripted_pool", Path(__file__).with_name("scripted_pool.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
+pools = module_from_spec(_SPEC)
+_SPEC.loader.exec_module(pools)
+scripted, mining_on, until, run = pools.scripted, pools.mining_on, pools.until, pools.run
+Miner, Script = Any, Any
 
 
 async def forever(_miner: Miner) -> None:
@@ -274,7 +187,8 @@ def test_shares_without_an_answer_are_lost_with_a_reason_and_none_vanishes() -> 
     async def deaf_then_gone(miner: Miner) -> None:
         await miner.log_in()
         miner.notify()
-        await miner.hear()  # the first share: never answered
+        await miner.hear()  # the first share: never answered, although the pool is there
+        miner.say(id=None, method="mining.set_difficulty", params=[1e-7])
         refused = await miner.hear()
         miner.say(id=refused["id"], result=False, error=[21, "Stale", None])
         object_error = await miner.hear()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from wattshift_cluster.mining.extranonce import Extranonce2Exhausted, Extranonce2Space
 from wattshift_cluster.mining.job import Extranonce, JobFault, StratumJob, parse_difficulty
+from wattshift_cluster.mining.pool.settings import NBITS
 from wattshift_cluster.mining.pool.template import TemplateSource
 
 GENESIS_COINBASE = bytes.fromhex(
@@ -57,7 +58,9 @@ def test_block_170_with_a_branch_and_a_previous_hash() -> None:
 
 
 def test_a_template_survives_the_wire() -> None:
-    template = TemplateSource(seed=4, extranonce_bytes=8).next(1_800_000_000, clean=True)
+    template = TemplateSource(seed=4, extranonce_bytes=8, nbits=NBITS).next(
+        1_800_000_000, clean=True
+    )
     extranonce = Extranonce(b"\x00\x00\x00\x07", 4)
     job = template.job("a", extranonce=extranonce, difficulty=0.25, mask=0x6000, clean=True)
     again = StratumJob.from_notify(
@@ -67,7 +70,7 @@ def test_a_template_survives_the_wire() -> None:
 
 
 def test_the_same_seed_gives_the_same_templates() -> None:
-    first, second, other = (TemplateSource(seed, 8) for seed in (1, 1, 2))
+    first, second, other = (TemplateSource(seed, 8, NBITS) for seed in (1, 1, 2))
     for clean in (True, False, True):
         template = first.next(1_800_000_000, clean=clean)
         assert template == second.next(1_800_000_000, clean=clean)
@@ -76,7 +79,9 @@ def test_the_same_seed_gives_the_same_templates() -> None:
 
 def test_the_coinbase_pays_nobody() -> None:
     """One output, zero satoshi, OP_RETURN."""
-    template = TemplateSource(seed=4, extranonce_bytes=8).next(1_800_000_000, clean=True)
+    template = TemplateSource(seed=4, extranonce_bytes=8, nbits=NBITS).next(
+        1_800_000_000, clean=True
+    )
     tail = template.coinbase2
     assert tail[:5] == b"\xff\xff\xff\xff\x01"
     assert tail[5:13] == bytes(8)
@@ -101,10 +106,25 @@ def test_a_malformed_notify_is_refused(index: int, value: object) -> None:
         StratumJob.from_notify(params, extranonce=Extranonce(b"\x01", 4), difficulty=1.0)
 
 
-@pytest.mark.parametrize("value", [0, -1, None, True, "1", float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize(
+    "value", [0, -1, None, True, "1", float("nan"), float("inf"), 1e30, 10**400]
+)
 def test_an_impossible_difficulty_is_refused(value: object) -> None:
     with pytest.raises(JobFault):
         parse_difficulty(value)
+
+
+@pytest.mark.parametrize("size", [-1, 17, 10**400, -(10**400), 1.5, True, "4", None, [4]])
+def test_an_impossible_extranonce2_size_is_refused(size: object) -> None:
+    with pytest.raises(JobFault) as fault:
+        Extranonce.parse("aabb", size)
+    assert len(str(fault.value)) < 100
+
+
+@pytest.mark.parametrize("first", ["a", "zz", "aa ", "aa" * 33, None, 5, b"aa", ["aa"]])
+def test_an_impossible_extranonce1_is_refused(first: object) -> None:
+    with pytest.raises(JobFault):
+        Extranonce.parse(first, 4)
 
 
 @given(

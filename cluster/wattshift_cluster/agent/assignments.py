@@ -11,6 +11,7 @@ from wattshift_cluster.agent.child import WorkerChild
 from wattshift_cluster.agent.desk import PoolDesk
 from wattshift_cluster.agent.protocol import Counters
 from wattshift_cluster.mining.job import MiningWork, StratumJob
+from wattshift_kernels.header import hash_value, target_of_nbits
 
 log = structlog.get_logger()
 
@@ -25,11 +26,13 @@ class Assignments:
 
     Attributes:
         counts: shares found, accepted, rejected and lost since this agent started.
+        blocks: of the shares found, those that meet the network's own target.
     """
 
     def __init__(self, device: str, desk: PoolDesk | None) -> None:
         """Args: device: for the log; desk: None where nothing may be mined."""
         self.counts = Counters(0, 0, 0, 0, 0, 0.0)
+        self.blocks = 0
         self._device = device
         self._desk = desk
         self._child: WorkerChild | None = None
@@ -60,6 +63,13 @@ class Assignments:
             return None
         return f"no pool session: {self._desk.fault}"
 
+    @property
+    def note(self) -> str | None:
+        """What a person should know of the shares although all is well; None without."""
+        found = f"{self.blocks} block candidate(s) found" if self.blocks else None
+        alarm = None if self._desk is None else self._desk.alarm
+        return "; ".join(filter(None, (alarm, found))) or None
+
     async def settle(self) -> None:
         """Let the last shares arrive."""
         if self._submits:
@@ -79,30 +89,46 @@ class Assignments:
     def _give(self, *, clean: bool) -> None:
         """Hand one assignment to the worker."""
         child = self._child
-        work = self._desk.work() if self._desk is not None else None
-        if work is None or child is None or child.fault is not None:
+        if self._desk is None or child is None or child.fault is not None:
+            return  # asked first: a unit that goes to nobody is lost
+        unit = self._desk.unit()
+        if unit is None:
             return
         self._last_work += 1
-        self._works[self._last_work] = work
+        self._works[self._last_work] = unit.work
         while len(self._works) > KEPT_WORK:
             self._works.popitem(last=False)
-        message = {"op": "work", "id": self._last_work, "clean": clean}
-        header, target = work.header76.hex(), f"{work.target:064x}"
-        child.send({**message, "header76": header, "target": target})
+        child.send(
+            {
+                "op": "work",
+                "id": self._last_work,
+                "clean": clean,
+                "header76": unit.header76.hex(),
+                "target": f"{unit.work.target:064x}",
+                "nonces": unit.nonces,
+                "roll_mask": f"{unit.roll_mask:08x}",
+            }
+        )
 
     def _hit(self, number: int, nonce: int) -> None:
         work = self._works.get(number)
-        if work is None or not work.is_share(nonce):
+        value = None if work is None else hash_value(work.digest(nonce))
+        if work is None or value is None or value > work.target:
             log.warning("worker.wrong_hit", device=self._device, work=number)
             return
-        task = asyncio.create_task(self._submit(work, nonce))
+        block = value <= target_of_nbits(work.job.nbits)
+        if block:
+            self.blocks += 1
+            header = work.header(nonce).hex()
+            log.critical("block.candidate", device=self._device, job=work.job.job_id, header=header)
+        task = asyncio.create_task(self._submit(work, nonce, block=block))
         self._submits.add(task)
         task.add_done_callback(self._submits.discard)
 
-    async def _submit(self, work: MiningWork, nonce: int) -> None:
+    async def _submit(self, work: MiningWork, nonce: int, *, block: bool) -> None:
         assert self._desk is not None
         self._count(shares_found=1)
-        result = await self._desk.submit(work.share(nonce))
+        result = await self._desk.submit(work.share(nonce), first=block)
         if result.accepted:
             self._count(accepted=1, accepted_difficulty=result.difficulty)
         elif (result.reason or "").startswith("lost"):

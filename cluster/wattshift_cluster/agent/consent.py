@@ -6,7 +6,9 @@ The file is TOML:
     mining = true                           that GPUs and CPUs of this host may mine
     asics = true                            that the ASICs named in agent.toml may be set and woken
     payout = ["bc1q…"]                      accounts; "bc1q….rig7" belongs to "bc1q…"
-    pools = ["stratum+tcp://host:3333"]     pools
+    pools = ["stratum+tls://host:3333"]     pools, those to fall back to among them
+    developer_fees = ["t-rex"]              programs whose developers may take their part
+    commands = ["/opt/m/m -o … -u …"]       whole command lines of any other program
     provider_permission = "ticket 4711"     on a rented machine only
 
 It must belong to root or to the installing user, and neither group, others nor the service may be
@@ -28,7 +30,7 @@ from wattshift_cluster.mining.endpoint import Endpoint, EndpointInvalid
 MOST_BYTES = 64 * 1024
 TEXTS = ("owner", "provider_permission")
 SWITCHES = ("mining", "asics")
-LISTS = ("payout", "pools")
+LISTS = ("payout", "pools", "developer_fees", "commands")
 
 
 class ConsentMissing(Refused):
@@ -44,6 +46,8 @@ class Consent:
     asics: bool = False
     payout: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
+    developer_fees: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
     provider_permission: str = ""
 
 
@@ -106,6 +110,59 @@ def pool_refusal(
     except (ConsentMissing, EndpointInvalid) as fault:
         return str(fault)
     return None
+
+
+def program_refusal(
+    path: Path,
+    consent_file: Path | None,
+    around: Surroundings | None = None,
+    *,
+    fee_of: str | None,
+    command: str | None,
+) -> str | None:
+    """Why a foreign program may not be run; None when it may. See `pool_refusal` for its pool.
+
+    Args:
+        path: the program. As little as the consent file may the service be able to change it.
+        fee_of: its name, where its developers take a part of the hashing.
+        command: its whole command line, where that is the owner's own.
+        consent_file, around: as for `pool_refusal`.
+    """
+    around = around or Surroundings()
+    try:
+        consent = read_consent(consent_file, around)
+        if not consent.mining:
+            raise ConsentMissing(f"{consent_file} does not say mining = true")
+        if fee_of is not None and fee_of not in consent.developer_fees:
+            raise ConsentMissing(
+                f"{fee_of} hashes for its developers too; {consent_file} must name it in "
+                "developer_fees"
+            )
+        if command is not None and command not in consent.commands:
+            raise ConsentMissing(f"{consent_file} does not name this command line: {command}")
+        for directory in path.absolute().parents:
+            _check_directory(directory, around)
+        _check_file(path, path.stat(), around)
+    except ConsentMissing as fault:
+        return str(fault)
+    except OSError as fault:
+        return f"{path}: {fault.strerror}"
+    return None
+
+
+def consented_pools(
+    consent_file: Path | None, around: Surroundings | None = None
+) -> tuple[Endpoint, ...] | None:
+    """The addresses that the owner has named; None where there is no consent to read.
+
+    That is where a pool may send us with client.reconnect. Without consent only loopback pools are
+    mined for, and they stay on their own host.
+    """
+    try:
+        named = read_consent(consent_file, around).pools
+    except ConsentMissing:
+        return None
+    return tuple(endpoint for one in named if (endpoint := _endpoint(one)) is not None)
 
 
 def asic_refusal(consent_file: Path | None, around: Surroundings | None = None) -> str | None:
@@ -171,6 +228,8 @@ def _parse(path: Path, data: bytes) -> Consent:
         asics=raw.get("asics", False),
         payout=tuple(raw.get("payout", ())),
         pools=tuple(raw.get("pools", ())),
+        developer_fees=tuple(raw.get("developer_fees", ())),
+        commands=tuple(raw.get("commands", ())),
         provider_permission=raw.get("provider_permission", "").strip(),
     )
 
@@ -184,10 +243,18 @@ def _has_type(key: str, value: Any) -> bool:
 
 
 def _same_pool(endpoint: Endpoint, allowed: str) -> bool:
-    try:
-        return Endpoint.parse(allowed) == endpoint
-    except EndpointInvalid:
+    """The same host and port; and TLS, where the owner has written that scheme."""
+    named = _endpoint(allowed)
+    if named is None or named.address != endpoint.address:
         return False
+    return endpoint.tls or not named.tls
+
+
+def _endpoint(text: str) -> Endpoint | None:
+    try:
+        return Endpoint.parse(text)
+    except EndpointInvalid:
+        return None
 
 
 def _same_account(user: str, allowed: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from io import RawIOBase
 from typing import Any
 
-from wattshift_kernels.hasher import Range, Work
+from wattshift_kernels.hasher import Range, Work, check_range
 
 LINE_LIMIT_BYTES = 4096
 MOST_WAITING = 8
@@ -25,12 +25,17 @@ class Assignment:
     Attributes:
         id: the agent's number for it.
         work: what is hashed.
+        roll_mask: version bits of which every value is this worker's; a hasher that rolls none
+            leaves the others untried.
     """
 
-    def __init__(self, number: int, work: Work, nonces: Range = (0, NONCES)) -> None:
+    def __init__(
+        self, number: int, work: Work, nonces: Range = (0, NONCES), *, roll_mask: int = 0
+    ) -> None:
         """All of `nonces` are to be tried."""
         self.id = number
         self.work = work
+        self.roll_mask = roll_mask
         self._left: deque[Range] = deque([nonces])
         self._aloft = 0
 
@@ -98,7 +103,12 @@ class Tray:
         assignment = None
         if message["op"] == "work":
             work = Work(bytes.fromhex(message["header76"]), int(message["target"], 16))
-            assignment = Assignment(int(message["id"]), work)
+            start, count = (int(number) for number in message.get("nonces", (0, NONCES)))
+            check_range(start, count)
+            if not count:
+                raise ValueError("no nonces to try")
+            roll_mask = int(message.get("roll_mask", "0"), 16)
+            assignment = Assignment(int(message["id"]), work, (start, count), roll_mask=roll_mask)
         if assignment is None or message.get("clean"):
             with self._lock:
                 self._waiting.clear()

@@ -9,7 +9,8 @@ When a server that starts wants the device's memory, the worker frees it all and
 EXIT_RELEASED. Until then it holds its seat's lock, which the kernel frees with the process: whoever
 finds the seat free knows that nothing of the worker is left on the device.
 
-    in   {"op": "work", "id": n, "header76": hex, "target": hex, "clean": bool}   {"op": "idle"}
+    in   {"op": "work", "id": n, "header76": hex, "target": hex, "clean": bool,
+          "nonces": [first, how many], "roll_mask": hex, version bits to roll}   {"op": "idle"}
     out  {"event": "ready", "hasher": …, "backend": …, "refused": {…},
           "depth": launches in flight, "memory_bytes": of the device}
          {"event": "refused", "reason": …}   {"event": "released"}
@@ -17,7 +18,6 @@ finds the seat free knows that nothing of the worker is left on the device.
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -25,11 +25,12 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import NoReturn
 
 from wattshift_cluster.agent.launches import POLL_S, Landed, Launches
 from wattshift_cluster.agent.pace import Pace
 from wattshift_cluster.agent.tray import Tray
+from wattshift_cluster.agent.voice import EXIT_BROKEN, EXIT_RELEASED, EXIT_TAKEN, Voice
 from wattshift_cluster.bootclock import boot_ns
 from wattshift_cluster.gate import GateInvalid, SeatTaken, WorkerGate, WorkerSeat
 from wattshift_cluster.process import die_with_parent
@@ -37,26 +38,8 @@ from wattshift_kernels.hasher import Hasher, HasherFailed
 from wattshift_kernels.registry import MAKERS, Chosen, NoHasher, choose
 from wattshift_kernels.verify import KernelWrong, verified
 
-EXIT_BROKEN = 3
-EXIT_TAKEN = 75
-EXIT_RELEASED = 76
-"""The device's memory was wanted: freed, or not taken at all."""
-
 BACKENDS = {"gpu": ("cuda",), "cpu": ("numba", "reference")}
 """A GPU's worker never falls back to the CPU: its watts would be booked to the wrong device."""
-
-
-class Voice:
-    """Standard output as lines of JSON."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        """Write to `out`."""
-        self._out = out
-
-    def say(self, event: str, **fields: Any) -> None:
-        """Tell the agent. Raises: OSError when it is gone."""
-        self._out.write(json.dumps({"event": event, **fields}).encode() + b"\n")
-        self._out.flush()
 
 
 class Worker:

@@ -1,8 +1,14 @@
 """Mining protocol: a Stratum V1 client that mines real shares, and a pool that checks them.
 
 job  extranonce      what is hashed, and whose part of it
-client  session      a pool account; one connection to its pool
-shares               what became of every share that was found
+splitting            a job among workers, so that nobody hashes a header twice
+pools  standing      pools in the owner's order; which of them to mine for
+client  courier      one pool account across its sessions; its shares, from found to told
+jobs                 what may be submitted for
+session  login  feed one connection; what we say first; what the pool says
+shares  refusals     what became of every share that was found; what a pool means by no
+audit                whether a pool credits what it accepted
+redirect  tls        where a pool may send us; whose certificate is believed
 lines  endpoint  backoff   the wire, addresses, waiting
 pool/                a pool on loopback
 

@@ -6,43 +6,46 @@ survive reconnecting.
 """
 
 import asyncio
+import itertools
 import random
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from functools import partial
 
 import structlog
 
 from wattshift_cluster.mining.backoff import Backoff
+from wattshift_cluster.mining.courier import Courier, Keeping
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.extranonce import Extranonce2Space
 from wattshift_cluster.mining.job import MiningWork, Share, StratumJob
+from wattshift_cluster.mining.jobs import MAX_JOBS, JobBook
 from wattshift_cluster.mining.session import (
-    AnswerMissing,
     Deadlines,
     Login,
     PoolRefused,
+    Resume,
     Session,
     SessionEnded,
-    error_text,
 )
-from wattshift_cluster.mining.shares import ShareCounts, ShareLedger, ShareResult
+from wattshift_cluster.mining.shares import ShareCounts, ShareResult
+from wattshift_cluster.mining.tls import Trust, Verifier
+
+__all__ = ["MAX_JOBS", "REFUSED_WAIT_S", "Keeping", "StratumClient"]
 
 log = structlog.get_logger()
 
-MAX_JOBS = 64
-"""Jobs of a session that may still be submitted for; a clean job voids all before it."""
-
 REFUSED_WAIT_S = 30.0
+SOUND_S = 10.0
+"""A session that lasts so long, or has a share accepted, works: back-off begins anew after it."""
 
 
 class StratumClient:
     """One pool account and its connection.
 
     Attributes:
+        endpoint: the pool.
         reconnects: sessions that worked, after the first.
         fault: why there is no session now; None while there is one.
+        refused: whether it was the pool's word, so that trying again soon will not help.
     """
 
     def __init__(
@@ -52,54 +55,88 @@ class StratumClient:
         password: str = "x",
         *,
         suggest_difficulty: float | None = None,
+        minimum_difficulty: float | None = None,
         roll_versions: bool = True,
         on_job: Callable[[StratumJob | None], None] | None = None,
         deadlines: Deadlines | None = None,
         rng: random.Random | None = None,
         backoff: Backoff | None = None,
+        trust: Trust | None = None,
+        consented: Collection[Endpoint] | None = None,
+        keeping: Keeping | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         """Prepare; nothing is connected before `run()`.
 
         Args:
-            url: stratum+tcp://host:port.
+            url: stratum+tls://host:port or stratum+tcp://host:port.
             user, password: as the pool wants them.
             suggest_difficulty: share difficulty to ask for; None leaves it to the pool.
+            minimum_difficulty: the least that we accept, for pools that know BIP 310.
             roll_versions: offer BIP 310 version rolling.
             on_job: called in the event loop with each new job, and with None when it is lost.
             rng: jitter of the back-off.
+            trust: whose certificate is believed; the system's authorities when None.
+            consented: where client.reconnect may lead; None: to the same host only.
+            keeping: of shares in flight.
+            numbers: of its sessions, where several clients' sessions must differ.
 
         Raises:
-            EndpointInvalid: `url` is not one.
+            EndpointInvalid: `url` is not one, or `trust` cannot be used.
         """
         self.endpoint = Endpoint.parse(url)
         self.reconnects = 0
         self.fault: str | None = "not started"
+        self.refused = False
+        self._verifier = Verifier(trust or Trust()) if self.endpoint.tls else None
         self._login = Login(
-            user, password, suggest_difficulty=suggest_difficulty, roll_versions=roll_versions
+            user,
+            password,
+            suggest_difficulty=suggest_difficulty,
+            roll_versions=roll_versions,
+            minimum_difficulty=minimum_difficulty,
         )
+        self._asks = self._login
         self._on_job = on_job
         self._deadlines = deadlines or Deadlines()
         self._backoff = backoff or Backoff(rng or random.Random())
-        self._ledger = ShareLedger()
-        self._sessions = 0
-        self._session: Session | None = None
-        self._job: StratumJob | None = None
-        self._jobs: OrderedDict[str, StratumJob] = OrderedDict()
-        self._space = Extranonce2Space(0)
+        self._consented = consented
+        self._numbers = numbers or itertools.count()
+        self._book = JobBook()
+        self._courier = Courier(user, self._book, keeping or Keeping(), self._deadlines.answer_s)
+        self._attempt: Session | None = None
+        self._settled: Session | None = None
+        self._begun: int | None = None
+        self._worked = False
+        self._resume: Resume | None = None
+        self._hung_up_on_configure = 0
+        self._ready_s = 0.0
 
     @property
     def counts(self) -> ShareCounts:
         """What became of all shares so far."""
-        return self._ledger.snapshot()
+        return self._courier.counts
+
+    @property
+    def _session(self) -> Session | None:
+        return self._courier.session
 
     @property
     def connected(self) -> bool:
         """Whether a session is logged in."""
         return self._session is not None
 
+    @property
+    def sound(self) -> bool:
+        """Whether this session has shown that it works."""
+        if self._session is None:
+            return False
+        lasted_s = asyncio.get_running_loop().time() - self._ready_s
+        return self._courier.accepted_here or lasted_s >= SOUND_S
+
     def current_job(self) -> StratumJob | None:
         """The job to work on; None while there is no session or no job yet."""
-        return self._job if self._session is not None else None
+        return self._book.current if self._session is not None else None
 
     def next_extranonce2(self) -> bytes:
         """An extranonce2 that nobody else got for the current job.
@@ -107,7 +144,7 @@ class StratumClient:
         Raises:
             Extranonce2Exhausted: the pool left us too few for this job.
         """
-        return self._space.encode(self._space.take()[0])
+        return self._book.next_extranonce2()
 
     def next_work(self) -> MiningWork | None:
         """Work of its own for one worker: 2^32 nonces. None while there is no job.
@@ -121,95 +158,134 @@ class StratumClient:
     async def run(self) -> None:
         """Keep a session to the pool until cancelled."""
         following: Endpoint | None = None
-        while True:
-            session = Session(
-                self._sessions, following or self.endpoint, self._deadlines, self._take_job
-            )
-            self._sessions += 1
-            wait_s = 0.0
-            try:
-                await session.run(self._login, partial(self._ready, session))
-            except PoolRefused as fault:
-                self.fault, wait_s = str(fault), REFUSED_WAIT_S
-            except SessionEnded as fault:
-                self.fault = str(fault)
-            finally:
-                self._drop_session()
-            following = session.redirect.endpoint if session.redirect else None
-            wait_s += session.redirect.wait_s if session.redirect else self._backoff.next_s()
-            if session.configured is False:  # perhaps configure was what it hung up on
-                self._login = replace(self._login, roll_versions=False)
-            log.warning(
-                "stratum.ended", pool=str(session.endpoint), reason=self.fault, wait_s=wait_s
-            )
-            await asyncio.sleep(wait_s)
-
-    async def submit(self, share: Share) -> ShareResult:
-        """Check a share with hashlib, send it, and say what became of it. Never raises."""
-        job, session = self._jobs.get(share.job_id), self._session
-        if session is None or job is None or share.session != job.session:
-            return self._found_but_lost("stale" if session else "not connected", job)
-        work = MiningWork(job, share.extranonce2, share.ntime, share.version_bits)
-        if not self._is_valid(work, share):
-            self._ledger.unverified += 1
-            return ShareResult(False, "not a share: our own check failed", job.difficulty)
-        self._ledger.found += 1
-        params = share.submit_params(self._login.user, with_version=bool(job.version_mask))
+        self._courier.answer_waiting(None)
         try:
-            reply = await session.request("mining.submit", params, self._deadlines.answer_s)
-        except asyncio.CancelledError:
-            self._lost("cancelled", job.difficulty)
-            raise
-        except AnswerMissing:
-            return self._lost("no answer", job.difficulty)
+            while True:
+                following = await self._one_session(following or self.endpoint)
+        finally:
+            self._courier.stop()
+            self.fault = "not started"
+
+    async def submit(self, share: Share, *, first: bool = False) -> ShareResult:
+        """Check a share with hashlib, send it, and say what became of it.
+
+        Args:
+            first: it may be a block, so it goes out however many are on their way.
+
+        Raises:
+            CancelledError: the caller was cancelled; the share is booked as lost.
+        """
+        return await self._courier.submit(share, first=first)
+
+    async def _one_session(self, endpoint: Endpoint) -> Endpoint | None:
+        """Run a session and wait as long as is good after it; returns where it sent us."""
+        session = self._attempt = Session(
+            next(self._numbers),
+            endpoint,
+            self._deadlines,
+            self._take_job,
+            verifier=self._verifier,
+            consented=self._consented,
+        )
+        wait_s, sound, worked = 0.0, False, False
+        try:
+            await session.run(replace(self._asks, resume=self._resume), self._ready)
         except SessionEnded as fault:
-            return self._lost(str(fault), job.difficulty)
-        if reply.result is True and not reply.error:
-            return self._ledger.settle(ShareResult(True, None, job.difficulty))
-        reason = error_text(reply.error) or "refused without a reason"
-        return self._ledger.settle(ShareResult(False, reason, job.difficulty))
+            self.fault, self.refused = str(fault), isinstance(fault, PoolRefused)
+            wait_s = REFUSED_WAIT_S if self.refused else 0.0
+        finally:
+            worked, sound = self._session is not None, self.sound
+            self._drop_session()
+        if sound:
+            self._backoff.reset()
+        self._learn(session, worked=worked, sound=sound)
+        redirect = session.redirect
+        if redirect is None or not sound:  # or a pool could send us in circles without a pause
+            wait_s += self._backoff.next_s()
+        wait_s += redirect.wait_s if redirect else 0.0
+        log.warning("stratum.ended", pool=str(endpoint), reason=self.fault, wait_s=wait_s)
+        await asyncio.sleep(wait_s)
+        return redirect.endpoint if redirect else None
 
-    def _is_valid(self, work: MiningWork, share: Share) -> bool:
-        """Whether the share has the right form and really meets the target."""
-        fits = len(share.extranonce2) == work.job.extranonce.extranonce2_size
-        rolled = share.version_bits & ~work.job.version_mask
-        in_range = 0 <= share.nonce < 1 << 32 and 0 <= share.ntime < 1 << 32
-        return fits and not rolled and in_range and work.is_share(share.nonce)
+    def _learn(self, session: Session, *, worked: bool, sound: bool) -> None:
+        """Ask less where it was perhaps the asking that ended a session.
 
-    def _found_but_lost(self, reason: str, job: StratumJob | None) -> ShareResult:
-        self._ledger.found += 1
-        return self._lost(reason, job.difficulty if job else 0.0)
+        A connection may also break at that moment by chance, so all is asked again after a session
+        that worked, unless the pool has hung up on it twice.
+        """
+        if session.configured is False:
+            self._hung_up_on_configure += 1
+            self._asks = replace(self._asks, roll_versions=False, minimum_difficulty=None)
+        elif session.extras is False:
+            self._asks = replace(self._asks, extranonce_changes=False)
+        elif not worked or (sound and self._hung_up_on_configure < 2):
+            self._asks = self._login
+        if session.resuming is False:
+            self._resume, self._courier.resumable = None, False
+            self._courier.answer_waiting(None)
 
-    def _lost(self, reason: str, difficulty: float) -> ShareResult:
-        result = ShareResult(False, f"lost: {reason}"[:80], difficulty)
-        return self._ledger.settle(result, lost=True)
-
-    def _ready(self, session: Session) -> None:
-        self._session, self.fault = session, None
-        self._backoff.reset()
-        self.reconnects += session.number > 0
-        log.info("stratum.ready", pool=str(session.endpoint), session=session.number)
-        if self._job is not None and self._on_job:
-            self._on_job(self._job)
+    def _ready(self) -> None:
+        """The login is through."""
+        session = self._attempt
+        assert session is not None, "a session that nobody began is ready"
+        self.fault, self.refused = None, False
+        self.reconnects += self._worked
+        self._worked = True
+        self._ready_s = asyncio.get_running_loop().time()
+        self._resume = _resume(session)
+        self._courier.serve(session, resumable=self._resume is not None)
+        if not session.resumed:
+            self._book.forget(session.number)
+        log.info(
+            "stratum.ready",
+            pool=str(session.endpoint),
+            session=session.number,
+            resumed=session.resumed,
+        )
+        self._settle_next()
+        if self._book.current is not None and self._on_job:
+            self._on_job(self._book.current)
 
     def _take_job(self, job: StratumJob) -> None:
-        if job.clean:
-            self._jobs.clear()
-        self._jobs[job.job_id] = job
-        self._jobs.move_to_end(job.job_id)
-        while len(self._jobs) > MAX_JOBS:
-            self._jobs.popitem(last=False)
-        if self._job is None or self._job.extranonce != job.extranonce:
-            self._space = Extranonce2Space(job.extranonce.extranonce2_size)
-        self._space.new_job()
-        self._job = job
+        assert self._attempt is not None, "a job without a session"
+        if self._begun != job.session:
+            self._begun = job.session
+            if self._attempt.resumed:
+                self._book.resume()
+            else:
+                self._book.forget(job.session)
+        self._book.take(job)
+        self._settle_next()
         # Until the login is through, shares could not be submitted; _ready tells the job then.
         if self._on_job and self._session is not None:
             self._on_job(job)
 
     def _drop_session(self) -> None:
-        had_job = self._job is not None and self._session is not None
-        self._session, self._job = None, None
-        self._jobs.clear()
+        had_job = self.current_job() is not None
+        if self._session is not None:
+            self._resume = _resume(self._session)
+        self._courier.session = None
+        self._book.suspend()
         if had_job and self._on_job:
             self._on_job(None)
+
+    def _settle_next(self) -> None:
+        """Tell shares that wait for this session whether it is theirs, once it can be known.
+
+        Of a session that goes on, the first job says which of the old ones are void.
+        """
+        session = self._session
+        if session is None or session is self._settled:
+            return
+        if session.resumed and self._book.current is None:
+            return
+        self._settled = session
+        self._courier.answer_waiting(session if session.resumed else None)
+
+
+def _resume(session: Session) -> Resume | None:
+    """What to resume a session with; None where the pool has named none."""
+    feed = session.feed
+    if feed.session_id is None or feed.extranonce is None:
+        return None
+    return Resume(feed.session_id, feed.extranonce)

@@ -1,43 +1,52 @@
-"""Where a pool listens: stratum+tcp://host:port, and what counts as loopback."""
+"""Where a pool listens: stratum+tls:// or stratum+tcp://host:port, and what counts as loopback."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 from wattshift_cluster.errors import WattshiftError
 
+PLAIN_SCHEMES = ("", "tcp", "stratum+tcp")
+TLS_SCHEMES = ("tls", "ssl", "stratum+tls", "stratum+ssl")
+
 
 class EndpointInvalid(WattshiftError):
-    """A pool or listen address that cannot be used."""
+    """A pool or listen address, or a certificate for it, that cannot be used."""
 
     exit_code: ClassVar[int] = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Host and TCP port."""
+    """Host and TCP port, and whether TLS is spoken there."""
 
     host: str
     port: int
+    tls: bool = field(default=False, kw_only=True)
 
     @classmethod
     def parse(cls, text: str) -> "Endpoint":
-        """From `stratum+tcp://host:port`, `tcp://host:port` or `host:port`.
+        """From `stratum+tls://host:port` (or `+ssl`), `stratum+tcp://host:port` or `host:port`.
 
         Raises:
-            EndpointInvalid: another scheme (TLS is not supported), no host or no port.
+            EndpointInvalid: another scheme, no host or no port.
         """
-        parts = urlsplit(text if "://" in text else f"//{text}")
-        if parts.scheme not in ("", "tcp", "stratum+tcp"):
-            raise EndpointInvalid(f"{text}: only stratum+tcp:// is supported")
         try:
+            parts = urlsplit(text if "://" in text else f"//{text}")
             host, port = parts.hostname, parts.port
         except ValueError as fault:
             raise EndpointInvalid(f"{text}: {fault}") from fault
+        if parts.scheme not in (*PLAIN_SCHEMES, *TLS_SCHEMES):
+            raise EndpointInvalid(f"{text}: only stratum+tls:// and stratum+tcp:// are supported")
         if not host or port is None:
             raise EndpointInvalid(f"{text}: needs a host and a port")
-        return cls(host, port)
+        return cls(host, port, tls=parts.scheme in TLS_SCHEMES)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, whatever is spoken there."""
+        return self.host, self.port
 
     @property
     def is_loopback(self) -> bool:

@@ -6,10 +6,10 @@ extranonce1 + extranonce2 + coinbase2), then dsha(root + branch) for each branch
 little-endian; target = (0xffff << 208) / difficulty.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
+from wattshift_cluster.mining.refusals import brief
 from wattshift_kernels.hasher import Work
 from wattshift_kernels.header import (
     hash_value,
@@ -44,7 +44,9 @@ class Extranonce:
         if isinstance(size, bool) or not isinstance(size, int):
             raise JobFault("extranonce2 size is not a number")
         if not 0 <= size <= MAX_EXTRANONCE2_BYTES:
-            raise JobFault(f"extranonce2 size {size} is not within 0 to {MAX_EXTRANONCE2_BYTES}")
+            raise JobFault(
+                f"extranonce2 size {brief(size)} is not within 0 to {MAX_EXTRANONCE2_BYTES}"
+            )
         return cls(first, size)
 
 
@@ -112,6 +114,14 @@ class StratumJob:
             version_mask=version_mask,
             session=session,
         )
+
+    def same_template(self, other: "StratumJob") -> bool:
+        """Whether equal extranonce2, time, version bits and nonce give one header in both."""
+        mine, theirs = (
+            (job.prevhash, job.coinbase1, job.coinbase2, job.branches, job.version, job.nbits)
+            for job in (self, other)
+        )
+        return mine == theirs and self.extranonce == other.extranonce
 
     def notify(self) -> list[Any]:
         """The parameters of mining.notify that announce this job."""
@@ -216,8 +226,10 @@ def parse_difficulty(value: Any) -> float:
     """A difficulty as a pool or a client sends it; fractions are fine. Raises: JobFault."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise JobFault("difficulty is not a number")
-    if not (math.isfinite(value) and LEAST_DIFFICULTY <= value <= MOST_DIFFICULTY):
-        raise JobFault(f"difficulty {value} is not within {LEAST_DIFFICULTY} to {MOST_DIFFICULTY}")
+    if not LEAST_DIFFICULTY <= value <= MOST_DIFFICULTY:  # NaN is not; an integer may be endless
+        raise JobFault(
+            f"difficulty {brief(value)} is not within {LEAST_DIFFICULTY} to {MOST_DIFFICULTY}"
+        )
     return float(value)
 
 

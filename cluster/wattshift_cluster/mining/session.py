@@ -2,34 +2,47 @@
 
 A session never outlives its TCP connection and keeps no counters: those are the client's. Every
 wait has a deadline, and every request that is still open when the session ends fails with
-SessionEnded, so nobody waits for an answer that cannot come.
+SessionEnded, so nobody waits for an answer that cannot come. Whatever a pool sends, what comes of
+it is a job, an answer, a line in the log or SessionEnded, and nothing else.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import ssl
+from collections.abc import Callable, Collection
 from typing import Any
 
 import structlog
 
 from wattshift_cluster.mining import lines
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.job import (
-    Extranonce,
-    JobFault,
-    StratumJob,
-    parse_difficulty,
-    parse_mask,
-)
+from wattshift_cluster.mining.feed import WANTED_MASK, Feed
+from wattshift_cluster.mining.job import Extranonce, JobFault, StratumJob
 from wattshift_cluster.mining.lines import LineFault, Message
+from wattshift_cluster.mining.login import Deadlines, Login, Resume
+from wattshift_cluster.mining.redirect import Redirect, RedirectRefused, redirected
+from wattshift_cluster.mining.refusals import brief, error_text
+from wattshift_cluster.mining.tls import CertificateRefused, Verifier
+
+__all__ = [
+    "WANTED_MASK",
+    "AnswerMissing",
+    "Deadlines",
+    "Login",
+    "PoolRefused",
+    "Redirect",
+    "Resume",
+    "Session",
+    "SessionEnded",
+    "error_text",
+]
 
 log = structlog.get_logger()
 
-WANTED_MASK = 0x1FFFE000
-"""Version bits that BIP 320 reserves for rolling."""
+MAX_WAITING = 2048
+"""Requests without an answer; a proxy of thousands of machines has a thousand shares on its way."""
 
-MAX_WAITING = 256
-MOST_RECONNECT_WAIT_S = 300.0
+MOST_MESSAGES = 20
+"""Texts of a pool that are logged in one session; the others are only read."""
 
 
 class SessionEnded(Exception):
@@ -37,48 +50,23 @@ class SessionEnded(Exception):
 
 
 class PoolRefused(SessionEnded):
-    """The pool refused subscription or authorization: trying again soon will not help."""
+    """The pool refused us, or we its certificate: trying again soon will not help."""
 
 
 class AnswerMissing(Exception):
     """No answer to a request within its deadline."""
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """client.reconnect: where to go and how long to wait first."""
-
-    endpoint: Endpoint
-    wait_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Longest waits, s. `idle_s`: nothing at all from the pool; pools renew jobs every minute."""
-
-    connect_s: float = 5.0
-    configure_s: float = 2.0
-    answer_s: float = 10.0
-    idle_s: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """What to say in the handshake."""
-
-    user: str
-    password: str = "x"
-    agent: str = "wattshift"
-    suggest_difficulty: float | None = None
-    roll_versions: bool = True
-
-
 class Session:
     """Speaks Stratum V1 over one connection.
 
     Attributes:
+        feed: what the pool has told here.
         redirect: set when the pool asked us to reconnect and we follow.
-        configured: whether the pool survived mining.configure (None: not sent).
+        resumed: whether the pool went on with the session of `Login.resume`.
+        configured, extras, resuming: whether the pool survived mining.configure, the subscription
+            to extranonces, and a session id to resume (None: not sent; False: nothing came since).
+        heard_s: when the last message came, on the loop's clock.
     """
 
     def __init__(
@@ -87,23 +75,41 @@ class Session:
         endpoint: Endpoint,
         deadlines: Deadlines,
         on_job: Callable[[StratumJob], None],
+        *,
+        verifier: Verifier | None = None,
+        consented: Collection[Endpoint] | None = None,
     ) -> None:
-        """Args: number: of this connection, stamped on its jobs; on_job: told of each new job."""
+        """Prepare one connection.
+
+        Args:
+            number: of this connection, stamped on its jobs.
+            on_job: told of each new job.
+            verifier: of the certificate; needed where the endpoint speaks TLS.
+            consented: where a redirect may lead; see `redirect`.
+        """
+        assert verifier is not None or not endpoint.tls, "TLS without a check of the certificate"
         self.number = number
         self.endpoint = endpoint
+        self.feed = Feed(number)
         self.redirect: Redirect | None = None
+        self.resumed = False
         self.configured: bool | None = None
+        self.extras: bool | None = None
+        self.resuming: bool | None = None
+        self.heard_s = 0.0
+        self._verifier = verifier if endpoint.tls else None
+        self._consented = consented
         self._deadlines = deadlines
         self._on_job = on_job
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._last_id = 0
-        self._job: StratumJob | None = None
-        self._extranonce: Extranonce | None = None
-        self._difficulty = 1.0
-        self._mask = 0
-        self._early_notify: list[Any] | None = None
+        self._subscribing: int | None = None
+        self._resume: Extranonce | None = None
+        self._messages = 0
+        self._ending: SessionEnded | None = None
+        self._over = False
 
     @property
     def waiting(self) -> int:
@@ -116,13 +122,21 @@ class Session:
         Raises:
             SessionEnded: always, in the end.
         """
-        try:
-            async with asyncio.timeout(self._deadlines.connect_s):
-                self._reader, self._writer = await asyncio.open_connection(
-                    self.endpoint.host, self.endpoint.port, limit=lines.MAX_LINE_BYTES
-                )
-        except (OSError, TimeoutError) as fault:
-            raise SessionEnded(f"cannot connect to {self.endpoint}: {_text(fault)}") from fault
+        await self.converse(*await self._connect(), login, on_ready)
+
+    async def converse(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        login: Login,
+        on_ready: Callable[[], None],
+    ) -> None:
+        """The same over a connection that is open already, which it closes.
+
+        Raises:
+            SessionEnded: always, in the end.
+        """
+        self._reader, self._writer = reader, writer
         listener = asyncio.create_task(self._listen())
         try:
             await self._log_in(login, listener)
@@ -133,6 +147,11 @@ class Session:
             self._fail_waiting("disconnected")
             await lines.close(self._writer)
 
+    def end(self, why: SessionEnded) -> None:
+        """End it from our side: `run` raises `why`, and nothing more is sent."""
+        self._ending = self._ending or why
+        self._writer.transport.abort()
+
     async def request(self, method: str, params: list[Any], deadline_s: float) -> Message:
         """Send a request and wait for its answer.
 
@@ -140,10 +159,14 @@ class Session:
             AnswerMissing: none within `deadline_s`.
             SessionEnded: the session ended first, or too many requests are open.
         """
+        if self._over or self._ending is not None:
+            raise SessionEnded("disconnected")
         if len(self._answers) >= MAX_WAITING:
             raise SessionEnded("too many requests without an answer")
         self._last_id += 1
         number = self._last_id
+        if method == "mining.subscribe":
+            self._subscribing = number
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
         try:
@@ -156,6 +179,29 @@ class Session:
             raise SessionEnded(_text(fault)) from fault
         finally:
             self._answers.pop(number, None)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        verifier = self._verifier
+        try:
+            async with asyncio.timeout(self._deadlines.connect_s):
+                reader, writer = await asyncio.open_connection(
+                    self.endpoint.host,
+                    self.endpoint.port,
+                    limit=lines.MAX_LINE_BYTES,
+                    ssl=None if verifier is None else verifier.context,
+                )
+        except ssl.SSLCertVerificationError as fault:
+            raise PoolRefused(f"{self.endpoint}: {fault.verify_message}") from fault
+        except (OSError, TimeoutError, UnicodeError) as fault:
+            raise SessionEnded(f"cannot connect to {self.endpoint}: {_text(fault)}") from fault
+        self.heard_s = asyncio.get_running_loop().time()
+        if verifier is not None:
+            try:
+                verifier.check(writer)
+            except CertificateRefused as fault:
+                writer.transport.abort()
+                raise PoolRefused(f"{self.endpoint}: {fault}") from fault
+        return reader, writer
 
     async def _log_in(self, login: Login, listener: asyncio.Task[None]) -> None:
         """The handshake; ends early with the listener's own error if that ends first."""
@@ -171,63 +217,59 @@ class Session:
 
     async def _handshake(self, login: Login) -> None:
         answer_s = self._deadlines.answer_s
-        if login.roll_versions:
-            await self._configure()
+        agreed = await self._configure(login)
         try:
-            reply = await self.request("mining.subscribe", [login.agent], answer_s)
-            self._subscribed(reply)
+            await self._subscribe(login)
             reply = await self.request("mining.authorize", [login.user, login.password], answer_s)
         except AnswerMissing as fault:
             raise SessionEnded(str(fault)) from fault
         if reply.error or reply.result is not True:
             raise PoolRefused(f"not authorized: {error_text(reply.error) or 'refused'}")
+        # Neither answer matters: some pools never send one. What counts is what they do then.
+        if login.extranonce_changes and "subscribe-extranonce" not in agreed:
+            await self._tell("mining.extranonce.subscribe", [])
+            self.extras = False
         if login.suggest_difficulty is not None:
-            # Its answer, if any, does not matter: what counts is the set_difficulty that follows.
-            self._last_id += 1
-            body = {
-                "id": self._last_id,
-                "method": "mining.suggest_difficulty",
-                "params": [login.suggest_difficulty],
-            }
-            await self._send(body)
+            await self._tell("mining.suggest_difficulty", [login.suggest_difficulty])
 
-    async def _configure(self) -> None:
-        """Ask for version rolling; a pool that does not answer or hangs up simply has none."""
+    async def _configure(self, login: Login) -> frozenset[str]:
+        """Ask for extensions; a pool that does not answer or hangs up simply has none."""
+        params = login.configure()
+        if params is None:
+            return frozenset()
         self.configured = False
-        extension = {
-            "version-rolling.mask": f"{WANTED_MASK:08x}",
-            "version-rolling.min-bit-count": 2,
-        }
         try:
-            reply = await self.request(
-                "mining.configure", [["version-rolling"], extension], self._deadlines.configure_s
-            )
+            reply = await self.request("mining.configure", params, self._deadlines.configure_s)
         except AnswerMissing:
-            return
+            return frozenset()
         self.configured = True
-        if isinstance(reply.result, dict) and reply.result.get("version-rolling") is True:
-            try:
-                self._mask = parse_mask(reply.result.get("version-rolling.mask")) & WANTED_MASK
-            except JobFault as fault:
-                log.warning("stratum.mask_ignored", reason=str(fault))
+        return self.feed.configured(reply.result)
 
-    def _subscribed(self, reply: Message) -> None:
-        if reply.error or not isinstance(reply.result, list) or len(reply.result) < 3:
-            raise PoolRefused(f"not subscribed: {error_text(reply.error) or reply.result!r:.80}")
-        try:
-            self._extranonce = Extranonce.parse(reply.result[1], reply.result[2])
-        except JobFault as fault:
-            raise SessionEnded(f"subscribe: {fault}") from fault
-        if self._early_notify is not None:
-            self._notify(self._early_notify)
+    async def _subscribe(self, login: Login) -> None:
+        """Subscribe, as the earlier session if there is one. The answer is read in `_answered`."""
+        answer_s, resume = self._deadlines.answer_s, login.resume
+        refused = None
+        if resume is not None:
+            self.resuming, self._resume = False, resume.extranonce
+            params = [login.agent, resume.session_id]
+            refused = (await self.request("mining.subscribe", params, answer_s)).error
+            self.resuming = True
+        if resume is None or refused:
+            self._resume = None
+            refused = (await self.request("mining.subscribe", [login.agent], answer_s)).error
+        if refused:
+            raise PoolRefused(f"not subscribed: {error_text(refused)}")
 
     async def _listen(self) -> None:
         """Read until the end. Raises: SessionEnded, always."""
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 message = await lines.read_message(self._reader, self._deadlines.idle_s)
                 if message is None:
-                    raise SessionEnded("the pool closed the connection")
+                    raise self._ending or SessionEnded("the pool closed the connection")
+                self.heard_s = loop.time()
+                self.extras = self.extras if self.extras is None else True
                 if message.method is None:
                     self._answered(message)
                 else:
@@ -235,74 +277,62 @@ class Session:
         except TimeoutError as fault:
             raise SessionEnded(f"the pool was silent for {self._deadlines.idle_s} s") from fault
         except (OSError, LineFault, JobFault) as fault:
-            raise SessionEnded(_text(fault)) from fault
+            raise self._ending or SessionEnded(_text(fault)) from fault
 
     def _answered(self, message: Message) -> None:
-        answer = self._answers.get(message.id) if isinstance(message.id, int) else None
-        if answer is not None and not answer.done():
-            answer.set_result(message)
+        number = message.id if isinstance(message.id, int) else None
+        answer = self._answers.get(number) if number is not None else None
+        if answer is None or answer.done():
+            return
+        if number == self._subscribing and not message.error:
+            # Here and now: the next line may be a set_extranonce, which must not come first.
+            early = self.feed.subscribed(message.result)
+            self.resumed = self._resume is not None and self._resume == self.feed.extranonce
+            self._offer(early)
+        answer.set_result(message)
 
     async def _told(self, method: str, message: Message) -> None:
         """React to what the pool says of itself; anything unknown is ignored."""
         params = message.params
         match method:
-            case "mining.notify":
-                self._notify(params)
-            case "mining.set_difficulty":
-                self._difficulty = parse_difficulty(params[0] if params else None)
-            case "mining.set_extranonce":
-                self._extranonce = Extranonce.parse(*[*params, None, None][:2])
-            case "mining.set_version_mask":
-                self._set_mask(params)
+            case (
+                "mining.notify"
+                | "mining.set_difficulty"
+                | "mining.set_extranonce"
+                | "mining.set_version_mask"
+            ):
+                self._offer(self.feed.told(method, params))
             case "client.reconnect":
                 self._reconnect(params)
             case "client.show_message":
-                log.info("stratum.message", pool=str(self.endpoint), text=str(params)[:200])
+                self._messages += 1
+                if self._messages <= MOST_MESSAGES:
+                    text = brief(params[0] if params else "", 200)
+                    log.info("stratum.message", pool=str(self.endpoint), text=text)
             case "client.get_version":
                 await self._send({"id": message.id, "result": "wattshift", "error": None})
+            case "mining.ping" | "client.ping":
+                await self._send({"id": message.id, "result": "pong", "error": None})
             case _:
-                log.debug("stratum.ignored", method=method[:60])
+                log.debug("stratum.ignored", method=brief(method))
 
-    def _notify(self, params: list[Any]) -> None:
-        if self._extranonce is None:  # a job may come before the subscribe answer
-            self._early_notify = params
-            return
-        self._job = StratumJob.from_notify(
-            params,
-            extranonce=self._extranonce,
-            difficulty=self._difficulty,
-            version_mask=self._mask,
-            session=self.number,
-        )
-        self._on_job(self._job)
-
-    def _set_mask(self, params: list[Any]) -> None:
-        """A new mask holds at once (BIP 310), but only for the bits that we asked for."""
-        self._mask = parse_mask(params[0] if params else None) & WANTED_MASK
-        job = self._job
-        if job is not None and job.version_mask != self._mask:
-            self._job = replace(job, version_mask=self._mask, clean=False)
-            self._on_job(self._job)
+    def _offer(self, job: StratumJob | None) -> None:
+        if job is not None:
+            self._on_job(job)
 
     def _reconnect(self, params: list[Any]) -> None:
-        """Follow to another port of the same host only; a pool must not send hash rate elsewhere.
-
-        Raises:
-            SessionEnded: when following.
-        """
-        host, port, wait = [*params, None, None, None][:3]
-        if host not in (None, "", self.endpoint.host):
-            log.warning("stratum.redirect_refused", pool=str(self.endpoint), to=str(host)[:100])
-            return
+        """Follow where we may. Raises: SessionEnded, when following."""
         try:
-            target = Endpoint(self.endpoint.host, int(port or self.endpoint.port))
-            wait_s = min(max(float(wait or 0.0), 0.0), MOST_RECONNECT_WAIT_S)
-        except (TypeError, ValueError) as fault:
-            raise JobFault("client.reconnect with a port or wait that is not a number") from fault
-        if not 0 < target.port < 65536:
-            raise JobFault(f"client.reconnect to port {target.port}")
-        self.redirect = Redirect(target, wait_s)
+            self.redirect = redirected(params, self.endpoint, self._consented)
+        except RedirectRefused as fault:
+            log.warning("stratum.redirect_refused", pool=str(self.endpoint), to=str(fault))
+            return
         raise SessionEnded("the pool asked to reconnect")
+
+    async def _tell(self, method: str, params: list[Any]) -> None:
+        """Send a request whose answer, if any, does not matter."""
+        self._last_id += 1
+        await self._send({"id": self._last_id, "method": method, "params": params})
 
     async def _send(self, body: dict[str, Any]) -> None:
         try:
@@ -311,22 +341,12 @@ class Session:
             raise SessionEnded(_text(fault)) from fault
 
     def _fail_waiting(self, why: str) -> None:
+        self._over = True
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(SessionEnded(why))
                 answer.exception()  # a waiter that is gone already must not leave a warning
 
 
-def error_text(error: Any) -> str | None:
-    """An error as "code text"; pools send lists, objects or plain text."""
-    if error is None or error is False:
-        return None
-    if isinstance(error, list) and error:
-        return " ".join(str(part) for part in error[:2])[:80]
-    if isinstance(error, dict):
-        return f"{error.get('code', '')} {error.get('message', '')}".strip()[:80]
-    return str(error)[:80]
-
-
 def _text(fault: BaseException) -> str:
-    return str(fault) or type(fault).__name__
+    return brief(str(fault) or type(fault).__name__, 200)

@@ -1,8 +1,9 @@
 """The loopback pool: real protocol, every share checked in full, and it pays nobody.
 
 process  server        the program; sockets, jobs and their renewal
-link                   one miner's connection
+link  sessions         one miner's connection; what the pool remembers of it afterwards
 template               synthetic blocks
 verdict  stats         what is credited; what was counted
+vardiff                how hard shares are
 settings               limits
 """

@@ -11,16 +11,47 @@ Exit codes: 0 after SIGTERM or SIGINT (the parent's death sends SIGTERM), 1 wher
 import argparse
 import asyncio
 import json
+import ssl
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
-from wattshift_cluster.errors import WattshiftError
+from wattshift_cluster.errors import ConfigInvalid, Fault, WattshiftError
 from wattshift_cluster.jsonhttp import serve_json
 from wattshift_cluster.mining.endpoint import Endpoint
 from wattshift_cluster.mining.pool.server import LoopbackPool, NotLoopback
 from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_cluster.process import die_with_parent, stop_event
+
+LISTEN, STATUS = "127.0.0.1:3333", "127.0.0.1:3334"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the pool listens for miners and for questions, and with which certificate and key."""
+
+    listen: str = LISTEN
+    status: str = STATUS
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+
+def serve(settings: PoolSettings, places: Places) -> None:
+    """Run the pool until SIGTERM or SIGINT.
+
+    Raises:
+        EndpointInvalid, ConfigInvalid: an address, or the certificate, cannot be used.
+        NotLoopback: an address is not on loopback.
+        WattshiftError: a port is in use.
+    """
+    listen, status = Endpoint.parse(places.listen), Endpoint.parse(places.status)
+    tls = _tls(places)
+    try:
+        asyncio.run(_run(settings, listen, status, tls))
+    except OSError as fault:
+        raise WattshiftError(f"cannot listen: {fault.strerror or fault}") from fault
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     # stdout carries the ready line only.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    die_with_parent()
     try:
         settings = PoolSettings(
             difficulty=arguments.difficulty,
@@ -35,27 +67,22 @@ def main(argv: list[str] | None = None) -> int:
             job_every_s=arguments.job_every_s,
             clean_every_s=arguments.clean_every_s,
         )
-        listen, status = Endpoint.parse(arguments.listen), Endpoint.parse(arguments.status)
-    except (ValueError, WattshiftError) as fault:
+        serve(settings, Places(arguments.listen, arguments.status))
+    except ValueError as fault:
         sys.stderr.write(f"pool: {fault}\n")
         return 3
-    die_with_parent()
-    try:
-        return asyncio.run(_run(settings, listen, status))
     except WattshiftError as fault:
         sys.stderr.write(f"pool: {fault}\n")
         return fault.exit_code
-    except OSError as fault:
-        sys.stderr.write(f"pool: cannot listen: {fault.strerror or fault}\n")
-        return 1
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wattshift pool serve", description=__doc__)
     add = parser.add_argument
     default = PoolSettings()
-    add("--listen", default="127.0.0.1:3333", help="Stratum address, on loopback")
-    add("--status", default="127.0.0.1:3334", help="HTTP address of the status, on loopback")
+    add("--listen", default=LISTEN, help="Stratum address, on loopback")
+    add("--status", default=STATUS, help="HTTP address of the status, on loopback")
     add("--difficulty", type=float, default=default.difficulty, help="of shares; 1 is 2^32 hashes")
     add("--seed", type=int, default=default.seed, help="of the synthetic templates")
     add("--job-every-s", type=float, default=default.job_every_s, help="time between jobs")
@@ -63,11 +90,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _run(settings: PoolSettings, listen: Endpoint, status: Endpoint) -> int:
+def _tls(places: Places) -> ssl.SSLContext | None:
+    if places.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(places.tls_cert, places.tls_key)
+    except OSError as fault:  # ssl.SSLError is one
+        raise ConfigInvalid([Fault(str(places.tls_cert), "", None, str(fault))]) from fault
+    return context
+
+
+async def _run(
+    settings: PoolSettings, listen: Endpoint, status: Endpoint, tls: ssl.SSLContext | None
+) -> None:
     stopped = stop_event()
     if not status.is_loopback:
         raise NotLoopback(f"{status}: the status of a loopback pool stays on loopback")
-    pool = LoopbackPool(settings)
+    pool = LoopbackPool(settings, tls=tls)
     server = await serve_json(status.host, status.port, {"/v1/status": pool.status})
     try:
         bound = await pool.start(listen)
@@ -79,7 +120,6 @@ async def _run(settings: PoolSettings, listen: Endpoint, status: Endpoint) -> in
     finally:
         server.close()
         await pool.stop()
-    return 0
 
 
 if __name__ == "__main__":

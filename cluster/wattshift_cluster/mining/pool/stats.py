@@ -17,6 +17,7 @@ class Tally:
     difficulty: float = 0.0
     difficulty_sq: float = 0.0
     best_difficulty: float = 0.0
+    blocks: int = 0
     last_share_s: float | None = None
     rejected: Counter[str] = field(default_factory=Counter)
 
@@ -26,6 +27,7 @@ class Tally:
         self.difficulty += credit.difficulty
         self.difficulty_sq += credit.difficulty**2
         self.best_difficulty = max(self.best_difficulty, credit.reached)
+        self.blocks += credit.block
         self.last_share_s = now_s
 
     def view(self) -> dict[str, Any]:
@@ -37,6 +39,7 @@ class Tally:
             "accepted_difficulty": self.difficulty,
             "accepted_difficulty_sq": self.difficulty_sq,
             "best_difficulty": self.best_difficulty,
+            "blocks": self.blocks,
             "last_share_s": self.last_share_s,
         }
 

@@ -1,7 +1,7 @@
 """Synthetic block templates for the loopback pool: shaped like real ones, paying nobody.
 
 The coinbase has a single output of zero satoshi that can never be spent (OP_RETURN), so even a
-header that met the network's target would be worth nothing. Everything follows from a seed.
+header that meets the network's target is worth nothing. Everything follows from a seed.
 """
 
 import random
@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from wattshift_cluster.mining.job import Extranonce, StratumJob
 
 VERSION = 0x20000000
-NBITS = 0x17034219
-"""A target of the network's order of magnitude: no share here is ever a block."""
 
 PAYS_NOBODY = b"wattshift loopback pool: pays nobody"
 
@@ -22,6 +20,7 @@ class Template:
 
     Attributes:
         number: of this template; part of its job ids.
+        nbits: the network's target.
         retired_s: when a newer chain tip voided it; None while it may be mined.
         credited: digests of credited shares, against duplicates.
     """
@@ -33,6 +32,7 @@ class Template:
     branches: tuple[bytes, ...]
     ntime: int
     clean: bool
+    nbits: int
     retired_s: float | None = None
     credited: set[bytes] = field(default_factory=set)
 
@@ -47,7 +47,7 @@ class Template:
             coinbase2=self.coinbase2,
             branches=self.branches,
             version=VERSION,
-            nbits=NBITS,
+            nbits=self.nbits,
             ntime=self.ntime,
             clean=clean,
             extranonce=extranonce,
@@ -59,8 +59,9 @@ class Template:
 class TemplateSource:
     """Makes templates; the same seed gives the same sequence."""
 
-    def __init__(self, seed: int, extranonce_bytes: int) -> None:
-        """Args: extranonce_bytes: extranonce1 and extranonce2 together."""
+    def __init__(self, seed: int, extranonce_bytes: int, nbits: int) -> None:
+        """Args: extranonce_bytes: extranonce1 and extranonce2 together; nbits: in every header."""
+        self._nbits = nbits
         self._rng = random.Random(seed)
         self._extranonce_bytes = extranonce_bytes
         self._number = 0
@@ -76,7 +77,9 @@ class TemplateSource:
         self._number += 1
         coinbase1, coinbase2 = self._coinbase()
         branches = tuple(self._rng.randbytes(32) for _ in range(self._rng.randint(1, 12)))
-        return Template(self._number, self._prevhash, coinbase1, coinbase2, branches, ntime, clean)
+        return Template(
+            self._number, self._prevhash, coinbase1, coinbase2, branches, ntime, clean, self._nbits
+        )
 
     def _coinbase(self) -> tuple[bytes, bytes]:
         """A coinbase transaction around the extranonce (BIP 34: the height comes first)."""

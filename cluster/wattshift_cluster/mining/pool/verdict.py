@@ -12,7 +12,7 @@ from typing import Any
 from wattshift_cluster.mining import lines
 from wattshift_cluster.mining.job import MiningWork, StratumJob
 from wattshift_cluster.mining.pool.template import Template
-from wattshift_kernels.header import difficulty_of_target, hash_value
+from wattshift_kernels.header import difficulty_of_target, hash_value, target_of_nbits
 
 NTIME_AHEAD_S = 7200
 """A header may be this far ahead of the clock (Bitcoin's own rule for blocks)."""
@@ -32,19 +32,29 @@ class ShareRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class IssuedJob:
-    """A job as it was sent to one connection, and the template behind it."""
+    """A job as it was sent to one miner, and the template behind it.
+
+    `former` is the job under a version mask that was in force before, with which shares are still
+    credited until `former_until_s`: they were on their way.
+    """
 
     job: StratumJob
     template: Template
+    former: StratumJob | None = None
+    former_until_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """A valid share: who found it, the difficulty credited and the one its hash reached."""
+    """A valid share: who found it, the difficulty credited and the one its hash reached.
+
+    `block` says that the hash meets the network's target, too.
+    """
 
     user: str
     difficulty: float
     reached: float
+    block: bool = False
 
 
 def judge(
@@ -79,12 +89,10 @@ def judge(
     retired_s = found.template.retired_s
     if retired_s is not None and now_s > retired_s + grace_s:
         raise ShareRefused(lines.STALE, "Stale")
-    work = MiningWork(
-        found.job,
-        _bytes(extranonce2, found.job.extranonce.extranonce2_size, "extranonce2 size"),
-        _ntime(ntime, found.job, now_s),
-        _version_bits(params, found.job),
-    )
+    extra = _bytes(extranonce2, found.job.extranonce.extranonce2_size, "extranonce2 size")
+    rolled_ntime = _ntime(ntime, found.job, now_s)
+    job, bits = _version_bits(params, found, now_s)
+    work = MiningWork(job, extra, rolled_ntime, bits)
     digest = work.digest(int.from_bytes(_bytes(nonce, 4, "nonce"), "big"))
     reached = hash_value(digest)
     if reached > work.target:
@@ -95,7 +103,8 @@ def judge(
     if len(credited) >= MAX_CREDITED:
         raise ShareRefused(lines.MALFORMED, "Too many shares for this job")
     credited.add(digest)
-    return Credit(user, found.job.difficulty, difficulty_of_target(max(1, reached)))
+    block = reached <= target_of_nbits(job.nbits)
+    return Credit(user, job.difficulty, difficulty_of_target(max(1, reached)), block)
 
 
 def _ntime(text: str, job: StratumJob, now_s: float) -> int:
@@ -105,13 +114,17 @@ def _ntime(text: str, job: StratumJob, now_s: float) -> int:
     return ntime
 
 
-def _version_bits(params: list[str], job: StratumJob) -> int:
+def _version_bits(params: list[str], found: IssuedJob, now_s: float) -> tuple[StratumJob, int]:
+    """The rolled bits, and the job under the mask that allows them."""
+    job, former = found.job, found.former
     if len(params) == 5:
-        return job.version & job.version_mask
+        return job, job.version & job.version_mask
     bits = int.from_bytes(_bytes(params[5], 4, "version bits"), "big")
-    if bits & ~job.version_mask:
+    if not bits & ~job.version_mask:
+        return job, bits
+    if former is None or now_s > found.former_until_s or bits & ~former.version_mask:
         raise ShareRefused(lines.MALFORMED, "Invalid version mask")
-    return bits
+    return former, bits
 
 
 def _bytes(text: str, size: int, name: str) -> bytes:
