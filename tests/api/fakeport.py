@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import fnmatch
+import json
 import secrets
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -18,123 +21,15 @@ from wattshift_cluster.api.tokens import Role, TokenStore, rfc3339
 from wattshift_cluster.errors import NotFound, Refused, Unreachable
 
 FLOOR_W = 800.0
-GPU_LEAST_W, GPU_MOST_W = 200.0, 700.0
-STEPS_PCT = (0, 10, 25, 50, 75, 100)
 
-
-@dataclass
-class FakeGpu:
-    """A card behind its agent: a limit goes up only as far as its lease, and release restores."""
-
-    enforced_w: float = GPU_MOST_W
-    lease_w: float | None = None
-    found_w: float | None = None
-    gives_up: str | None = None
-    state: str = "none"
-    steps: int = 0
-
-    def limit(self, asked_w: float) -> tuple[float, str | None]:
-        """Returns what is enforced now, and why it is not what was asked for."""
-        target_w = min(max(asked_w, GPU_LEAST_W), GPU_MOST_W)
-        if target_w > self.enforced_w:
-            if self.lease_w is None:
-                return self.enforced_w, f"{target_w:.0f} W is a raise and no lease covers it"
-            if target_w > self.lease_w:
-                text = f"{target_w:.0f} W is a raise and the lease covers {self.lease_w:.0f} W"
-                return self.enforced_w, text
-        if self.found_w is None:
-            self.found_w = self.enforced_w
-        self.enforced_w = target_w
-        span = f"{GPU_LEAST_W:.0f} to {GPU_MOST_W:.0f} W"
-        outside = f"{asked_w:.0f} W is outside of {span}; {target_w:.0f} W is enforced"
-        return target_w, None if target_w == asked_w else outside
-
-    def release(self) -> float | None:
-        """Returns the limit that it had at first; None when none was ever written."""
-        self.lease_w = None
-        first_w, self.found_w = self.found_w, None
-        if first_w is not None:
-            self.enforced_w = first_w
-        return first_w
-
-    def advance(self) -> None:
-        """Measure one more step each time that somebody looks."""
-        if self.state != "running":
-            return
-        if self.gives_up is not None and self.steps == 3:
-            self.state = "aborted"
-        elif self.steps == len(STEPS_PCT):
-            self.state = "done"
-        else:
-            self.steps += 1
-
-    def profile(self, device: str) -> dict[str, Any]:
-        """Returns what is known of its curve; a fit needs two steps."""
-        if self.state == "none":
-            return {"device": device, "state": "none", "quality": "emulated"}
-        taken = STEPS_PCT[: self.steps] if self.steps >= 2 else ()
-        points = [
-            {
-                "intensity_pct": pct,
-                "watts_w": 90.0 + 4.1 * pct,
-                "error_w": 0.8,
-                "hashrate_h_per_s": 3.1e7 * pct,
-                "seconds": 5.2,
-            }
-            for pct in taken
-        ]
-        fitted = [
-            {"mean_w": p["watts_w"], "low_w": p["watts_w"] - 6, "high_w": p["watts_w"] + 6}
-            for p in points
-        ]
-        return {
-            "device": device,
-            "state": self.state,
-            "reason": self.gives_up if self.state == "aborted" else None,
-            "quality": "emulated",
-            "points": points,
-            "fitted": fitted,
-            "residual_w": 0.4 if points else None,
-        }
-
-
-@dataclass
-class FakeAsic:
-    """A machine behind its agent: a sleep holds it, a lock too, and it may lie or be slow."""
-
-    awake_w: float = 3_300.0
-    watts_w: float | None = 3_300.0
-    lock_by: str | None = None
-    held: bool = False
-    limit_w: float | None = None
-    leased: bool = True
-    obeys_after: int = 1
-    error: str | None = None
-    note: str | None = None
-    away: bool = False
-    looks: int = 0
-
-    def order(self, action: str, by: str, watts_w: float | None, override: bool) -> str | None:
-        """Take an order; returns why not."""
-        mine = self.lock_by in (None, by) or override
-        if self.lock_by is not None and (action == "wake" or not mine):
-            return f"locked by {self.lock_by}; only {self.lock_by} changes that"
-        match action:
-            case "sleep" | "wake":
-                self.held = action == "sleep"
-            case "lock" | "unlock":
-                self.lock_by = by if action == "lock" else None
-            case _:
-                self.limit_w = watts_w
-        self.looks = 0
-        return None
-
-    def look(self) -> None:
-        """Somebody reads it once more."""
-        self.looks += 1
-        if self.looks > self.obeys_after and self.watts_w is not None:
-            down = self.held or self.lock_by is not None or not self.leased
-            self.watts_w = 25.0 if down else self.awake_w
+_SPEC = spec_from_file_location("fakedevices", Path(__file__).with_name("fakedevices.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
+_devices = sys.modules.setdefault("fakedevices", module_from_spec(_SPEC))
+if not hasattr(_devices, "FakeAsic"):
+    _SPEC.loader.exec_module(_devices)
+FakeGpu: Any = _devices.FakeGpu
+FakeAsic: Any = _devices.FakeAsic
 
 
 @dataclass
@@ -155,8 +50,11 @@ class FakePort:
     gpus: dict[str, FakeGpu] = field(default_factory=dict)
     asics: dict[str, FakeAsic] = field(default_factory=dict)
     orders: list[dict[str, Any]] = field(default_factory=list)
+    taught: list[dict[str, Any]] = field(default_factory=list)
+    learnt: dict[str, Any] = field(default_factory=dict)
     agent_away: bool = False
     mode: str = "control"
+    held_figure: str | None = None
 
     def reset(self) -> None:
         """Forget everything but the running server's subscription."""
@@ -282,11 +180,13 @@ class FakePort:
         devices: Sequence[str],
         *,
         by: str,
+        by_id: str | None = None,
         reason: str | None,
         watts_w: float | None,
         override: bool,
         dry_run: bool,
     ) -> list[Mapping[str, Any]]:
+        assert by_id, "a lock belongs to a token, not to its name"
         order = {"action": action, "devices": list(devices), "by": by, "reason": reason}
         self.orders.append(order | {"watts_w": watts_w, "override": override, "dry_run": dry_run})
         if self.mode == "shadow":
@@ -315,6 +215,26 @@ class FakePort:
             return row | {"error": error}
         return row | {"ok": True, "fault": None, "error": None, "state": "commanded"}
 
+    async def teach_fleet(
+        self, findings: Mapping[str, Mapping[str, Any]], *, by: str, reason: str | None
+    ) -> list[Mapping[str, Any]]:
+        rows = []
+        for name, learnt in findings.items():
+            row = {"device": name, "ok": name in self.asics, "fault": None, "error": None}
+            if name in self.asics:
+                self.taught.append({"device": name, "by": by, "reason": reason, "learnt": learnt})
+                rows.append(row | {"state": "as-found at most 3,400 W"})
+            else:
+                rows.append(row | {"state": None, "fault": "refused", "error": "no such rig"})
+        return rows
+
+    async def learnt_device(self, device_id: str) -> dict[str, Any]:
+        if device_id not in self.asics:
+            raise Refused(f"{device_id} is no ASIC of this test")
+        view: dict[str, Any] = {"device": device_id, "down_s": None, "up_s": None}
+        view |= {"factor": None, "factor_error": None, "factor_n": 0, "points": []}
+        return view | self.learnt
+
     async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
         found = {name: self._gpu(name) for name in wanted_w}
         rows = []
@@ -333,7 +253,21 @@ class FakePort:
         restored = None if first_w is None else row | {"error": None, "took_s": 0.011}
         return {"device": device_id, "limit": restored}
 
-    async def profile_device(self, device_id: str, *, start: bool) -> dict[str, Any]:
+    async def profile_device(
+        self,
+        device_id: str,
+        *,
+        start: bool,
+        stop: bool = False,
+        dry_run: bool = False,
+        with_sleep: bool = False,
+        points: int | None = None,
+    ) -> dict[str, Any]:
+        if (rig := self.asics.get(device_id)) is not None:
+            if rig.away:
+                raise Unreachable("agent row-a: no answer in 5 s")
+            how = {"with_sleep": with_sleep, "points": points}
+            return rig.walk(device_id, start=start, stop=stop, dry_run=dry_run, how=how)
         gpu = self._gpu(device_id)
         if gpu is None:
             raise Refused(f"{device_id} is no GPU: it has no power curve to be measured here")
@@ -373,6 +307,19 @@ class FakePort:
     def flexibility(self) -> list[Mapping[str, Any]]:
         step = {"deliverable_w": 540.0, "duration_s": None, "rearm_s": 0.0}
         return [{"deadline_s": 0.25, **step}, {"deadline_s": 600.0, **step}]
+
+    def economics(self, pattern: str | None, limit: int) -> dict[str, Any]:
+        view: dict[str, Any] = json.loads(Path(__file__).with_name("economics.json").read_text())
+        wanted = [d for d in view["devices"] if fnmatch.fnmatchcase(d["device"], pattern or "*")]
+        held = [] if self.held_figure is None else [self.held_figure]
+        view["hashprice"]["held"] = held
+        return view | {"devices": wanted[:limit], "devices_left_out": len(wanted[limit:])}
+
+    async def confirm_hashprice(self, by: str) -> list[str]:
+        if self.held_figure is None:
+            raise Refused("no figure is held that could be confirmed")
+        self.held_figure = None
+        return [f"usd_per_btc by {by}"]
 
     def metrics_snapshot(self) -> dict[str, Any]:
         return {

@@ -141,7 +141,7 @@ def test_a_write_needs_an_operator_and_the_same_key_acts_once(
 
 def test_the_document_tells_of_them(call: Any) -> None:
     document = call("GET", "/openapi.json").json()
-    assert set(document["paths"]["/v1/devices/{device_id}/profile"]) == {"get", "post"}
+    assert set(document["paths"]["/v1/devices/{device_id}/profile"]) == {"delete", "get", "post"}
     body = document["paths"]["/v1/limits"]["post"]["requestBody"]["content"]["application/json"]
     assert body["schema"] == {"$ref": "#/components/schemas/LimitsBody"}
     assert "LimitsBody" in document["components"]["schemas"]

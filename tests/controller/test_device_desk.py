@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -326,5 +326,42 @@ def test_an_answer_that_lacks_what_was_asked_is_no_answer(
             await yard.front.limit_devices({"east-gpu0": 450.0})
         with pytest.raises(Unreachable, match="its answer to profile has no profile"):
             await yard.front.profile_device("east-gpu0", start=False)
+
+    play(scenario)
+
+
+def test_an_asic_s_points_are_priced_and_its_walk_can_be_planned_and_broken_off(
+    play: Play,
+) -> None:
+    async def scenario(yard: Yard) -> None:
+        point = {"hashrate_h_per_s": 100e12, "watts_w": 3000.0}
+        blind = {"hashrate_h_per_s": 100e12, "watts_w": None}
+        view = {"device": "east-gpu0", "kind": "asic", "state": "done", "points": [point, blind]}
+        yard.hosts["east"].answers["profile"] = {"profile": view}
+        shown = await yard.front.profile_device("east-gpu0", start=False)
+        income = 0.1 * 40.0 * 0.98 / 24.0
+        assert [row["income_usd_per_h"] for row in shown["points"]] == pytest.approx([income] * 2)
+        assert [row["net_usd_per_h"] for row in shown["points"]] == [None, None]
+        yard.front._c.state = replace(
+            yard.front._c.state,
+            values=replace(yard.front._c.state.values, default_price_usd_per_mwh=20.0),
+        )
+        shown = await yard.front.profile_device("east-gpu0", start=False)
+        nets = [row["net_usd_per_h"] for row in shown["points"]]
+        assert nets == [pytest.approx(income - 0.003 * 20.0), None]
+        await yard.front.profile_device("east-gpu0", start=False, dry_run=True, points=4)
+        assert await yard.told("east-gpu0", 0) == [], "a plan leaves no trace"
+        await yard.front.profile_device("east-gpu0", start=True, with_sleep=True)
+        await yard.front.profile_device("east-gpu0", start=False, stop=True)
+        asked = [fields for _, fields in yard.hosts["east"].asked][2:]
+        assert [{k: v for k, v in one.items() if k != "device"} for one in asked] == [
+            {"start": False, "dry_run": True, "points": 4},
+            {"start": True, "with_sleep": True},
+            {"start": False, "stop": True},
+        ]
+        assert [reason for _, reason in await yard.told("east-gpu0", 2)] == [
+            "by an operator: its power curve is measured",
+            "by an operator: its measurement was broken off",
+        ]
 
     play(scenario)

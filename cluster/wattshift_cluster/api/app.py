@@ -17,9 +17,17 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.responses import Response
 
-from wattshift_cluster.api import device_routes, metrics, problems, routes
+from wattshift_cluster.api import device_routes, economics_routes, metrics, problems, routes
 from wattshift_cluster.api.auth import viewer
-from wattshift_cluster.api.bodies import CapBody, EventBody, FleetBody, LimitsBody, TokenBody
+from wattshift_cluster.api.bodies import (
+    CapBody,
+    EventBody,
+    FleetBody,
+    LearntBody,
+    LimitsBody,
+    ProfileBody,
+    TokenBody,
+)
 from wattshift_cluster.api.bodylimit import BodyLimit
 from wattshift_cluster.api.idempotency import Answers
 from wattshift_cluster.api.jobspec import job_schema
@@ -77,7 +85,8 @@ def create_app(port: ControllerPort, tokens: TokenStore) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit)
     devices = (device_routes.read, device_routes.write)
-    for router in (routes.read, *devices, routes.write, routes.govern, plain, opened):
+    money = (economics_routes.read, economics_routes.write)
+    for router in (routes.read, *devices, *money, routes.write, routes.govern, plain, opened):
         app.include_router(router)
     return app
 
@@ -103,7 +112,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     document = app.openapi()
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    models = (CapBody, EventBody, FleetBody, LimitsBody, TokenBody)
+    models = (CapBody, EventBody, FleetBody, LearntBody, LimitsBody, ProfileBody, TokenBody)
     bodies = {model.__name__: model.model_json_schema() for model in models}
     for name, schema in (bodies | {"Job": job_schema()}).items():
         for inner, definition in schema.pop("$defs", {}).items():

@@ -15,9 +15,18 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from wattshift_cluster.api.jobspec import absolute_s, faults
-from wattshift_cluster.config.fields import Name, Section, Switch, seconds, usd_per_mwh, watts
+from wattshift_cluster.config.fields import (
+    Name,
+    Section,
+    Switch,
+    seconds,
+    usd_per_mwh,
+    watts,
+    whole,
+)
 from wattshift_cluster.config.quantities import parse_seconds
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound
+from wattshift_cluster.fleet.learn import Learnt
 
 AHEAD_MAX_S = 366 * 86400.0
 CAPS_MAX = 1000
@@ -132,6 +141,30 @@ class FleetBody(Section):
             wrong.append(Fault("body", "reason", None, "is missing: a lock says why it is there"))
         if wrong:
             raise ConfigInvalid(wrong)
+
+
+class LearntBody(Section):
+    """What a commissioning learnt of ASICs, by device, as its record has it."""
+
+    devices: dict[Name, dict[str, Any]] = Field(min_length=1, max_length=LIMITS_MAX)
+    reason: Said | None = None
+
+    @model_validator(mode="after")
+    def _figures(self) -> "LearntBody":
+        for name, raw in self.devices.items():
+            try:
+                Learnt.from_dict(raw)
+            except (ValueError, OverflowError) as wrong:
+                raise ValueError(f"{name}: {wrong}; allowed: what commission learnt") from None
+        return self
+
+
+class ProfileBody(Section):
+    """How a device is measured; all of it is for ASICs, and all may be left out."""
+
+    with_sleep: Switch = False
+    points: Annotated[int, whole(2, 64)] | None = None
+    dry_run: Switch = False
 
 
 class EventCap(Section):

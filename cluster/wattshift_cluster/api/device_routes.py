@@ -5,7 +5,14 @@ from starlette.responses import Response
 
 from wattshift_cluster.api import port as views
 from wattshift_cluster.api.auth import admin, operator, viewer
-from wattshift_cluster.api.bodies import FleetBody, LimitsBody, parse_body
+from wattshift_cluster.api.bodies import (
+    FleetBody,
+    LearntBody,
+    LimitsBody,
+    ProfileBody,
+    parse_body,
+)
+from wattshift_cluster.api.learnt_views import LearntView
 from wattshift_cluster.api.routes import Port, answer, answers, body_schema, json_body
 from wattshift_cluster.api.tokens import Token
 from wattshift_cluster.errors import NotFound
@@ -28,14 +35,34 @@ async def get_profile(port: Port, device_id: str) -> Response:
     return answer(await port.profile_device(device_id, start=False))
 
 
-@write.post("/devices/{device_id}/profile", status_code=202, response_model=views.ProfileView)
+@write.post(
+    "/devices/{device_id}/profile",
+    status_code=202,
+    response_model=views.ProfileView,
+    openapi_extra=body_schema("ProfileBody"),
+)
 async def post_profile(request: Request, port: Port, device_id: str) -> Response:
-    """Measure the power curve of a device under the lease that it holds."""
+    """Measure the power curve of a device, or an ASIC's points, under the lease that it holds."""
 
     async def act() -> Response:
-        return answer(await port.profile_device(device_id, start=True), 202)
+        raw = await json_body(request) if await request.body() else {}
+        body = parse_body(ProfileBody, raw, "body")
+        view = await port.profile_device(
+            device_id,
+            start=not body.dry_run,
+            dry_run=body.dry_run,
+            with_sleep=body.with_sleep,
+            points=body.points,
+        )
+        return answer(view, 200 if body.dry_run else 202)
 
     return await answers(request).once(request, act)
+
+
+@write.delete("/devices/{device_id}/profile", response_model=views.ProfileView)
+async def delete_profile(port: Port, device_id: str) -> Response:
+    """Break an ASIC's measurement off: it goes back to its lease, and keeps what was measured."""
+    return answer(await port.profile_device(device_id, start=False, stop=True))
 
 
 @write.post("/devices/{device_id}/release", response_model=views.ReleaseView)
@@ -59,6 +86,27 @@ async def post_limits(request: Request, port: Port) -> Response:
     return await answers(request).once(request, act)
 
 
+@read.get("/devices/{device_id}/learnt", response_model=LearntView)
+async def get_learnt(port: Port, device_id: str) -> Response:
+    """Show what is learnt of an ASIC: its watts at each point, its times, its firmware's error."""
+    return answer(await port.learnt_device(device_id))
+
+
+@write.post(
+    "/fleet/learnt", response_model=views.FleetRows, openapi_extra=body_schema("LearntBody")
+)
+async def post_learnt(request: Request, port: Port) -> Response:
+    """Hand what a commissioning learnt to the agents of the machines; a row tells of each."""
+
+    async def act() -> Response:
+        body = parse_body(LearntBody, await json_body(request), "body")
+        by: Token = request.state.token
+        rows = await port.teach_fleet(body.devices, by=by.name, reason=body.reason)
+        return answer({"action": "learnt", "dry_run": False, "rows": rows})
+
+    return await answers(request).once(request, act)
+
+
 @write.post(
     "/fleet/{action}", response_model=views.FleetRows, openapi_extra=body_schema("FleetBody")
 )
@@ -77,6 +125,7 @@ async def post_fleet(request: Request, port: Port, action: str) -> Response:
             action,
             body.devices,
             by=by.name,
+            by_id=by.id,
             reason=body.reason,
             watts_w=body.watts_w,
             override=body.override,

@@ -26,8 +26,13 @@ SCALARS = (
         "Price of energy; not a base unit, because no one quotes it per joule.",
     ),
 )
+MONEY = (
+    ("hashprice_usd_per_ph_day", "wattshift_hashprice_usd_per_ph_day", "Earned by 1 PH/s a day."),
+    ("hashprice_age_s", "wattshift_hashprice_age_seconds", "Age of what the hashprice rests on."),
+)
 MAPPED = (
     ("site_power_w", "wattshift_site_power_watts", "Site power.", "source"),
+    ("feeder_power_w", "wattshift_feeder_power_watts", "Power by a feeder's own meter.", "feeder"),
     ("cap_w", "wattshift_cap_watts", "Caps in force.", "origin"),
     ("leases", "wattshift_leases", "Leases by state.", "state"),
     ("reading_age_s", "wattshift_reading_age_seconds", "Age of the last reading.", "device"),
@@ -36,6 +41,7 @@ COUNTED = (
     ("energy_j", "wattshift_energy_joules", "Energy drawn.", ("device", "work")),
     ("hashes", "wattshift_hashes", "Hashes computed.", ("algorithm", "device")),
     ("shares", "wattshift_shares", "Shares found, by what became of them.", ("pool", "result")),
+    ("revenue_usd", "wattshift_revenue_usd", "Earned by hashing.", ("device", "quality")),
 )
 HISTOGRAMS = (
     ("decision_s", "wattshift_decision_seconds", "Time that one control step takes."),
@@ -59,7 +65,7 @@ class Snapshot(Collector):
         if "shadow" in figures:
             text = "1 where the site decides and commands nothing."
             yield gauge("wattshift_shadow", text, (), [((), float(figures["shadow"]))])
-        for key, name, text in SCALARS:
+        for key, name, text in (*SCALARS, *MONEY):
             yield gauge(name, text, (), [((), figures.get(key))])
         for key, name, text, label in MAPPED:
             rows = [((value,), number) for value, number in figures.get(key, {}).items()]

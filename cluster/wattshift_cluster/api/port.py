@@ -13,7 +13,7 @@ Events of `subscribe` (name: data):
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol
 
 from typing_extensions import TypedDict
 
@@ -28,12 +28,18 @@ class AlarmView(TypedDict):
 
 
 class FeederView(TypedDict):
-    """One limit of the power tree and the ceilings committed under it, W."""
+    """One limit of the power tree and the ceilings committed under it, W.
+
+    Where it has a meter of its own `power_w` is its word, None while unknown; else it is left out.
+    """
 
     id: str
     parent: str | None
     limit_w: float
     committed_w: float
+    power_w: NotRequired[float | None]
+    power_age_s: NotRequired[float | None]
+    power_quality: NotRequired[str]
 
 
 class SharesView(TypedDict):
@@ -81,9 +87,12 @@ class SiteView(TypedDict):
 class DeviceView(TypedDict):
     """One device; `state` is "confirmed", "settling", "unknown", "unreachable" or "shadow".
 
-    `reported_mode`, `error` and `note` are its agent's words. `asleep` is judged by its draw, or by
-    its hashrate where it reports no watts; None where neither is known. In a shadow site `mode` and
-    `leased_w` are what it would be leased.
+    `reported_mode`, `error` and `note` are its agent's words. `watts_source` says who tells an
+    ASIC's watts: "sensor", "estimate", "outlet" or what was "learnt" of its point. `asleep` is
+    judged by its draw, or by its hashrate where it reports no watts; None where neither is known.
+    In a shadow site `mode` and `leased_w` are what it would be leased. `cycle_usd` is what one
+    sleep and wake costs: its wear, and what it does not earn while it boots. `cycles` counts the
+    wakes that its agent has ever caused; None where that is not known.
     """
 
     id: str
@@ -97,6 +106,7 @@ class DeviceView(TypedDict):
     watts_w: float | None
     quality: str
     age_s: float | None
+    watts_source: NotRequired[str | None]
     hashrate_h_per_s: float | None
     state: str
     value_usd_per_h: float | None
@@ -105,6 +115,9 @@ class DeviceView(TypedDict):
     asleep: bool | None
     error: str | None
     note: str | None
+    wear_usd_per_cycle: NotRequired[float]
+    cycle_usd: NotRequired[float]
+    cycles: NotRequired[int | None]
 
 
 class DeviceList(TypedDict):
@@ -175,16 +188,60 @@ class EstimateView(TypedDict):
     high_w: float
 
 
+class AsicPointView(TypedDict):
+    """One operating point of an ASIC as measured; `error_w` is half of a 95 % interval.
+
+    `way` is "down" or "back"; `watts_w` is by `source`: "outlet", "sensor" or firmware "estimate".
+    `settle_s` counts from the accepted command; None where none was given. A point that did not
+    hold still is not `settled`. `income_usd_per_h` is what its hashes earn, `net_usd_per_h` that
+    less its energy; None while either price is unknown.
+    """
+
+    mode: str
+    way: str
+    offered_w: float
+    watts_w: float | None
+    error_w: float | None
+    source: str | None
+    own_w: float | None
+    outlet_w: float | None
+    hashrate_h_per_s: float | None
+    j_per_th: float | None
+    temperature_c: float | None
+    settle_s: float | None
+    seconds: float
+    settled: bool
+    income_usd_per_h: float | None
+    net_usd_per_h: float | None
+
+
+class PlannedPointView(TypedDict):
+    """A point that an ASIC's measurement goes to, with what it is said to draw and to take."""
+
+    mode: str
+    watts_w: float
+    transition_s: float
+
+
 class ProfileView(TypedDict, total=False):
-    """A power curve; `state` is "none", "running", "done" or "aborted" with its reason."""
+    """A power curve; `state` is "none", "running", "done" or "aborted" with its reason.
+
+    Of an ASIC (`kind` "asic") it is a walk down its points: `plan` says which, `at` where it is
+    now, `ends_at` what its lease says; "planned" is what a dry run answers.
+    """
 
     device: str
+    kind: str
     state: str
     reason: str | None
     quality: str
-    points: list[ProfilePointView]
+    points: list[ProfilePointView | AsicPointView]
     fitted: list[EstimateView]
     residual_w: float | None
+    at: str | None
+    plan: list[PlannedPointView]
+    expected_s: float
+    ends_at: str | None
 
 
 class ProgressView(TypedDict):
@@ -251,14 +308,19 @@ class MetricsView(TypedDict, total=False):
     """Figures of /metrics. Counters only grow; an absent key leaves its metric out.
 
     `energy_j` rows are (device, work, J); `hashes` rows (algorithm, device, hashes);
-    `shares` rows (pool, result, shares); `jobs` rows (kind, state, jobs).
+    `shares` rows (pool, result, shares); `jobs` rows (kind, state, jobs); `revenue_usd` rows
+    (device, quality, USD).
     """
 
     shadow: bool
     site_power_w: dict[str, float | None]
+    feeder_power_w: dict[str, float | None]
     cap_w: dict[str, float]
     headroom_w: float | None
     price_usd_per_mwh: float | None
+    hashprice_usd_per_ph_day: float | None
+    hashprice_age_s: float | None
+    revenue_usd: list[tuple[str, str, float]]
     energy_j: list[tuple[str, str, float]]
     overcap_s: float
     leases: dict[str, int]
@@ -321,6 +383,14 @@ class ControllerPort(Protocol):
         """Return a MetricsView."""
         ...
 
+    def economics(self, pattern: str | None, limit: int) -> Mapping[str, Any]:
+        """Return an economics_views.EconomicsView of the devices that match; totals hold all."""
+        ...
+
+    async def confirm_hashprice(self, by: str) -> list[str]:
+        """Take figures that are held; returns their names. Raises Refused where none is held."""
+        ...
+
     async def submit_job(
         self, spec: dict[str, Any], idempotency_key: str | None
     ) -> Mapping[str, Any]:
@@ -341,6 +411,7 @@ class ControllerPort(Protocol):
         devices: Sequence[str],
         *,
         by: str,
+        by_id: str | None = None,
         reason: str | None,
         watts_w: float | None,
         override: bool,
@@ -352,12 +423,38 @@ class ControllerPort(Protocol):
         """
         ...
 
+    async def teach_fleet(
+        self, findings: Mapping[str, Mapping[str, Any]], *, by: str, reason: str | None
+    ) -> list[Mapping[str, Any]]:
+        """Hand findings, by device, to the agents of the machines; a FleetRow each.
+
+        `by` is the name of the token that asks. Raises NotFound.
+        """
+        ...
+
+    async def learnt_device(self, device_id: str) -> Mapping[str, Any]:
+        """Return a learnt_views.LearntView. Raises NotFound, Refused."""
+        ...
+
     async def release_device(self, device_id: str) -> Mapping[str, Any]:
         """Bring a device to its safe point; returns a ReleaseView. Raises NotFound, Refused."""
         ...
 
-    async def profile_device(self, device_id: str, *, start: bool) -> Mapping[str, Any]:
-        """Measure a power curve, or tell of it; a ProfileView. Raises NotFound, Refused."""
+    async def profile_device(
+        self,
+        device_id: str,
+        *,
+        start: bool,
+        stop: bool = False,
+        dry_run: bool = False,
+        with_sleep: bool = False,
+        points: int | None = None,
+    ) -> Mapping[str, Any]:
+        """Measure a power curve, or tell of it; a ProfileView. Raises NotFound, Refused.
+
+        All but `start` is for ASICs: break it off, only plan it, put it to sleep too, how many
+        points at most.
+        """
         ...
 
     async def set_cap(

@@ -46,6 +46,7 @@ def _device(ref: AgentRef, info: Mapping[str, Any]) -> Device:
             watts_w=float(point["watts_w"]),
             hashrate_h_per_s=float(point["hashrate_h_per_s"]),
             transition_s=float(point["transition_s"]),
+            revenue_usd_per_h=float(point.get("revenue_usd_per_h") or 0.0),
         )
         for point in info["points"]
     )
@@ -62,6 +63,8 @@ def _device(ref: AgentRef, info: Mapping[str, Any]) -> Device:
         safe_w=float(info["safe_w"]),
         power_on_w=float(info["power_on_w"]),
         host=None if info.get("host") is None else str(info["host"]),
+        # Agents of before this was told wear nothing off.
+        wear_usd_per_cycle=float(info.get("wear_usd_per_cycle") or 0.0),
     )
 
 

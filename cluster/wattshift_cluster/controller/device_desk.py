@@ -5,11 +5,13 @@ lease covers). Each is written down with what was asked and what came of it.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from wattshift_cluster.controller.service import Controller
+from wattshift_cluster.controller.views import known
 from wattshift_cluster.errors import NotFound, Refused, Unreachable
 from wattshift_cluster.wire.link import LinkError, OpFailed
 from wattshift_scheduler.decisions import Decision
@@ -67,18 +69,41 @@ class DeviceDesk:
         self._note(device, "release", reason, {})
         return {"device": device, "limit": restored}
 
-    async def profile(self, device: str, *, start: bool) -> View:
-        """Measure a device's power curve, or tell how that stands. Raises: as `limit`."""
+    async def profile(
+        self, device: str, *, start: bool, how: Mapping[str, Any] | None = None
+    ) -> View:
+        """Measure a device's power curve, or tell how that stands. Raises: as `limit`.
+
+        Args:
+            how: of an ASIC: `dry_run`, `with_sleep`, `points`; what is None or False is not said.
+        """
+        said = {key: value for key, value in (how or {}).items() if value}
         if start:
             self._c.outlet.commanding()
-            answer = await self._act(device, "profile", "profile", start=True)
+            answer = await self._act(device, "profile", "profile", start=True, **said)
             self._note(device, "profile", "by an operator: its power curve is measured", {})
         else:
-            asked = {"device": device, "start": False}
+            asked = {"device": device, "start": False, **said}
             agent = self._agent(device)
             answer = await self._ask(agent, "profile", "profile", reads=True, **asked)
-        view: View = answer["profile"]
+        return self._priced(answer["profile"])
+
+    async def stop_profile(self, device: str) -> View:
+        """Break an ASIC's measurement off. Raises: as `limit`."""
+        answer = await self._act(device, "profile", "profile", start=False, stop=True)
+        view = self._priced(answer["profile"])
+        self._note(device, "profile", "by an operator: its measurement was broken off", {})
         return view
+
+    def _priced(self, view: View) -> View:
+        """A measurement with what each of an ASIC's points would earn now, USD/h."""
+        if view.get("kind") != "asic" or not isinstance(view.get("points"), list):
+            return view
+        values, energy = self._c.state.values, self._c.state.price_usd_per_mwh()
+        quoted = values.hashprice_usd_per_ph_day is not None
+        usd_per_hash_hour = values.usd_per_hash_hour if quoted else math.nan
+        rows = [{**row, **_earned(row, usd_per_hash_hour, energy)} for row in view["points"]]
+        return {**view, "points": rows}
 
     def _agent(self, device: str) -> str:
         at = self._c.state.fleet.index.get(device)
@@ -125,6 +150,14 @@ class DeviceDesk:
     def _note(self, device: str, action: str, reason: str, inputs: Mapping[str, float]) -> None:
         decision = Decision(self._c.clock.now_s(), device, action, reason, inputs)
         self._c.tell(decision)
+
+
+def _earned(row: Mapping[str, Any], usd_per_hash_hour: float, energy_usd_per_mwh: float) -> View:
+    """What a measured point earns, USD/h; None while a price or a figure of it is unknown."""
+    hashes, watts_w = row.get("hashrate_h_per_s"), row.get("watts_w")
+    income = math.nan if hashes is None else float(hashes) * usd_per_hash_hour
+    cost = math.nan if watts_w is None else float(watts_w) / 1e6 * energy_usd_per_mwh
+    return {"income_usd_per_h": known(income), "net_usd_per_h": known(income - cost)}
 
 
 def _limit_text(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.config.site import SiteConfig
+from wattshift_cluster.controller.hashprice import HashpriceTask, hashprice_feed
 from wattshift_cluster.controller.service import Controller, Feed
 from wattshift_cluster.errors import ConfigInvalid, Fault
 from wattshift_cluster.grid.meter import HttpMeter
@@ -40,6 +41,11 @@ def feeds_of(controller: Controller) -> Sequence[Feed]:
         feeds.append(ScheduleFeed(controller, schedule, period_s))
     if config.grid.prices is not None:
         feeds.append(PriceFeed(controller, FilePrices(config.grid.prices), period_s))
+    if controller.feeders:
+        feeds.append(FeederFeed(controller))
+    hashprice = hashprice_feed(config, controller.clock.now_s())
+    if hashprice is not None:
+        feeds.append(HashpriceTask(controller, hashprice))
     return feeds
 
 
@@ -96,6 +102,29 @@ class MeterFeed:
         cap_w = self._c.state.outlook.cap_w
         self._c.tally.metered_sample(reading.watts_w, cap_w, at_s)
         self._c.inbox.put([ev.MeterRead(reading.watts_w, at_s)])
+
+
+class FeederFeed:
+    """The feeders' own meters, each asked by a task of its own; what they show is told."""
+
+    def __init__(self, controller: Controller) -> None:
+        """Read the meters of `controller`."""
+        self._c = controller
+
+    async def run(self) -> None:
+        """Feed until cancelled."""
+        meters = self._c.feeders
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in meters.names:
+                    group.create_task(meters.keep_polling(name))
+                while True:
+                    await asyncio.sleep(meters.period_s)
+                    told = meters.judge(self._c.state, self._c.clock.now_s())
+                    if told:
+                        self._c.tell(*told)
+        finally:
+            await meters.close()
 
 
 class ScheduleFeed:

@@ -33,7 +33,7 @@ class FleetOrder:
     Attributes:
         action: "sleep", "wake", "lock", "unlock" or "limit".
         devices: ids and patterns.
-        by: the name of the token that asks.
+        by, by_id: name and id of the token that asks; None where only the name is known.
         reason: in the operator's words; None without.
         watts_w: for "limit", W.
         override: an admin's word against a lock that somebody else has set.
@@ -47,10 +47,13 @@ class FleetOrder:
     watts_w: float | None = None
     override: bool = False
     dry_run: bool = False
+    by_id: str | None = None
 
     def wire(self, devices: Sequence[str]) -> View:
         """As an agent is asked."""
+        whose = {} if self.by_id is None else {"by_id": self.by_id}
         return {
+            **whose,
             "action": self.action,
             "devices": list(devices),
             "by": self.by,
@@ -92,7 +95,7 @@ class FleetDesk:
             found = fleet.devices[fleet.index[device]]
             if found.kind != "asic":
                 text = f"{device} is a {found.kind}: only an ASIC can be asked to {order.action}"
-                rows[device] = _failed(device, "refused", text)
+                rows[device] = failed(device, "refused", text)
             else:
                 by_agent.setdefault(found.agent, []).append(device)
         asked = (self._on(agent, devices, order) for agent, devices in by_agent.items())
@@ -127,19 +130,19 @@ class FleetDesk:
             try:
                 answer = await self._c.outlet.ask(agent, "asic", reads=False, **order.wire(batch))
             except OpFailed as refused:
-                rows += [_failed(device, "refused", refused.reason) for device in batch]
+                rows += [failed(device, "refused", refused.reason) for device in batch]
             except Refused:
-                rows += [_failed(device, "refused", SHADOW_TEXT) for device in batch]
+                rows += [failed(device, "refused", SHADOW_TEXT) for device in batch]
             except LinkError as fault:
                 text = f"agent {agent}: {fault.reason}"
                 left = devices[start:]
-                return rows + [_failed(device, "unreachable", text) for device in left]
+                return rows + [failed(device, "unreachable", text) for device in left]
             else:
-                rows += _rows(agent, batch, answer)
+                rows += rows_of(agent, batch, answer)
         return rows
 
 
-def _rows(agent: str, devices: Sequence[str], answer: Mapping[str, Any]) -> Iterator[View]:
+def rows_of(agent: str, devices: Sequence[str], answer: Mapping[str, Any]) -> Iterator[View]:
     """An agent's answer, a row for each device that was asked for and for no other."""
     results = answer.get("results")
     told = {
@@ -151,17 +154,17 @@ def _rows(agent: str, devices: Sequence[str], answer: Mapping[str, Any]) -> Iter
         row = told.get(device)
         if row is None or not isinstance(row.get("ok"), bool):
             text = f"agent {agent}: its answer does not tell of {device}"
-            yield _failed(device, "unreachable", text)
+            yield failed(device, "unreachable", text)
             continue
         state = None if row.get("state") is None else str(row["state"])[:TEXT_MOST]
         if row["ok"]:
             yield {"device": device, "ok": True, "error": None, "state": state, "fault": None}
         else:
             error = str(row.get("error") or "refused without a reason")[:TEXT_MOST]
-            yield {**_failed(device, "refused", error), "state": state}
+            yield {**failed(device, "refused", error), "state": state}
 
 
-def _failed(device: str, fault: str, error: str) -> View:
+def failed(device: str, fault: str, error: str) -> View:
     return {"device": device, "ok": False, "error": error, "state": None, "fault": fault}
 
 

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from wattshift_cluster.config import blueprint
-from wattshift_cluster.controller import views
+from wattshift_cluster.controller import money, views
 from wattshift_cluster.controller.device_desk import DeviceDesk
 from wattshift_cluster.controller.fleet_desk import FleetDesk, FleetOrder
+from wattshift_cluster.controller.learnt_desk import LearntDesk
 from wattshift_cluster.controller.roster import Entry
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
@@ -33,6 +34,7 @@ class Front:
         self._c = controller
         self._desk = DeviceDesk(controller)
         self._fleet = FleetDesk(controller)
+        self._learnt = LearntDesk(controller)
 
     async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
         """Set power limits, W by device. Raises NotFound, Refused, Unreachable."""
@@ -42,9 +44,21 @@ class Front:
         """Bring a device to its safe point. Raises NotFound, Refused, Unreachable."""
         return await self._desk.release(device_id)
 
-    async def profile_device(self, device_id: str, *, start: bool) -> View:
+    async def profile_device(
+        self,
+        device_id: str,
+        *,
+        start: bool,
+        stop: bool = False,
+        dry_run: bool = False,
+        with_sleep: bool = False,
+        points: int | None = None,
+    ) -> View:
         """Measure a power curve, or tell of it. Raises NotFound, Refused, Unreachable."""
-        return await self._desk.profile(device_id, start=start)
+        how = {"dry_run": dry_run, "with_sleep": with_sleep, "points": points}
+        if stop:
+            return await self._desk.stop_profile(device_id)
+        return await self._desk.profile(device_id, start=start, how=how)
 
     async def command_fleet(
         self,
@@ -52,14 +66,25 @@ class Front:
         devices: Sequence[str],
         *,
         by: str,
+        by_id: str | None = None,
         reason: str | None,
         watts_w: float | None,
         override: bool,
         dry_run: bool,
     ) -> list[Mapping[str, Any]]:
         """Sleep, wake, lock, unlock or limit ASICs; one row each. Raises NotFound, Refused."""
-        order = FleetOrder(action, tuple(devices), by, reason, watts_w, override, dry_run)
+        order = FleetOrder(action, tuple(devices), by, reason, watts_w, override, dry_run, by_id)
         return list(await self._fleet.command(order))
+
+    async def teach_fleet(
+        self, findings: Mapping[str, Mapping[str, Any]], *, by: str, reason: str | None
+    ) -> list[Mapping[str, Any]]:
+        """Hand findings of a commissioning to the agents; one row each. Raises NotFound."""
+        return list(await self._learnt.teach(findings, by=by, reason=reason))
+
+    async def learnt_device(self, device_id: str) -> View:
+        """What is learnt of an ASIC. Raises NotFound, Refused, Unreachable."""
+        return await self._learnt.learnt(device_id)
 
     def site(self) -> View:
         """The site now."""
@@ -133,6 +158,23 @@ class Front:
         """What the site can shed by each deadline."""
         return list(views.flexibility_steps(self._c.state, self._c.clock.now_s()))
 
+    def economics(self, pattern: str | None, limit: int) -> View:
+        """What hashing earns and costs now, and what it came to so far."""
+        c = self._c
+        feed = None if c.hashprice is None else c.hashprice.known()
+        scheme, now_s = c.config.economics.scheme, c.clock.now_s()
+        return money.economics(c.state, c.books, feed, scheme, now_s, pattern, limit)
+
+    async def confirm_hashprice(self, by: str) -> list[str]:
+        """An operator confirms the figures that are held. Raises Refused where none is."""
+        if self._c.hashprice is None:
+            raise Refused("the hashprice is a constant of the site file: nothing is held")
+        names = await self._c.hashprice.confirm(by)
+        if not names:
+            raise Refused("no figure is held that could be confirmed")
+        self._c.turn(self._c.inbox.take())
+        return names
+
     def metrics_snapshot(self) -> View:
         """Figures of /metrics."""
         c, site = self._c, self.site()
@@ -140,9 +182,17 @@ class Front:
         return {
             "shadow": c.outlet.shadow,
             "site_power_w": {"meter": site["power_w"], "devices": site["mining_w"]},
+            "feeder_power_w": c.feeders.powers_w(),
             "cap_w": self._lowest_caps_w(),
             "headroom_w": site["headroom_w"],
             "price_usd_per_mwh": site["price_usd_per_mwh"],
+            "hashprice_usd_per_ph_day": c.state.values.hashprice_usd_per_ph_day,
+            "hashprice_age_s": views.known(c.clock.now_s() - c.state.quote.observed_s),
+            "revenue_usd": [
+                (device, quality, usd)
+                for device, account in c.books.devices.items()
+                for quality, usd in account.revenue_usd.items()
+            ],
             "energy_j": [(device, "mining", e.energy_j) for device, e in entries.items()],
             "overcap_s": c.tally.overcap_s,
             "leases": views.lease_counts(c.state),

@@ -19,14 +19,17 @@ from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.controller import views
 from wattshift_cluster.controller.agent_session import AgentSession
+from wattshift_cluster.controller.books import Books
 from wattshift_cluster.controller.bridge_session import BridgeSession
 from wattshift_cluster.controller.clock import Clock
+from wattshift_cluster.controller.feeders import FeederMeters
 from wattshift_cluster.controller.inbox import Inbox
 from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.outlet import Outlet
 from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.controller.shadow import AsIf
 from wattshift_cluster.controller.tally import Tally
+from wattshift_cluster.economics.feed import Known
 from wattshift_cluster.wire.link import Link
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
@@ -41,6 +44,8 @@ TURN_MIN_S = 0.02
 ASK_S = 5.0
 """For an operator's ask: an agent may need two deadlines of a card's driver, of 1 s each."""
 
+BOOKED_AT_ONCE = 200
+BOOKS_PERIOD_S = 0.05
 SUBSCRIBER_EVENTS_MAX = 1024
 SPELLED_MAX = 256
 """Decisions of one turn that are streamed one by one; the journal has all of them."""
@@ -53,6 +58,18 @@ class Feed(Protocol):
 
     async def run(self) -> None:
         """Feed until cancelled."""
+        ...
+
+
+class Hashprice(Protocol):
+    """The feed of the hashprice, for the view of it and for an operator's word on what it holds."""
+
+    def known(self) -> Known:
+        """The hashprice now."""
+        ...
+
+    async def confirm(self, by: str) -> list[str]:
+        """Take what is held; returns the figures that are now in force."""
         ...
 
 
@@ -80,9 +97,12 @@ class Controller:
         self.journal = journal
         self.clock = clock
         self.inbox = Inbox()
-        self.roster = Roster()
+        self.books = Books()
+        self.roster = Roster(self.books.add)
+        self.hashprice: Hashprice | None = None
         self.tally = Tally()
         self.meter_quality = "unknown"
+        self.feeders = FeederMeters(config)
         self.recent: deque[Decision] = deque(maxlen=2000)
         self.state: State = initial(
             blueprint.site_of(config),
@@ -143,6 +163,7 @@ class Controller:
         if self.bridge is not None:
             tasks.append(asyncio.create_task(self.bridge.run()))
         tasks += [asyncio.create_task(feed.run()) for feed in feeds]
+        tasks.append(asyncio.create_task(self._keep_books()))
         stopped = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
@@ -156,6 +177,14 @@ class Controller:
             for task in (*tasks, stopped):
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
+
+    async def _keep_books(self) -> None:
+        """Book what leases came to, a few at a time: commands and readings go first."""
+        while True:
+            while self.books.pending:
+                self.journal.note((), self.books.settle(BOOKED_AT_ONCE))
+                await asyncio.sleep(0)
+            await asyncio.sleep(BOOKS_PERIOD_S)
 
     def _pause_s(self) -> float:
         """Until the next tick, or until a cap begins or ends, whichever is sooner.
@@ -183,12 +212,17 @@ class Controller:
         self.journal.note(changed, decisions)
         for command in commands:
             self.outlet.send(command)
+        self.books.priced(self.state)
+        if self._shadow is None:
+            self.books.moved(decisions, now_s)
         self._tell(changed, decisions, now_s)
 
     def site_view(self, now_s: float) -> dict[str, Any]:
         """The site as people are shown it (api.port.SiteView)."""
         mode, steps = self.config.site.mode, self.tally.steps
         view = views.site(self.state, self.roster, self.meter_quality, steps, now_s, mode)
+        view["feeders"] = self.feeders.shown(view["feeders"])
+        view["alarms"] += views.alarms(self.feeders.alarms)
         if self._shadow is None:
             return view
         return self._shadow.site(view, self.device_views(now_s))

@@ -11,12 +11,12 @@ from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.roster import Entry, Roster
 from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.decisions import Decision, kept_words
 from wattshift_scheduler.flexibility import flexibility
 from wattshift_scheduler.jobs import Job, JobKind, JobState
 from wattshift_scheduler.signals import Cap
 from wattshift_scheduler.site import Device
-from wattshift_scheduler.state import State
+from wattshift_scheduler.state import Alarm, State
 
 View = dict[str, Any]
 
@@ -56,15 +56,20 @@ def site(
         "tick": tick,
         "epoch": state.epoch,
         "meter_stale": stale,
-        "alarms": [
-            {"id": a.id, "severity": a.severity, "text": a.text, "since": rfc3339(a.since_s)}
-            for a in state.alarms.values()
-        ],
+        "alarms": alarms(state.alarms),
         "feeders": _feeders(state),
         "hashes_total": roster.total("hashes"),
         "shares": {name: int(roster.total(name)) for name in ("accepted", "rejected", "lost")},
         "jobs": _job_counts(state),
     }
+
+
+def alarms(held: Mapping[str, Alarm]) -> list[View]:
+    """Alarms that hold (api.port.AlarmView)."""
+    return [
+        {"id": a.id, "severity": a.severity, "text": a.text, "since": rfc3339(a.since_s)}
+        for a in held.values()
+    ]
 
 
 def _measured_w(state: State, now_s: float) -> float | None:
@@ -123,6 +128,8 @@ def _device(
     status, reason = _status(state, i, reading.get("error"), silent=silent, fresh=fresh)
     if fresh and reading.get("note"):
         reason = f"{reason}; {reading['note']}"
+    if state.turns.kept[i]:
+        reason = f"{reason}; {_kept(state, i)}"
     return {
         "id": device.id,
         "kind": device.kind,
@@ -133,7 +140,8 @@ def _device(
         "leased_w": known(float(ledger.lease_w[i])),
         "ceiling_w": float(ceiling_w[i]),
         "watts_w": watts_w,
-        "quality": str(info.get("quality") or "unknown") if watts_w is not None else "unknown",
+        "quality": _quality(info, reading) if watts_w is not None else "unknown",
+        "watts_source": None if watts_w is None else reading.get("source"),
         "age_s": known(float(now_s - seen.at_s[i])),
         "hashrate_h_per_s": hashes,
         "state": status,
@@ -143,7 +151,21 @@ def _device(
         "asleep": asleep(device, watts_w, hashes),
         "error": reading.get("error"),
         "note": reading.get("note"),
+        "wear_usd_per_cycle": device.wear_usd_per_cycle,
+        "cycle_usd": float(state.ladder.cycle_usd[i]),
+        "cycles": reading.get("cycles"),
     }
+
+
+def _kept(state: State, i: int) -> str:
+    """Why it neither sleeps nor wakes although the price calls for it."""
+    cost_usd, payback_s = float(state.ladder.cycle_usd[i]), float(state.turns.payback_s[i])
+    return kept_words(cost_usd, payback_s, runs=bool(state.ladder.awake[i]))
+
+
+def _quality(info: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
+    """How the watts are had: by the reading itself, for an ASIC's may come from several."""
+    return str(reading.get("quality") or info.get("quality") or "unknown")
 
 
 def asleep(device: Device, watts_w: float | None, hashes: float | None) -> bool | None:
@@ -187,7 +209,9 @@ def _value(state: State, i: int, watts_w: float | None) -> float | None:
     values = state.values
     reserve = values.reserve_usd_per_mwh if state.fleet.fenced[i] else 0.0
     energy = (reserve - state.price_usd_per_mwh()) * watts_w / 1e6
-    return hashes * values.usd_per_hash_hour + energy
+    held = max(int(state.ledger.point[i]), 0)
+    named = float(state.fleet.point_usd_per_h[state.fleet.first[i] + held])
+    return hashes * values.usd_per_hash_hour + named + energy
 
 
 def job(one: Job) -> View:

@@ -1,0 +1,88 @@
+"""The shape of what /v1/economics answers; names, units and times as in `port`."""
+
+from typing_extensions import TypedDict
+
+
+class HashpriceView(TypedDict):
+    """The hashprice in force, before the pool's fee; `held` says which figures are held back."""
+
+    usd_per_ph_day: float | None
+    source: str
+    age_s: float | None
+    note: str
+    held: list[str]
+    figures: dict[str, float]
+    scheme: str
+    pool_fee_pct: float
+
+
+class PointMoneyView(TypedDict):
+    """What a point adds over the device's lowest one; revenue is after the pool's fee."""
+
+    mode: str
+    watts_w: float
+    hashrate_h_per_s: float
+    j_per_th: float | None
+    gross_usd_per_h: float | None
+    reserve_usd_per_h: float
+    energy_usd_per_h: float | None
+    net_usd_per_h: float | None
+    break_even_usd_per_mwh: float | None
+
+
+class AccountView(TypedDict):
+    """Sums since the controller started; `net_usd` is None where a part had no price.
+
+    `revenue_usd` is by quality: "measured" or "emulated" from accepted shares, "modelled" from
+    hashrate where nobody counts the shares.
+    """
+
+    seconds_s: float
+    energy_j: float
+    energy_usd: float
+    revenue_usd: dict[str, float]
+    net_usd: float | None
+    unpriced_j: float
+    unvalued_hashes: float
+
+
+class LeaseMoneyView(AccountView):
+    """What came of one lease; `ended_at` is None while it holds."""
+
+    device: str
+    mode: str
+    watts_w: float | None
+    began_at: str
+    ended_at: str | None
+
+
+class DeviceMoneyView(TypedDict):
+    """One device; `verdict` is "earns", "reserve", "idles" or "unknown", `sentence` says why."""
+
+    device: str
+    kind: str
+    mode: str | None
+    points: list[PointMoneyView]
+    verdict: str
+    sentence: str
+    account: AccountView
+    lease: LeaseMoneyView | None
+
+
+class EconomicsView(TypedDict):
+    """What hashing earns and costs now, and the income so far; newest ended leases first."""
+
+    at: str
+    hashprice: HashpriceView
+    price_usd_per_mwh: float | None
+    reserve_usd_per_mwh: float
+    devices: list[DeviceMoneyView]
+    devices_left_out: int
+    total: AccountView
+    leases: list[LeaseMoneyView]
+
+
+class ConfirmView(TypedDict):
+    """Figures that were held and are in force now."""
+
+    confirmed: list[str]
