@@ -33,6 +33,7 @@ cpu_w = "100W"
 [pool]
 url = "stratum+tcp://{pool}"
 user = "demo.host"
+plaintext = true
 """
 DEVICE = "host-cpu0"
 

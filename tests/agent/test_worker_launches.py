@@ -19,7 +19,8 @@ import pytest
 
 from wattshift_cluster.agent import launches
 from wattshift_cluster.agent.tray import Assignment, Tray
-from wattshift_cluster.agent.worker import Voice, Worker
+from wattshift_cluster.agent.voice import Voice
+from wattshift_cluster.agent.worker import Worker
 from wattshift_cluster.bootclock import boot_ns
 from wattshift_cluster.gate import AgentGate, ClientGate, SeatView, WorkerGate, WorkerSeat, clients
 from wattshift_kernels.hasher import HasherFailed, Work

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from wattshift_cluster.agent import worker
-from wattshift_cluster.agent.worker import EXIT_BROKEN, EXIT_RELEASED
+from wattshift_cluster.agent.voice import EXIT_BROKEN, EXIT_RELEASED
 from wattshift_cluster.bootclock import boot_ns
 from wattshift_cluster.gate import AgentGate, ClientGate, SeatState, SeatView, clients
 from wattshift_kernels.at_once import AtOnce

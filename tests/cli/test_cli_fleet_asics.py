@@ -148,6 +148,23 @@ def test_a_lock_and_who_opens_it(
     assert "lock          none on record" in wattshift("fleet", "show", "rig-1").stdout
 
 
+def test_what_is_learnt_of_a_machine_is_shown(
+    wattshift: Command, reach: Any, rigs: dict[str, Any]
+) -> None:
+    assert "nothing yet" in wattshift("fleet", "show", "rig-1").stdout
+    point = {"mode": "normal", "driver_w": 3500.0, "told_w": 3392.0, "watts_w": 3200.0}
+    point |= {"claimed_w": 2955.0}
+    point |= {"error_w": 12.0, "most_w": 3210.0, "n": 7, "hashrate_h_per_s": 198e12}
+    point |= {"settle_s": 84.0, "settle_n": 4, "told_s": 106.0}
+    reach.port.learnt = {"points": [point], "down_s": 6.0, "up_s": 84.0}
+    reach.port.learnt |= {"factor": 1.083, "factor_error": 0.004, "factor_n": 7}
+    text = wattshift("fleet", "show", "rig-1").stdout
+    for part in ("2.96 kW", "3,200 ± 12 W", "198.0 TH/s", "1.083 ± 0.004", "awake in 84 s"):
+        assert part in text, text
+    view = data(wattshift("fleet", "show", "rig-1", "-o", "json"))
+    assert view["learnt"]["points"][0]["told_w"] == 3392.0
+
+
 def test_a_limit_for_both_kinds_at_once(
     wattshift: Command, reach: Any, rigs: dict[str, Any]
 ) -> None:

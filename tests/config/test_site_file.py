@@ -6,7 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from wattshift_cluster.config.agent import agent_schema
-from wattshift_cluster.config.load import load_agent, load_site, trace_site
+from wattshift_cluster.config.load import load_agent, load_site, trace_agent, trace_site
 from wattshift_cluster.config.site import SiteConfig, site_schema
 from wattshift_cluster.errors import ConfigInvalid, Fault
 
@@ -203,6 +203,13 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
     assert sources["site.lease_ttl"] == "default"
     values = {one.path: one.value for one in traced.settings}
     assert values["site.tick"] == 2.0
+
+
+def test_a_password_is_never_shown(tmp_path: Path) -> None:
+    path = write(tmp_path, AGENT.replace("[pool]", '[pool]\npassword = "s3cret"'))
+    shown = {one.path: one.value for one in trace_agent(path, environ={}).settings}
+    assert shown["pool.password"] == "(hidden)"
+    assert "s3cret" not in str(shown)
 
 
 def test_a_bad_override_is_laid_at_the_right_door(tmp_path: Path) -> None:

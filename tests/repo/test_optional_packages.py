@@ -43,11 +43,13 @@ SITE_PACKAGES = [
 # Each speaks with one optional package and with nothing else; whoever needs it loads it then.
 DOORS = [
     "wattshift_cluster.emulate.braiins_grpc",
+    "wattshift_cluster.emulate.pdu_process",
     *(
         f"wattshift_cluster.{room}.{name}"
         for room in ("outlets", "emulate.outlets")
         for name in ("snmp", "modbus", "redfish")
     ),
+    *(f"wattshift_cluster.emulate.outlets.{name}" for name in ("families", "racks")),
 ]
 AGENT_ROOMS = [
     "wattshift_kernels",

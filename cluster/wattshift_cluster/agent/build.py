@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING
 import structlog
 
 from wattshift_cluster.agent import consent
+from wattshift_cluster.agent.asics.income import Income
 from wattshift_cluster.agent.asics.keeper import Keeper
 from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.desk import PoolDesk
 from wattshift_cluster.agent.device import Device
+from wattshift_cluster.agent.external.build import external_devices
 from wattshift_cluster.agent.gpus import HostGpus, open_gpus
 from wattshift_cluster.agent.hashing import HashingDevice
 from wattshift_cluster.agent.neighbourhood import Neighbourhood
 from wattshift_cluster.agent.power.steady import SteadySettings
 from wattshift_cluster.agent.specs import HashingSpec, cpu_spec, gpu_spec
 from wattshift_cluster.config.agent import AgentConfig, Asic
+from wattshift_cluster.fleet.learnt_file import Kept, LearntDamaged, LearntFolder
 from wattshift_cluster.fleet.memory import Memory, MemoryDamaged, MemoryFolder
 
 if TYPE_CHECKING:
@@ -72,15 +75,17 @@ def build(config: AgentConfig, surroundings: consent.Surroundings | None = None)
     """
     desk, refusal = _pool(config, surroundings)
     gpus = open_gpus(config) if config.hashing.devices == "auto" else None
-    specs = [_may(spec, refusal) for spec in _specs(config, gpus)]
+    specs = _specs(config, gpus)
+    external = external_devices(config, specs, gpus, surroundings)
+    own = [_may(spec, refusal) for spec in specs if spec.id not in external]
     state_dir = config.agent.state_dir
-    hashing = [HashingDevice(spec, desk, state_dir, gpus) for spec in specs]
+    hashing = [HashingDevice(spec, desk, state_dir, gpus) for spec in own]
     asics = _asics(config, surroundings)
     return Parts(
-        devices=(*hashing, *(asics.devices if asics else ())),
-        desk=desk if specs else None,
+        devices=(*hashing, *external.values(), *(asics.devices if asics else ())),
+        desk=desk if own else None,
         gpus=gpus,
-        neighbourhood=Neighbourhood.of(config, hashing, gpus),
+        neighbourhood=Neighbourhood.of(config, [*hashing, *external.values()], gpus),
         asics=asics,
     )
 
@@ -97,8 +102,11 @@ def _pool(
     if pool is None:
         return None, "no pool is configured"
     file = config.agent.consent_file
-    refused = consent.pool_refusal(pool.url, pool.user, file, surroundings)
-    return (PoolDesk(pool), None) if refused is None else (None, refused)
+    for one in (pool, *pool.fallback):
+        refused = consent.pool_refusal(one.url, one.user, file, surroundings)
+        if refused is not None:
+            return None, refused
+    return PoolDesk(pool, consent.consented_pools(file, surroundings)), None
 
 
 def _specs(config: AgentConfig, gpus: HostGpus | None) -> list[HashingSpec]:
@@ -130,6 +138,8 @@ def _asics(config: AgentConfig, surroundings: consent.Surroundings | None) -> As
     if not config.asics:
         return None
     lanes, folder = Lanes.of(config.asic), MemoryFolder(config.agent.state_dir)
+    learnt = LearntFolder(config.agent.state_dir)
+    income = _income(config)
     devices = []
     for asic in config.asics:
         loopback = asic.emulated and asic.address.startswith("127.")
@@ -137,21 +147,35 @@ def _asics(config: AgentConfig, surroundings: consent.Surroundings | None) -> As
         memory, damage = _memory(folder, asic)
         devices.append(
             AsicDevice(
-                asic, why, lanes=lanes, memory=memory, damage=damage, shadow=config.agent.shadow
+                asic,
+                why,
+                lanes=lanes,
+                memory=memory,
+                damage=damage,
+                shadow=config.agent.shadow,
+                kept=_kept(learnt, asic),
             )
         )
-    keeper = Keeper(folder)
+        devices[-1].income = income
+    keeper = Keeper(folder, learnt)
     sweep = AsicSweep(devices, lanes, keeper)
-    return Asics(tuple(devices), sweep, keeper, _fencing(config, devices))
+    return Asics(tuple(devices), sweep, keeper, _fencing(config, devices, keeper))
 
 
-def _fencing(config: AgentConfig, devices: list[AsicDevice]) -> "Fencing | None":
+def _income(config: AgentConfig) -> Income | None:
+    """What the proxy says of the machines; None where they mine through none."""
+    url = config.asic.proxy_url
+    workers = {asic.id: asic.worker for asic in config.asics if asic.worker is not None}
+    return None if url is None else Income(url, workers)
+
+
+def _fencing(config: AgentConfig, devices: list[AsicDevice], keeper: Keeper) -> "Fencing | None":
     """The outlets; without any, nothing of theirs is even imported."""
     if not config.pdus:
         return None
     from wattshift_cluster.agent.asics.fencing import Fencing
 
-    return Fencing(config.pdus, devices, shadow=config.agent.shadow)
+    return Fencing(config.pdus, devices, keeper, shadow=config.agent.shadow)
 
 
 def _memory(folder: MemoryFolder, asic: Asic) -> tuple[Memory, str | None]:
@@ -161,3 +185,12 @@ def _memory(folder: MemoryFolder, asic: Asic) -> tuple[Memory, str | None]:
     except MemoryDamaged as fault:
         log.error("asic.memory_damaged", device=asic.id, reason=str(fault))
         return Memory(), str(fault)
+
+
+def _kept(folder: LearntFolder, asic: Asic) -> Kept | None:
+    """What was learnt of a machine. What cannot be read is learnt again."""
+    try:
+        return folder.load(asic.id)
+    except LearntDamaged as fault:
+        log.warning("asic.learnt_damaged", device=asic.id, reason=str(fault))
+        return None

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from wattshift_cluster.agent.worker import EXIT_RELEASED
+from wattshift_cluster.agent.voice import EXIT_RELEASED
 from wattshift_cluster.bootclock import boot_ns, boot_s
 from wattshift_cluster.gate import GateInvalid, SeatView
 
@@ -65,6 +65,8 @@ class WorkerChild:
         seat: Path,
         on_event: Callable[[dict[str, Any]], None],
         not_now: Callable[[], str | None] = lambda: None,
+        *,
+        module: str = "wattshift_cluster.agent.worker",
     ) -> None:
         """Prepare; `run` starts it.
 
@@ -74,6 +76,7 @@ class WorkerChild:
             seat: the device's worker file.
             on_event: called with each line of the worker, "ready" included.
             not_now: why no worker may be started now; None when one may.
+            module: the worker's program, which speaks as `agent.worker` does.
         """
         self.fault: str | None = "the worker is starting"
         self.hasher: str | None = None
@@ -84,6 +87,7 @@ class WorkerChild:
         self._seat = seat
         self._on_event = on_event
         self._not_now = not_now
+        self._module = module
         self._past = Totals()
         self._view: SeatView | None = None
         self._process: Process | None = None
@@ -120,7 +124,7 @@ class WorkerChild:
 
     async def _one_life(self) -> int | None:
         """Run one worker to its end and return its exit code; None if it could not be started."""
-        command = (sys.executable, "-m", "wattshift_cluster.agent.worker", *self._arguments)
+        command = (sys.executable, "-m", self._module, *self._arguments)
         self.fault = "the worker is starting"
         try:
             process = await asyncio.create_subprocess_exec(

@@ -64,6 +64,7 @@ class HashingDevice:
             GateInvalid: its files cannot be made.
         """
         self.spec = spec
+        self._desk = desk
         self._model = _model(spec, state_dir)
         self._model_file = state_dir / f"{spec.id}.power.json"
         self.clients_file = spec.gate_dir / f"{spec.id}.clients"
@@ -93,14 +94,20 @@ class HashingDevice:
 
     @property
     def inventory_version(self) -> int:
-        """See `Device`: it grows with a rate or a power curve that was wrong."""
-        return self._rate_changes + (0 if self._model is None else self._model.version)
+        """See `Device`: it grows with a rate or curve that was wrong, and as pools come and go."""
+        learnt = self._rate_changes + (0 if self._model is None else self._model.version)
+        return learnt + (0 if self._desk is None else self._desk.changes)
+
+    @property
+    def _closed(self) -> str | None:
+        """Why nothing but idle may be leased: no consent, or no pool that would pay for it."""
+        return self.spec.refusal or (None if self._desk is None else self._desk.withdrawn)
 
     def info(self) -> DeviceInfo:
         """See `Device`."""
         spec = self.spec
         points = [Point(IDLE, spec.idle_w, 0.0, TRANSITION_S)]
-        if spec.refusal is None:
+        if self._closed is None:
             watts_w = top_w(spec, self._model)
             points.append(Point(HASH, watts_w, self._hashrate_h_per_s, TRANSITION_S))
         return DeviceInfo(
@@ -125,7 +132,7 @@ class HashingDevice:
         spec = self.spec
         most_w = spec.nameplate_w * 1.001  # a curve that was just learnt may be news to the asker
         modes = {IDLE: spec.idle_w, HASH: top_w(spec, self._model)}
-        return Terms(modes, most_w, continuous=True, closed=spec.refusal)
+        return Terms(modes, most_w, continuous=True, closed=self._closed)
 
     def hold(self, lease: Lease) -> None:
         """See `Device`; in force with the worker's next launch."""
@@ -161,13 +168,22 @@ class HashingDevice:
             mode=HASH if draw.hashrate_h_per_s else IDLE,
             foreign_write=self._foreign(draw),
             error=self._error(),
-            note=self.steering.note,
+            note=self._assignments.note or self.steering.note,
             counters=replace(self._assignments.counts, hashes=draw.totals.hashes),
         )
 
     def clients(self) -> tuple[int, ...]:
         """Process ids of those that mark its gate."""
         return self._clients.attached()
+
+    def own_pids(self) -> frozenset[int]:
+        """Its worker's."""
+        return frozenset() if self.child.pid is None else frozenset({self.child.pid})
+
+    def pids_on_card(self) -> frozenset[int]:
+        """Its worker's, once that is ready; an emulated card's worker hashes on a CPU."""
+        on_card = self.spec.quality == "measured" and self.child.fault is None
+        return self.own_pids() if on_card else frozenset()
 
     async def run(self) -> None:
         """See `Device`."""

@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from wattshift_cluster.agent.gpu.processes import busy_pids, compute_pids
 from wattshift_cluster.agent.gpus import HostGpus
-from wattshift_cluster.agent.hashing import HashingDevice
 from wattshift_cluster.agent.observe import (
     GpuUsers,
     Neighbours,
@@ -29,6 +29,7 @@ from wattshift_cluster.agent.observe import (
     together,
 )
 from wattshift_cluster.agent.observe.processes import UNKNOWN
+from wattshift_cluster.agent.specs import HashingSpec
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.agent import AgentConfig, Server
 from wattshift_cluster.errors import ConfigInvalid
@@ -58,10 +59,34 @@ class GateMark:
         self._client.leave(self._span)
 
 
+class Watched(Protocol):
+    """A device whose card others may use; see `HashingDevice` and `ExternalDevice`."""
+
+    spec: HashingSpec
+    clients_file: Path
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        ...
+
+    def clients(self) -> tuple[int, ...]:
+        """Process ids of those that mark its gate."""
+        ...
+
+    def own_pids(self) -> frozenset[int]:
+        """Process ids that are this agent's doing."""
+        ...
+
+    def pids_on_card(self) -> frozenset[int]:
+        """Those of them that the card's driver must list, or its list is not to be believed."""
+        ...
+
+
 class Users:
     """Looks at the processes on each card, once a second and off the event loop."""
 
-    def __init__(self, gpus: HostGpus, devices: Sequence[HashingDevice]) -> None:
+    def __init__(self, gpus: HostGpus, devices: Sequence[Watched]) -> None:
         """Nothing was seen yet. Args: devices: those that are cards."""
         self._gpus = gpus
         self._devices = tuple(devices)
@@ -123,21 +148,17 @@ class Users:
             if over.wait(max(0.0, LOOK_S - (boot_s() - began_s))):
                 return
 
-    def _read(self, device: HashingDevice) -> GpuUsers:
+    def _read(self, device: Watched) -> GpuUsers:
         library, card = self._gpus.library, device.spec.card
         assert card is not None
         since_s = time.time() - 2 * LOOK_S
         return GpuUsers(compute_pids(library, card), busy_pids(library, card, since_s))
 
 
-def _sorted(device: HashingDevice, users: GpuUsers) -> Others:
+def _sorted(device: Watched, users: GpuUsers) -> Others:
     """Who of a card's users is neither ours nor a client of its gate."""
-    worker = device.child.pid
-    ours = frozenset({os.getpid(), *(() if worker is None else (worker,))})
-    # An emulated card's worker hashes on a CPU, so its driver never lists it.
-    on_card = device.spec.quality == "measured" and device.child.fault is None
-    present = frozenset({worker} if on_card and worker is not None else ())
-    return others(users, ours, frozenset(device.clients()), present)
+    ours = frozenset({os.getpid(), *device.own_pids()})
+    return others(users, ours, frozenset(device.clients()), device.pids_on_card())
 
 
 class Neighbourhood:
@@ -161,7 +182,7 @@ class Neighbourhood:
 
     @classmethod
     def of(
-        cls, config: AgentConfig, devices: Sequence[HashingDevice], gpus: HostGpus | None
+        cls, config: AgentConfig, devices: Sequence[Watched], gpus: HostGpus | None
     ) -> "Neighbourhood | None":
         """The watchers that a file asks for. Raises: ConfigInvalid, GateInvalid."""
         known = {device.id: device for device in devices}
@@ -198,7 +219,7 @@ class Neighbourhood:
         return None
 
 
-def _check(servers: Iterable[Server], known: dict[str, HashingDevice]) -> None:
+def _check(servers: Iterable[Server], known: dict[str, Watched]) -> None:
     faults = [
         f"servers[{at}].devices: no device {name!r} here; there are {', '.join(known) or 'none'}"
         for at, server in enumerate(servers)
@@ -209,9 +230,7 @@ def _check(servers: Iterable[Server], known: dict[str, HashingDevice]) -> None:
         raise ConfigInvalid(faults)
 
 
-def _strangers(
-    config: AgentConfig, device: HashingDevice, users: Users, observed: bool
-) -> Neighbours:
+def _strangers(config: AgentConfig, device: Watched, users: Users, observed: bool) -> Neighbours:
     terms = NeighbourTerms(
         opt_in=config.gpu.strangers == "when_quiet",
         exclusive=config.gpu.exclusive,
@@ -223,7 +242,7 @@ def _strangers(
     return Neighbours(device.id, terms, GateMark(device.clients_file), look)
 
 
-def _observed(server: Server, known: dict[str, HashingDevice], users: Users | None) -> Observed:
+def _observed(server: Server, known: dict[str, Watched], users: Users | None) -> Observed:
     asked = ObservedServer(**server.model_dump(by_alias=False))
     marks = [GateMark(known[name].clients_file) for name in server.devices]
 

@@ -6,16 +6,21 @@ from typing import Any, Literal
 
 Kind = Literal["gpu", "cpu", "asic"]
 Quality = Literal["measured", "modelled", "emulated"]
+Source = Literal["sensor", "estimate", "outlet", "learnt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One way a device can run: watts (W), hashes per second, seconds to get there."""
+    """One way a device can run: watts (W), hashes per second, seconds to get there.
+
+    What it earns beside SHA-256 hashes is its owner's word, USD/h.
+    """
 
     mode: str
     watts_w: float
     hashrate_h_per_s: float
     transition_s: float
+    revenue_usd_per_h: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class DeviceInfo:
         host: the machine whose compute it overlaps, or None.
         quality: how its watts are had.
         points: ascending in watts; the first is where a shed ends.
+        wear_usd_per_cycle: what one sleep and wake wears off it, USD.
     """
 
     id: str
@@ -48,6 +54,7 @@ class DeviceInfo:
     host: str | None
     quality: Quality
     points: tuple[Point, ...]
+    wear_usd_per_cycle: float = 0.0
 
     def wire(self) -> dict[str, Any]:
         """As it goes over the wire."""
@@ -77,6 +84,9 @@ class Reading:
         foreign_write: it does something that we did not write.
         error: why it cannot be read or set; None while all is well.
         note: what a person should know of it although all is well; None without.
+        source: who says its watts: a "sensor", the firmware's "estimate", its "outlet", or what was
+            "learnt" of its point; None where nobody does, or where there is but one way.
+        cycles: wakes from sleep that we have ever caused; None where that is not counted or known.
     """
 
     device: str
@@ -90,6 +100,8 @@ class Reading:
     foreign_write: bool = False
     error: str | None = None
     note: str | None = None
+    source: Source | None = None
+    cycles: int | None = None
     counters: Counters = Counters()
 
     def wire(self, lease: dict[str, Any] | None) -> dict[str, Any]:

@@ -9,8 +9,11 @@ leaves every device at its safe point.
     exchange {leases}      take leases, answer at once, with fresh readings (no leases: a poll)
     release {device}       to the safe point now; a GPU gets its first power limit back
     limit {limits}         set GPUs' power limits, W by device, all at once
-    profile {device, start} measure a GPU's power curve under its lease, or tell how that stands
+    profile {device, start} measure a GPU's power curve under its lease, or tell how that stands;
+                           an ASIC's points: also stop, dry_run, with_sleep, points
     asic {action, devices} an operator's order to ASICs: sleep, wake, lock, unlock, limit
+    learn {devices, by}    take in what a commissioning found of ASICs
+    learnt {device}        what is learnt of one
 """
 
 import argparse
@@ -27,7 +30,9 @@ import structlog
 from wattshift_cluster.agent import consent
 from wattshift_cluster.agent.asics.desk import AsicDesk
 from wattshift_cluster.agent.asics.keeper import Keeper
+from wattshift_cluster.agent.asics.lesson_desk import LessonDesk
 from wattshift_cluster.agent.asics.machine import SHADOW, AsicDevice
+from wattshift_cluster.agent.asics.profile_desk import Wanted, measure
 from wattshift_cluster.agent.build import Asics, build
 from wattshift_cluster.agent.device import Device
 from wattshift_cluster.agent.epochs import EpochFile
@@ -87,6 +92,7 @@ class Agent:
         assert len(self._devices) == len(devices), "two devices have one id"
         self._asics = asics
         self._orders = AsicDesk(self._devices, asics.keeper if asics else Keeper(None))
+        self._lessons = LessonDesk(self._devices)
         self._epochs = epochs
         self._book = LeaseBook()
         self._ending = False
@@ -111,6 +117,11 @@ class Agent:
                 return self._profile(fields)
             case "asic":
                 return {**self._clock(), "results": await self._orders.act(fields)}
+            case "learn":
+                return {**self._clock(), "results": self._lessons.teach(fields)}
+            case "learnt":
+                device = self._lessons.learnt(fields.get("device"))
+                return {**self._clock(), "learnt": device}
             case _:
                 raise BadRequest(f"unknown op {op[:40]!r}")
 
@@ -208,8 +219,12 @@ class Agent:
 
     def _profile(self, fields: dict[str, Any]) -> dict[str, Any]:
         device = self._named(fields.get("device"))
+        if isinstance(device, AsicDevice):
+            return {**self._clock(), "profile": measure(device, Wanted.parse(fields))}
         if not isinstance(device, HashingDevice):
             raise Refused(f"{device.id} is no GPU: it has no power curve to be measured here")
+        if fields.get("stop") or fields.get("dry_run"):
+            raise Refused(f"{device.id} is no ASIC: its measurement takes a minute and ends itself")
         return {**self._clock(), "profile": device.profile(start=fields.get("start") is True)}
 
     def _named(self, name: object) -> Device:

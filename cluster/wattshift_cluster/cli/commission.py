@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from wattshift_cluster.cli.commission_teach import teach
 from wattshift_cluster.cli.options import DURATION, controller_options
 from wattshift_cluster.cli.output import age, emit, grid, number, output_option, talk, watts
 from wattshift_cluster.client import ControllerClient
@@ -75,8 +76,10 @@ def look_of(site: dict[str, Any], devices: list[dict[str, Any]], at_s: float) ->
             feeder=one["feeder"],
             mode=one["mode"],
             state=one["state"],
-            watts_w=one["watts_w"],
+            # What was learnt of it says nothing new: only a reading can be held against a meter.
+            watts_w=None if one.get("watts_source") == "learnt" else one["watts_w"],
             asleep=one["asleep"],
+            hashrate_h_per_s=one["hashrate_h_per_s"],
         )
         for one in devices
     )
@@ -90,6 +93,7 @@ def look_of(site: dict[str, Any], devices: list[dict[str, Any]], at_s: float) ->
 @click.option("--record", "path", type=click.Path(path_type=Path), help="Where to write it.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and command nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
+@click.option("--no-teach", is_flag=True, help="Keep the findings from the agents.")
 @controller_options
 @output_option
 def commission(
@@ -99,6 +103,7 @@ def commission(
     path: Path | None,
     dry_run: bool,
     yes: bool,
+    no_teach: bool,
     url: str | None,
     token: str | None,
     output: str,
@@ -106,8 +111,9 @@ def commission(
     """Put each ASIC to sleep and wake it, one at a time, while the meters are watched.
 
     Finds wiring-map errors, machines that only say that they sleep, and how far a firmware's watts
-    are off; fits watts and transition times. Ctrl-C wakes the machine that sleeps and keeps the
-    record. Exit code 1: something was found.
+    are off; fits watts and transition times. What the meters showed is then handed to the agents,
+    which lease by it from there on. Ctrl-C wakes the machine that sleeps and keeps the record. Exit
+    code 1: something was found.
 
     \b
       wattshift commission --dry-run
@@ -135,6 +141,8 @@ def commission(
             pulses.commission(port, plan, devices, talk, record)
         finally:
             _write(path, record)
+        if not no_teach:
+            teach(controller, record, path.name)
     emit(record.to_dict(), output, record_text)
     _leave(record)
 

@@ -1,4 +1,4 @@
-"""`wattshift config`: check, show or describe a site or agent file."""
+"""`wattshift config`: check, show or describe a site, agent or proxy file."""
 
 import json
 import tomllib
@@ -10,16 +10,17 @@ import click
 from wattshift_cluster.api.jobspec import job_schema
 from wattshift_cluster.cli.output import emit, grid, output_option
 from wattshift_cluster.config.agent import agent_schema
-from wattshift_cluster.config.load import Traced, trace_agent, trace_site
+from wattshift_cluster.config.load import Traced, trace_agent, trace_proxy, trace_site
+from wattshift_cluster.config.proxy import proxy_schema
 from wattshift_cluster.config.site import site_schema
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-SCHEMAS = {"site": site_schema, "agent": agent_schema, "job": job_schema}
+SCHEMAS = {"site": site_schema, "agent": agent_schema, "proxy": proxy_schema, "job": job_schema}
 
 
 @click.group()
 def config() -> None:
-    """Check, show or describe site and agent files.
+    """Check, show or describe site, agent and proxy files.
 
     \b
       wattshift config check site.toml
@@ -32,10 +33,12 @@ def trace(path: Path) -> Traced[Any]:
     """Return the valid file, as the kind that its tables say. Raises ConfigInvalid."""
     try:
         with path.open("rb") as file:
-            is_agent = "agent" in tomllib.load(file)
+            sections = tomllib.load(file).keys()
     except (OSError, ValueError):
-        is_agent = False  # the loader says what is wrong, with its place
-    return trace_agent(path) if is_agent else trace_site(path)
+        sections = {}.keys()  # the loader says what is wrong, with its place
+    if "agent" in sections:
+        return trace_agent(path)
+    return trace_proxy(path) if "proxy" in sections else trace_site(path)
 
 
 @config.command()
@@ -81,7 +84,7 @@ def settings_text(found: list[dict[str, Any]]) -> str:
 @click.argument("kind", type=click.Choice(list(SCHEMAS)), default="site")
 @output_option
 def schema(kind: str, output: str) -> None:
-    """Print the JSON Schema of a site, agent or job file.
+    """Print the JSON Schema of a site, agent, proxy or job file.
 
     \b
       wattshift config schema site > site.schema.json

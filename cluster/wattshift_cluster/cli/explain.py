@@ -7,9 +7,16 @@ import click
 
 from wattshift_cluster.cli.jobs import job_text
 from wattshift_cluster.cli.options import controller_options
-from wattshift_cluster.cli.output import emit, grid, output_option, pairs, watts
+from wattshift_cluster.cli.output import age, emit, grid, number, output_option, pairs, watts
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.errors import NotFound
+
+SOURCES = {
+    "sensor": "its sensor",
+    "estimate": "its firmware's estimate",
+    "outlet": "its outlet",
+    "learnt": "what was learnt of its point",
+}
 
 
 @click.command()
@@ -33,6 +40,7 @@ def explain(
             "subject": subject,
             "now": present(controller, subject),
             "decisions": controller.get("/v1/decisions", subject=subject, limit=limit)["decisions"],
+            "economics": earning(controller, subject),
         }
     if view["now"] is None and not view["decisions"]:
         raise NotFound(f"nothing is known about {subject}; see wattshift status --devices, jobs")
@@ -52,12 +60,27 @@ def present(controller: ControllerClient, subject: str) -> dict[str, Any] | None
     return job
 
 
+def earning(controller: ControllerClient, subject: str) -> dict[str, Any] | None:
+    """Return whether hashing pays on the device of that id, and at which hashprice; else None."""
+    literal = "".join(f"[{c}]" if c in "*?[" else c for c in subject)
+    if len(literal) > 128:
+        return None
+    view = controller.get("/v1/economics", device=literal, limit=1)
+    if not view["devices"]:
+        return None
+    one: dict[str, Any] = view["devices"][0]
+    kept = ("verdict", "sentence", "points", "account", "lease")
+    return {**{key: one[key] for key in kept}, "hashprice": view["hashprice"]}
+
+
 def explanation(view: dict[str, Any], inputs: bool) -> str:
     """Return the answer for people."""
     parts = []
     now = view["now"]
     if now is not None:
         parts.append(job_text(now) if "spec" in now else device_text(now))
+    if view["economics"] is not None:
+        parts.append(money_text(view["economics"]))
     if not view["decisions"]:
         return "\n\n".join([*parts, "no decision is on record"])
     if not inputs:
@@ -73,6 +96,32 @@ def explanation(view: dict[str, Any], inputs: bool) -> str:
     return "\n\n".join(parts)
 
 
+def money_text(one: dict[str, Any]) -> str:
+    """Return what hashing earns here, for people."""
+    price = one["hashprice"]
+    seen = "" if price["age_s"] is None else f", {age(price['age_s'])} old"
+    told = f"{number(price['usd_per_ph_day'], 'USD/PH/day')} ({price['source']}{seen})"
+    rows = [("money", one["sentence"]), ("hashprice", told)]
+    return pairs([*rows, *(("held back", text) for text in price["held"])])
+
+
+def _had(one: dict[str, Any]) -> str:
+    """How a draw is had, and by whom where that is told."""
+    source = one.get("watts_source")
+    return str(one["quality"]) if source is None else f"{one['quality']}, by {SOURCES[source]}"
+
+
+def _cycles(one: dict[str, Any]) -> list[tuple[str, str]]:
+    """How often it has slept and woken, and what that costs each time."""
+    cost_usd = one.get("cycle_usd")
+    if one["kind"] != "asic" or cost_usd is None:
+        return []
+    count = "not counted" if one.get("cycles") is None else f"{one['cycles']:,} so far"
+    wear = f" (wear {number(one['wear_usd_per_cycle'], 'USD')})"
+    digits = 2 if cost_usd >= 0.01 or not cost_usd else 4
+    return [("cycles", f"{count}, {number(cost_usd, 'USD', digits)} each{wear}")]
+
+
 def device_text(one: dict[str, Any]) -> str:
     """Return one device for people."""
     leased = "none" if one["leased_w"] is None else watts(one["leased_w"])
@@ -81,7 +130,8 @@ def device_text(one: dict[str, Any]) -> str:
             ("device", f"{one['id']} ({one['kind']}, {one['model']})"),
             ("state", f"{one['state']}: {one['reason']}"),
             ("mode", one["mode"] or "unknown"),
-            ("draw", f"{watts(one['watts_w'])} ({one['quality']})"),
+            ("draw", f"{watts(one['watts_w'])} ({_had(one)})"),
             ("lease", f"{leased}, ceiling {watts(one['ceiling_w'])}, feeder {one['feeder']}"),
+            *_cycles(one),
         ]
     )

@@ -19,6 +19,7 @@ from wattshift_cluster.cli.fleet_asics import (
     wake,
 )
 from wattshift_cluster.cli.fleet_limit import limit_rows
+from wattshift_cluster.cli.fleet_profile import Walks, begun, judge, path_of
 from wattshift_cluster.cli.fleet_text import (
     devices_text,
     limits_text,
@@ -37,6 +38,7 @@ PROFILE_MOST_S = 180.0
 """Six steps of at most 10 s to settle and 3 s to read, with room."""
 
 STEPS = 6
+INTERRUPTED = 130
 ORDERS = ("sleep", "wake", "lock", "unlock", "limit")
 LOOKED_BACK = 1000
 """Decisions about a device among which its last order is looked for."""
@@ -134,7 +136,7 @@ def list_devices(
 @controller_options
 @output_option
 def show(device: str, url: str | None, token: str | None, output: str) -> None:
-    """Show one device: of an ASIC its lock and its last order, of a GPU its power curve.
+    """Show one device: of an ASIC its lock and its last order, and its last power curve.
 
     \b
       wattshift fleet show rig-17
@@ -144,16 +146,29 @@ def show(device: str, url: str | None, token: str | None, output: str) -> None:
         (found,) = _matching(controller, device, most=1)
         curve: View | None = None
         orders: tuple[View | None, View | None] = None, None
-        if found["kind"] == "gpu":
+        if found["kind"] in ("gpu", "asic"):
             try:
                 curve = _curve(controller, found["id"])
             except (Refused, Unreachable) as fault:
                 # What the controller itself knows is shown all the same.
                 talk(f"its power curve is not known: {fault}")
+        learnt: View | None = None
         if found["kind"] == "asic":
             orders = _orders(controller, found["id"])
+            learnt = _learnt(controller, found["id"])
     last, locked = orders
-    emit({**found, "last_command": last, "lock": locked, "profile": curve}, output, shown)
+    view = {**found, "last_command": last, "lock": locked, "profile": curve, "learnt": learnt}
+    emit(view, output, shown)
+
+
+def _learnt(controller: ControllerClient, device: str) -> View | None:
+    """What its agent has learnt of an ASIC; None where that cannot be had, and why is said."""
+    try:
+        view: View = controller.get(f"/v1/devices/{quote(device, safe='')}/learnt")
+    except (NotFound, Refused, Unreachable) as fault:
+        talk(f"what is learnt of it is not known: {fault}")
+        return None
+    return view
 
 
 def _orders(controller: ControllerClient, device: str) -> tuple[View | None, View | None]:
@@ -221,27 +236,84 @@ def release(device: str, url: str | None, token: str | None, output: str) -> Non
         raise Refused(f"{device}: its first power limit is not back: {view['limit']['error']}")
 
 
-@fleet.command(short_help="Measure what a GPU draws as it mines more.")
-@click.argument("device", metavar="ID")
+@fleet.command(short_help="Measure what devices draw at each point of theirs.")
+@click.argument("devices", metavar="ID|PATTERN...", nargs=-1, required=True)
+@click.option("--with-sleep", is_flag=True, help="Put ASICs to sleep, too, and wake them.")
+@click.option("--points", type=click.IntRange(2, 64), help="Points of an ASIC at most; 8 unless.")
+@DRY_RUN
 @click.option("--no-wait", is_flag=True, help="Start it and return; fleet show tells the rest.")
 @controller_options
 @output_option
-def profile(device: str, no_wait: bool, url: str | None, token: str | None, output: str) -> None:
-    """Measure what a GPU draws at rising mining intensity, within the lease that it holds.
+def profile(
+    devices: tuple[str, ...],
+    with_sleep: bool,
+    points: int | None,
+    dry_run: bool,
+    no_wait: bool,
+    url: str | None,
+    token: str | None,
+    output: str,
+) -> None:
+    """Measure what devices draw at each of their points, within the lease that each holds.
 
     \b
       wattshift fleet profile host-gpu0
+      wattshift fleet profile rig-17 --dry-run
+      wattshift fleet profile 'row-a-*' --points 4
 
-    It takes half a minute to a minute and a half. It yields to inference like any mining, and then
-    gives up: exit 1. What it finds teaches the model by which a lease's watts become intensity.
+    An ASIC goes down its operating points and then back to what its lease says. At each, watts
+    (by its outlet where it has one), hashrate and J/TH are taken once it holds still. Several go
+    one after the other on each feeder. Ctrl-C breaks it off (130) and keeps what was measured.
+
+    A GPU, one at a time, goes up; half a minute to a minute and a half. It yields to inference
+    like any mining, and then gives up.
+
+    What is found teaches the model by which a lease's watts become work. Exit 1: not measured to
+    the end; 6: refused.
     """
+    body = {"with_sleep": with_sleep, "points": points, "dry_run": dry_run}
     with ControllerClient.find(url, token) as controller:
-        view = controller.post(f"/v1/devices/{quote(device, safe='')}/profile", {})
+        chosen = _measurable(controller, devices)
+        if chosen[0]["kind"] == "asic":
+            _walk(controller, chosen, body, output, wait=not no_wait)
+            return
+        if with_sleep or points or dry_run:
+            raise click.UsageError("--with-sleep, --points and --dry-run are for ASICs")
+        device = chosen[0]["id"]
+        view = controller.post(path_of(device), {})
         if not no_wait:
             view = _followed(controller, device)
     emit(view, output, profile_text)
     if view["state"] == "aborted":
         raise WattshiftError(f"{device} was not measured to the end: {view['reason']}")
+
+
+def _measurable(controller: ControllerClient, patterns: tuple[str, ...]) -> list[View]:
+    """ASICs, or one other device. A pattern takes the ASICs among what it fits."""
+    chosen: dict[str, View] = {}
+    for pattern in patterns:
+        found = _matching(controller, pattern)
+        rigs = [one for one in found if one["kind"] == "asic"]
+        chosen |= {one["id"]: one for one in (rigs or found)}
+    devices = list(chosen.values())
+    if len(devices) > 1 and any(one["kind"] != "asic" for one in devices):
+        raise click.UsageError("several ASICs, or one GPU: a GPU is measured by itself")
+    return devices
+
+
+def _walk(
+    controller: ControllerClient, devices: list[View], body: View, output: str, *, wait: bool
+) -> None:
+    """Measure ASICs, and end with what came of it."""
+    if wait and not body["dry_run"]:
+        walks = Walks(controller, devices, body)
+        rows = walks.run()
+    else:
+        walks, rows = None, [begun(controller, one["id"], body) for one in devices]
+    emit(rows, output, lambda found: "\n\n".join(profile_text(row) for row in found))
+    if walks is not None and walks.interrupted:
+        click.get_current_context().exit(INTERRUPTED)
+    judge(rows)
 
 
 def _followed(controller: ControllerClient, device: str) -> dict[str, Any]:
@@ -260,7 +332,7 @@ def _followed(controller: ControllerClient, device: str) -> dict[str, Any]:
 
 
 def _curve(controller: ControllerClient, device: str) -> dict[str, Any]:
-    view: dict[str, Any] = controller.get(f"/v1/devices/{quote(device, safe='')}/profile")
+    view: dict[str, Any] = controller.get(path_of(device))
     return view
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wattshift_cluster.cli.explain import device_text
+from wattshift_cluster.cli.fleet_points import points_text
+from wattshift_cluster.cli.learnt_text import learnt_text
 from wattshift_cluster.cli.output import UNKNOWN, age, grid, hashrate, pairs, watts
 
 NOTE_MOST = 44
@@ -108,6 +110,8 @@ def _why(row: View) -> str:
 
 def profile_text(view: View, *, named: bool = True) -> str:
     """Return a power curve for people; `named` says whose it is."""
+    if view.get("kind") == "asic":
+        return points_text(view, named=named)
     if view["state"] == "none":
         return f"{view['device']} was not measured yet"
     left_w = view["residual_w"]
@@ -145,6 +149,8 @@ def shown(view: View) -> str:
         told += "" if last is None else f", {last['at']}"
         extra += [("asleep", sleeps), ("lock", _lock(view)), ("last command", told)]
     text = f"{text}\n\n{pairs(extra)}" if extra else text
+    if view.get("learnt") is not None:
+        text = f"{text}\n\n{learnt_text(view['learnt'])}"
     if curve is None or curve["state"] == "none":
         return text
     return f"{text}\n\n{profile_text(curve, named=False)}"

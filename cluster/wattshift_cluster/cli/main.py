@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Pulse machines against their meter, once, at first.",
     ),
     "busy": ("busy", "busy", "Start a server with mining out of its way."),
+    "economics": ("economics", "economics", "Say what hashing earns and what it costs."),
     "explain": ("explain", "explain", "Say why a device, a job or the site is as it is."),
     "cap": ("cap", "cap", "Set, clear or show caps."),
     "event": ("event", "event", "Inject a grid event."),
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("doctor", "doctor", "Check this machine and say how to mend it."),
     "config": ("config", "config", "Check, show or describe site and agent files."),
     "simulate": ("simulate", "simulate", "Run a site file against a modelled world."),
+    "pool": ("pool", "pool", "Serve a pool that pays nobody, or a proxy for ASICs."),
     "emulate": ("emulate", "emulate", "Emulate miners, for a dry run before real ones."),
     "version": ("version", "version", "Show the version."),
 }

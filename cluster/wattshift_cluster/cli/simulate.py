@@ -15,6 +15,8 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("site_file", metavar="SITE.toml", type=FILE)
 @click.option("--prices", metavar="F", help="CSV: time, usd_per_mwh.")
 @click.option("--column", metavar="NAME", help="Column of the price file.")
+@click.option("--hashprice", metavar="F", help="CSV of hashprice, or of the network's figures.")
+@click.option("--hashprice-column", metavar="NAME", help="Column of that file.")
 @click.option("--demand", metavar="F", help="CSV of inference demand.")
 @click.option("--signal", metavar="F", help="CSV: starts,ends,limit,kind.")
 @click.option("--fleet", type=FILE, help="JSON list of {count, model, agent}.")
@@ -29,6 +31,7 @@ def simulate(site_file: Path, rows: Path | None, output: str, **named: Any) -> N
     \b
       wattshift simulate site.toml --days 7 --seed 3
       wattshift simulate site.toml --prices prices.csv --signal events.csv -o json
+      wattshift simulate site.toml --hashprice hashprice.csv --days 30
 
     Exit 1 if the site was above its cap at a time that nothing excuses. All figures are modelled.
     """
@@ -57,6 +60,7 @@ def result_text(view: dict[str, Any]) -> str:
             ("energy", by_name("energy_mwh", "{:.3f} MWh")),
             ("revenue", by_name("revenue_usd", "{:,.2f} USD")),
             ("cost", f"{view['cost_usd']:,.2f} USD"),
+            ("wear", f"{view['wear_usd']:,.2f} USD of {view['cycles']} sleeps and wakes"),
             ("net", f"{view['net_usd']:,.2f} USD"),
             ("above cap", f"{view['overcap_seconds']:g} s, {len(view['breaches'])} unexcused"),
             ("sheds", str(len(view["sheds"]))),

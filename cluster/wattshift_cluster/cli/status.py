@@ -71,11 +71,29 @@ def site_text(site: dict[str, Any]) -> str:
         text = f"{SHADOW}\n\n{text}"
     if site["meter_stale"]:
         text += "\n\nThe meter is stale: power is unknown and the margin is widened."
+    if metered := [one for one in site["feeders"] if "power_w" in one]:
+        text += "\n\n" + feeders_text(metered) + "\n"
     for alarm in site["alarms"]:
         text += f"\n{alarm['severity']}: {alarm['text']} (since {alarm['since']})"
     if "devices" in site:
         text += "\n\n" + devices_text(site["devices"])
     return text
+
+
+def feeders_text(feeders: list[dict[str, Any]]) -> str:
+    """Return the feeders that have a meter of their own for people."""
+    headers = ("FEEDER", "POWER", "AGE", "LIMIT", "COMMITTED")
+    rows = [
+        (
+            one["id"],
+            watts(one["power_w"]),
+            age(one["power_age_s"]),
+            watts(one["limit_w"]),
+            watts(one["committed_w"]),
+        )
+        for one in feeders
+    ]
+    return grid(headers, rows, headers[1:])
 
 
 def devices_text(devices: list[dict[str, Any]]) -> str:

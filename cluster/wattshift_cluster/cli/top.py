@@ -1,5 +1,6 @@
 """`wattshift top`: the site in the terminal, once a second."""
 
+import math
 import time
 from collections import deque
 from typing import Any
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wattshift_cluster.cli.options import controller_options
-from wattshift_cluster.cli.output import age, hashrate, number, watts
+from wattshift_cluster.cli.output import UNKNOWN, age, hashrate, number, watts
 from wattshift_cluster.cli.status import SHADOW
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.errors import Unreachable
@@ -20,6 +21,7 @@ from wattshift_cluster.errors import Unreachable
 PERIOD_S = 1.0
 LOG_ROWS = 8
 DEVICE_ROWS = 20
+FEEDER_ROWS = 10
 BARS = "▁▂▃▄▅▆▇█"
 HISTORY = 60
 LOST_AFTER_S = 60.0
@@ -71,6 +73,8 @@ def picture(controller: ControllerClient, history: deque[float | None]) -> Group
     history.append(site["power_w"])
     decisions = controller.get("/v1/decisions", limit=LOG_ROWS)["decisions"]
     parts: list[Panel | Table] = [headline(site, history), *warnings(site)]
+    if metered := [one for one in site["feeders"] if "power_w" in one]:
+        parts.append(feeder_table(metered))
     parts.append(device_table(controller.get("/v1/devices")["devices"]))
     parts.append(job_table(controller.get("/v1/jobs")["jobs"]))
     parts.append(log_table(decisions))
@@ -116,6 +120,34 @@ def warnings(site: dict[str, Any]) -> list[Panel]:
     if site["meter_stale"]:
         texts.insert(0, "the meter is stale: site power is unknown and the margin is widened")
     return [Panel("\n".join(texts), style="bold red")] if texts else []
+
+
+def feeder_table(feeders: list[dict[str, Any]]) -> Table:
+    """Return the feeders that have a meter of their own, the fullest first."""
+    title = f"feeders ({len(feeders)})"
+    table = Table(expand=True, box=None, title=title, title_justify="left")
+    table.add_column("feeder", no_wrap=True)
+    for name in ("power", "of its limit", "limit", "committed", "age"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in sorted(feeders, key=_unfilled)[:FEEDER_ROWS]:
+        known = one["power_w"] is not None
+        share = number(100.0 * one["power_w"] / one["limit_w"], "%", 0) if known else UNKNOWN
+        over = known and one["power_w"] > one["limit_w"]
+        table.add_row(
+            one["id"],
+            Text(watts(one["power_w"]), style="red" if over or not known else ""),
+            share,
+            watts(one["limit_w"]),
+            watts(one["committed_w"]),
+            age(one["power_age_s"]),
+        )
+    return table
+
+
+def _unfilled(feeder: dict[str, Any]) -> float:
+    """Ascending: an unknown one first, then by the share that it carries."""
+    power_w = feeder["power_w"]
+    return -math.inf if power_w is None else -float(power_w) / float(feeder["limit_w"])
 
 
 def device_table(devices: list[dict[str, Any]]) -> Table:

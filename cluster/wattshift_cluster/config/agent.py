@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from wattshift_cluster.config.fields import (
     FilePath,
+    Fingerprint,
     Host,
     HttpUrl,
     Listen,
@@ -19,6 +21,7 @@ from wattshift_cluster.config.fields import (
     Switch,
     number,
     seconds,
+    usd,
     watts,
     whole,
 )
@@ -28,6 +31,12 @@ _MAC = re.compile(r"([0-9A-F]{2}:){5}[0-9A-F]{2}")
 
 MIN_OFF_S = 600.0
 """Least time asleep of a real machine whose owner names none: its boards cool and warm once."""
+
+WEAR_USD_PER_CYCLE = 0.0
+"""Wear of one sleep and wake where the owner names none, USD. No maker publishes a figure, and it
+depends on what the machine is worth: a guess would hold one awake at a loss that nobody chose. What
+a machine does not earn while it boots is always counted; docs/fleet.md says how to work wear out.
+"""
 
 MAX_PDUS = 256
 """Cabinets of one agent; at least as many as its LAN segment has racks."""
@@ -41,6 +50,16 @@ def _mac(value: str) -> str:
 
 
 Mac = Annotated[str, AfterValidator(_mac)]
+
+
+def _cidr(value: str) -> str:
+    try:
+        return str(IPv4Network(value.strip(), strict=False))
+    except ValueError:
+        raise ValueError("not an IPv4 range; allowed: for example 10.1.0.0/24") from None
+
+
+Cidr = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_cidr)]
 
 
 class AgentSection(Section):
@@ -115,13 +134,64 @@ class Server(Section):
     stale_s: Annotated[float, seconds(0.2, 60)] = Field(2.0, alias="stale")
 
 
-class Pool(Section):
-    """`[pool]`: the Stratum pool that the agent's sessions go to."""
+class PoolAccount(Section):
+    """`[[pool.fallback]]`: a Stratum pool, and who we are there.
+
+    `stratum+tls://` pools are checked by the system's authorities, by those of `ca_file`, or by the
+    SHA-256 `fingerprint` of their own certificate. A pool that is not on this machine and speaks no
+    TLS needs `plaintext`: whoever is on the way can then take the hash rate. `minimum_difficulty`
+    is the least that is accepted, where a pool knows BIP 310. `report_url` is the pool's own page
+    about us, read once a minute: an alarm says when its figures differ from ours by more than 2 %.
+    """
 
     url: StratumUrl
     user: str = Field(min_length=1, max_length=256)
-    password: str = Field("x", max_length=256)
+    password: str = Field("x", max_length=256, repr=False)
     suggest_difficulty: Annotated[float, number(1e-12, 1e18)] | None = None
+    minimum_difficulty: Annotated[float, number(1e-12, 1e18)] | None = None
+    ca_file: FilePath | None = None
+    fingerprint: Fingerprint | None = None
+    plaintext: Switch = False
+    report_url: HttpUrl | None = Field(None, repr=False)
+
+
+class Pool(PoolAccount):
+    """`[pool]`: the Stratum pool that the agent's sessions go to, and those to fall back to.
+
+    A pool that cannot be had for `give_up` is left for the next of `[[pool.fallback]]`; one that
+    has then been well for `return_after` is returned to. When none has had work for `hold`, the
+    hashing devices offer no watts but their idle ones until one has.
+    """
+
+    fallback: tuple[PoolAccount, ...] = Field((), max_length=15)
+    give_up_s: Annotated[float, seconds(1, 3600)] = Field(30.0, alias="give_up")
+    return_after_s: Annotated[float, seconds(1, 86_400)] = Field(300.0, alias="return_after")
+    hold_s: Annotated[float, seconds(1, 3600)] = Field(30.0, alias="hold")
+
+
+class Miner(Section):
+    """`[[miners]]`: a mining program of another maker on one GPU, for a coin we have no kernel for.
+
+    The consent file names its pool and account, and the program itself where its developers take
+    a part of the hashing. `path` is not for the service to change. `arguments` adds options of its
+    row, as `--name=value`; with `program = "command"` they are the whole command line, and the
+    consent file holds the same. `revenue_usd_per_h` is the owner's figure: what this coin earns.
+    The program keeps the card's memory for `keep` after the gate has closed, and goes on when the
+    gate has been open for `quiet`.
+    """
+
+    device: Name
+    program: Literal["t-rex", "xmrig", "lolminer", "nbminer", "rigel", "bzminer", "command"]
+    path: FilePath
+    algorithm: Name
+    url: StratumUrl
+    user: str = Field(min_length=1, max_length=256)
+    password: str = Field("x", max_length=256)
+    arguments: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    api_port: Annotated[int, whole(1024, 65_535)] = 4067
+    revenue_usd_per_h: Annotated[float, number(0, 1000, " USD/h")] = 0.0
+    keep_s: Annotated[float, seconds(0, 3600)] = Field(30.0, alias="keep")
+    quiet_s: Annotated[float, seconds(0, 3600)] = Field(2.0, alias="quiet")
 
 
 class Asic(Section):
@@ -135,7 +205,9 @@ class Asic(Section):
     takes at least `min_on` longer; sleep itself is never delayed. `found_asleep` says what becomes
     of a machine that somebody else had put to sleep: `leave` it until an operator wakes it, or
     `wake` it as leases ask. Without a word of the file a real machine rests for 10 minutes and is
-    left; an emulated one has nothing to wear out.
+    left; an emulated one has nothing to wear out. `wear_usd_per_cycle` is what one sleep and wake
+    costs this machine; without it `[asic]`'s holds. `worker` is its name at the proxy, if
+    that is not its `id`.
     """
 
     id: Name
@@ -149,6 +221,8 @@ class Asic(Section):
     min_off_s: Annotated[float, seconds(0, 86_400)] | None = Field(None, alias="min_off")
     min_on_s: Annotated[float, seconds(0, 86_400)] | None = Field(None, alias="min_on")
     found_asleep: Literal["leave", "wake"] | None = None
+    wear_usd_per_cycle: Annotated[float, usd(0, 1000)] | None = None
+    worker: Name | None = None
 
     @property
     def rests_s(self) -> tuple[float, float]:
@@ -168,7 +242,19 @@ class AsicSection(Section):
 
     At most `wake_per_minute` of them, and machines of at most `wake_watts_per_minute`, wake in any
     minute; emulated ones do not wait in line unless either is set. A machine whose hottest board
-    reaches `board_limit_c` is lowered point by point, and none that hot is woken.
+    reaches `board_limit_c` is lowered point by point, and none that hot is woken; nor is one whose
+    firmware tells that the air it breathes has `inlet_limit_c`.
+
+    A machine that is silent or replaced by another at its address is looked for by its hardware
+    address: in `inventory_file` (of `fleet scan --inventory`), in the kernel's neighbour table, and
+    by a sweep of `ranges` (private ones, now and then). Without ranges nothing is swept.
+
+    `wear_usd_per_cycle` is what one sleep and wake wears off a machine; without it wear counts
+    nothing. No price sends a machine to sleep for less than that and what it misses while it boots.
+
+    `proxy_url` is the status page of the Stratum proxy that they mine through
+    (`http://127.0.0.1:3336`): their shares are taken from it, and while it has no pool they are
+    leased nothing but sleep.
     """
 
     wake_per_minute: Annotated[int, whole(1, 100_000)] | None = None
@@ -176,6 +262,16 @@ class AsicSection(Section):
         None, alias="wake_watts_per_minute"
     )
     board_limit_c: Annotated[float, number(30, 150, " °C")] | None = None
+    inlet_limit_c: Annotated[float, number(0, 80, " °C")] | None = None
+    inventory_file: FilePath | None = None
+    proxy_url: HttpUrl | None = None
+    ranges: Annotated[tuple[Cidr, ...], Field(max_length=64)] = ()
+    wear_usd_per_cycle: Annotated[float, usd(0, 1000)] | None = None
+
+    def wear_usd(self, asic: Asic) -> float:
+        """What one sleep and wake wears off a machine, USD; defaults filled in."""
+        named = (asic.wear_usd_per_cycle, self.wear_usd_per_cycle)
+        return next((wear for wear in named if wear is not None), WEAR_USD_PER_CYCLE)
 
 
 class AgentConfig(Section):
@@ -186,6 +282,7 @@ class AgentConfig(Section):
     gpu: GpuSection = GpuSection()
     servers: tuple[Server, ...] = ()
     pool: Pool | None = None
+    miners: Annotated[tuple[Miner, ...], Field(max_length=64)] = ()
     asic: AsicSection = AsicSection()
     asics: tuple[Asic, ...] = ()
     pdus: Annotated[tuple[Pdu, ...], Field(max_length=MAX_PDUS)] = ()

@@ -22,6 +22,7 @@ def site_of(config: SiteConfig) -> Site:
         stale_margin_share=max(2.5 * margin, Rules().stale_margin_share),
         lease_ttl_s=section.lease_ttl_s,
         lease_renew_s=section.lease_renew_s,
+        expected_shed_s=section.expected_shed_s,
         stale_after_s=max(3.0, 3 * section.tick_s),
         other_load_w=section.other_load_w + (config.compute.idle_w if config.compute else 0.0),
     )

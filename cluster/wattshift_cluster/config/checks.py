@@ -10,11 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from wattshift_cluster.config.agent import Hashing, Server
-from wattshift_cluster.config.fields import Section
+from wattshift_cluster.config.agent import Hashing, Pool, Server
+from wattshift_cluster.config.fields import Section, is_loopback, is_private, split_address
 from wattshift_cluster.config.outlets import Pdu
+from wattshift_cluster.config.proxy import ProxySection
 from wattshift_cluster.config.quantities import format_seconds, format_watts
-from wattshift_cluster.config.site import AgentRef, Compute, Feeder, Service, SiteSection
+from wattshift_cluster.config.site import (
+    AgentRef,
+    Compute,
+    Economics,
+    Feeder,
+    Service,
+    SiteSection,
+)
 
 S = TypeVar("S", bound=Section)
 
@@ -48,6 +56,11 @@ def check_site(draft: Draft) -> list[Finding]:
 def check_agent(draft: Draft) -> list[Finding]:
     """Every fault between the sections of an agent file."""
     return [finding for check in _AGENT_CHECKS for finding in check(draft)]
+
+
+def check_proxy(draft: Draft) -> list[Finding]:
+    """Every fault between the sections of a proxy file."""
+    return [finding for check in _PROXY_CHECKS for finding in check(draft)]
 
 
 def _lease_times(draft: Draft) -> Iterator[Finding]:
@@ -99,6 +112,10 @@ def _watched_servers(draft: Draft) -> Iterator[Finding]:
             if asked_s < least_s[key]:
                 allowed = f"allowed: at least {format_seconds(least_s[key])}"
                 yield f"{path}.{key}", format_seconds(asked_s), f"too short for period; {allowed}"
+
+
+def _one_program_a_card(draft: Draft) -> Iterator[Finding]:
+    yield from _duplicates(draft.names("miners", "device"), "miners", "device")
 
 
 def _duplicates(names: Sequence[str], section: str, key: str) -> Iterator[Finding]:
@@ -238,6 +255,56 @@ def _services_fit(draft: Draft) -> Iterator[Finding]:
             )
 
 
+def _one_hashprice_source(draft: Draft) -> Iterator[Finding]:
+    for path, economics in draft.all(Economics):
+        if economics.history is not None and economics.url is not None:
+            yield path, None, "has both history and url; give one of the two"
+        if economics.stale_after_s < 2 * economics.poll_s:
+            least = format_seconds(2 * economics.poll_s)
+            yield (
+                f"{path}.stale_after",
+                format_seconds(economics.stale_after_s),
+                f"one lost answer would make it stale; allowed: at least twice poll, {least}",
+            )
+
+
+def _pools_in_the_clear(draft: Draft) -> Iterator[Finding]:
+    """Work and shares leave this machine encrypted, or because the owner says so."""
+    for path, pool in draft.all(Pool):
+        rows = [(path, pool), *((f"{path}.fallback[{n}]", x) for n, x in enumerate(pool.fallback))]
+        for where, one in rows:
+            scheme, _, address = one.url.partition("://")
+            plain = scheme == "stratum+tcp"
+            outside = not is_loopback(split_address(address.rstrip("/"))[0])
+            if plain and outside and not one.plaintext:
+                yield (
+                    f"{where}.url",
+                    one.url,
+                    "not encrypted; allowed: stratum+tls://, or plaintext = true beside it",
+                )
+            if plain and (one.ca_file or one.fingerprint):
+                yield f"{where}.url", one.url, "has a certificate to check but speaks no TLS"
+
+
+def _proxy_for_the_site_alone(draft: Draft) -> Iterator[Finding]:
+    """Whoever reaches the proxy mines for its owner, and whoever reaches its page reads it."""
+    for path, proxy in draft.all(ProxySection):
+        if not proxy.public:
+            for key, address in (("listen", proxy.listen), ("status", proxy.status)):
+                if not is_private(split_address(address)[0]):
+                    allowed = "allowed: a private or loopback address, or public = true"
+                    yield f"{path}.{key}", address, f"others may reach it; {allowed}"
+        if proxy.least_difficulty > proxy.start_difficulty:
+            allowed = f"allowed: at least {proxy.least_difficulty:g}"
+            yield f"{path}.start_difficulty", proxy.start_difficulty, f"below the least; {allowed}"
+        if proxy.tls_key is not None and proxy.tls_cert is None:
+            yield f"{path}.tls_key", str(proxy.tls_key), "has no tls_cert beside it"
+
+
+def _unique_workers(draft: Draft) -> Iterator[Finding]:
+    yield from _duplicates(draft.names("workers"), "workers", "name")
+
+
 def _pool_needed(draft: Draft) -> Iterator[Finding]:
     """A file that asks for hashing names a pool; one that says nothing of either hashes nothing."""
     hashes = any(one.devices != "none" for _, one in draft.all(Hashing))
@@ -256,10 +323,18 @@ _SITE_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _limits_above_floors,
     _compute_range,
     _services_fit,
+    _one_hashprice_source,
 )
 _AGENT_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _unique_asics,
+    _one_program_a_card,
     _outlets_of_asics,
     _pool_needed,
+    _pools_in_the_clear,
     _watched_servers,
+)
+_PROXY_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
+    _proxy_for_the_site_alone,
+    _unique_workers,
+    _pools_in_the_clear,
 )

@@ -175,6 +175,29 @@ def split_address(address: str) -> tuple[str, int]:
     return bare, int(port)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is 127.0.0.0/8, ::1 or the name localhost; other names count as outside."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_private(host: str) -> bool:
+    """Whether only a site's own machines can reach a host; what is not known to be so counts as
+    reachable by all: names, and the addresses that stand for every one of this machine.
+    """
+    if is_loopback(host):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_private and not address.is_unspecified
+
+
 def _host(host: str, *, bracketed: bool = False) -> str:
     if not bracketed and _HOST.fullmatch(host) and not _wrong_ipv4(host):
         return host
@@ -229,6 +252,13 @@ def _url(schemes: tuple[str, ...]) -> Callable[[str], str]:
     return check
 
 
+def _fingerprint(value: str) -> str:
+    plain = value.replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", plain):
+        raise ValueError("not a SHA-256 fingerprint; allowed: 64 hexadecimal digits")
+    return plain
+
+
 def _glob(value: str) -> str:
     if not value.strip():
         raise ValueError("empty pattern; allowed: a device name or a pattern such as gpu*")
@@ -243,5 +273,6 @@ Host = Annotated[str, AfterValidator(_host)]
 Listen = Annotated[str, AfterValidator(_address)]
 Peer = Annotated[str, AfterValidator(_peer)]
 HttpUrl = Annotated[str, AfterValidator(_url(("http", "https")))]
-StratumUrl = Annotated[str, AfterValidator(_url(("stratum+tcp", "stratum+ssl")))]
+StratumUrl = Annotated[str, AfterValidator(_url(("stratum+tls", "stratum+ssl", "stratum+tcp")))]
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Glob = Annotated[str, AfterValidator(_glob)]

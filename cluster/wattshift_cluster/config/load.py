@@ -1,4 +1,4 @@
-"""Read `site.toml` or `agent.toml`: all of it valid, or every fault at once and nothing started."""
+"""Read a site's, an agent's or a proxy's file: all of it valid, or every fault at once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from wattshift_cluster.config import checks, layers
 from wattshift_cluster.config.agent import AgentConfig
 from wattshift_cluster.config.fields import Section
 from wattshift_cluster.config.layers import Origin, shown
+from wattshift_cluster.config.proxy import ProxyConfig
 from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.errors import ConfigInvalid, Fault
 
 MAX_FILE_BYTES = 1 << 20
+KINDS: tuple[type[Section], ...] = (SiteConfig, AgentConfig, ProxyConfig)
 C = TypeVar("C", bound=Section)
+
+
+SECRET = ("password",)
+"""Values that are never shown; of files with secrets only their path is known here."""
+
+HIDDEN = "(hidden)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ def trace_site(
     environ: Mapping[str, str] | None = None,
 ) -> Traced[SiteConfig]:
     """Like `load_site`, and where each value came from."""
-    return _load(Path(path), SiteConfig, AgentConfig, checks.check_site, flags, environ)
+    return _load(Path(path), SiteConfig, checks.check_site, flags, environ)
 
 
 def trace_agent(
@@ -82,21 +90,36 @@ def trace_agent(
     environ: Mapping[str, str] | None = None,
 ) -> Traced[AgentConfig]:
     """Like `load_agent`, and where each value came from."""
-    return _load(Path(path), AgentConfig, SiteConfig, checks.check_agent, flags, environ)
+    return _load(Path(path), AgentConfig, checks.check_agent, flags, environ)
+
+
+def trace_proxy(
+    path: Path | str | None,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Traced[ProxyConfig]:
+    """The proxy file at `path`, and where each value came from; None: all of it stands in `flags`.
+
+    Raises ConfigInvalid with every fault in it.
+    """
+    file = None if path is None else Path(path)
+    return _load(file, ProxyConfig, checks.check_proxy, flags, environ)
 
 
 def _load(
-    path: Path,
+    path: Path | None,
     model: type[C],
-    other: type[Section],
     check: Callable[[checks.Draft], list[checks.Finding]],
     flags: Mapping[str, object] | None,
     environ: Mapping[str, str] | None,
 ) -> Traced[C]:
-    in_file = _read(path)
+    in_file = {} if path is None else _read(path)
+    path = Path("command line") if path is None else path
     sections = set(model.model_fields)
+    foreign = {name for kind in KINDS for name in kind.model_fields} - sections
     from_env, faults = layers.environment_overrides(
-        os.environ if environ is None else environ, sections, set(other.model_fields) - sections
+        os.environ if environ is None else environ, sections, foreign
     )
     layered = layers.lay(in_file, [*from_env, *layers.flag_overrides(flags or {})])
     faults += layered.faults
@@ -218,4 +241,5 @@ def _settings(
     effective = config.model_dump(mode="json", by_alias=True)
     for leaf, value in layers.leaves(effective):
         default = Origin("file", str(path)) if leaf in written else Origin("default", "built in")
-        yield Setting(leaf, value, origins.get(leaf, default))
+        shown = HIDDEN if value is not None and leaf.rpartition(".")[2] in SECRET else value
+        yield Setting(leaf, shown, origins.get(leaf, default))

@@ -35,7 +35,9 @@ class SiteSection(Section):
 
     `margin_pct` is the share of every limit that stays free; `other_load_w` bounds the load that
     nobody leases; `floor_w` is the least the site can be brought to (None: the sum of safe points).
-    In mode `shadow` the controller decides and tells, and commands nothing at all.
+    `expected_shed` is how long a cap without an end, or a price, is expected to hold: the cost of
+    a sleep and a wake is laid on so many hours. In mode `shadow` the controller decides and tells,
+    and commands nothing at all.
     """
 
     name: Name
@@ -44,6 +46,7 @@ class SiteSection(Section):
     tick_s: Annotated[float, seconds(0.1, 10)] = Field(1.0, alias="tick")
     lease_ttl_s: Annotated[float, seconds(1, 300)] = Field(15.0, alias="lease_ttl")
     lease_renew_s: Annotated[float, seconds(0.2, 100)] = Field(5.0, alias="lease_renew")
+    expected_shed_s: Annotated[float, seconds(60, 604_800)] = Field(3600.0, alias="expected_shed")
     margin_pct: Annotated[float, number(0, 50, "%")] = 2.0
     other_load_w: Annotated[float, watts(0)] = Field(0.0, alias="other_load")
     floor_w: Annotated[float, watts(0)] | None = Field(None, alias="floor")
@@ -54,10 +57,17 @@ class Feeder(Section):
 
     A breaker is converted at the least line-to-neutral voltage and the least power factor, so that
     the watts hold on the worst day: amps * phases * volts * power factor.
+
+    `meter` is the URL of its own meter, answering as the site's does; it is shown, raises alarms,
+    and lets `wattshift commission` find what hangs elsewhere. The root's is `[meter]`.
     """
 
     name: Name
     parent: Name | None = None
+    meter_url: HttpUrl | None = Field(None, alias="meter")
+    meter_stale_after_s: Annotated[float, seconds(0.2, 3600)] = Field(
+        3.0, alias="meter_stale_after"
+    )
     stated_limit_w: Annotated[float, watts(1)] | None = Field(None, alias="limit")
     amps_a: Annotated[float, number(0.1, 100_000, "A")] | None = Field(None, alias="amps")
     phases: Annotated[int, whole(1, 3)] | None = None
@@ -126,6 +136,25 @@ class Grid(Section):
     poll_s: Annotated[float, seconds(0.1, 3600)] = Field(1.0, alias="poll")
 
 
+class Economics(Section):
+    """`[economics]`: where the hashprice comes from. Without a file or URL it is the constant of
+    `[values]`; with one, that constant is not used, and a hashprice that nobody knows is unknown.
+
+    `history` is a CSV or JSON file of figures, `url` a server that speaks the mempool project's
+    JSON, without `/api`; nothing is asked of anybody unless it is set. A figure older than
+    `stale_after` is unknown; one that changes by the factor `jump` is held and flagged until
+    `confirm_samples` later ones or an operator confirm it. `scheme` is how the pool pays.
+    """
+
+    history: FilePath | None = None
+    url: HttpUrl | None = None
+    poll_s: Annotated[float, seconds(1, 86_400)] = Field(300.0, alias="poll")
+    stale_after_s: Annotated[float, seconds(10, 31 * 86_400)] = Field(21_600.0, alias="stale_after")
+    jump: Annotated[float, number(1.5, 1000)] = 10.0
+    confirm_samples: Annotated[int, whole(1, 1000)] = 3
+    scheme: Literal["pps", "fpps", "pps+", "pplns"] = "fpps"
+
+
 class Values(Section):
     """`[values]`: what a watt earns in each kind of work.
 
@@ -173,6 +202,7 @@ class SiteConfig(Section):
     compute: Compute | None = None
     meter: Meter | None = None
     grid: Grid = Grid()
+    economics: Economics = Economics()
     values: Values = Values()
     mining: Mining = Mining()
     services: tuple[Service, ...] = ()

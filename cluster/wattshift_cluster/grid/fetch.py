@@ -10,7 +10,19 @@ MAX_BODY_BYTES = 256 * 1024
 
 
 class FetchFailed(Exception):
-    """No usable answer; the text says why."""
+    """No usable answer; the text says why.
+
+    Attributes:
+        status: HTTP status of the refusal; None where there was none.
+        retry_after_s: how long the server asks to be left alone, s; None if it does not say.
+    """
+
+    def __init__(
+        self, reason: str, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class JsonSource:
@@ -34,7 +46,7 @@ class JsonSource:
                 self._client.stream("GET", self.url) as response,
             ):
                 if response.status_code != 200:
-                    raise FetchFailed(f"HTTP status {response.status_code}")
+                    raise _refused(response)
                 data = b""
                 async for chunk in response.aiter_bytes():
                     data += chunk
@@ -56,3 +68,11 @@ class JsonSource:
         """Close the connection, unless the client was given."""
         if self._own:
             await self._client.aclose()
+
+
+def _refused(response: httpx2.Response) -> FetchFailed:
+    told = response.headers.get("retry-after", "")
+    # The header may also hold a date: then our own back-off decides.
+    retry_after_s = float(told) if told.isascii() and told.isdigit() and len(told) <= 9 else None
+    status = response.status_code
+    return FetchFailed(f"HTTP status {status}", status, retry_after_s)

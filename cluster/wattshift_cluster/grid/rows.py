@@ -96,7 +96,8 @@ def unix_s(value: object) -> float:
         with suppress(ValueError):
             value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _within(float(value))
+        # A whole number too large for a float is no time either, and must not end the reader.
+        return _within(float(max(min(value, 1e18), -1e18)))
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)

@@ -83,7 +83,8 @@ class ExternalDevice:
         """See `Device`."""
         spec, points = self.spec, [Point(IDLE, self.spec.idle_w, 0.0, STOP_S)]
         if spec.refusal is None:
-            points.append(Point(MINE, spec.nameplate_w, 0.0, STOP_S))
+            earns = self._miner.revenue_usd_per_h
+            points.append(Point(MINE, spec.nameplate_w, 0.0, STOP_S, earns))
         return DeviceInfo(
             id=spec.id,
             kind=spec.kind,
