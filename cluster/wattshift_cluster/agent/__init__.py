@@ -4,11 +4,13 @@ service  protocol  leases  epochs    the process; what goes over the wire; which
 build  device  specs                 from agent.toml to devices; what every device can do
 hashing                              a GPU or CPU behind its gate, made of
     meters  steering  throttle           what it draws; from a lease to intensity; backing off
-    assignments  desk  child             work and shares; the pool session; the worker's process
+    assignments  desk  pool_audit        work and shares; the pools; whether they credit them
+    child  voice                         the worker's process, and how it speaks
 worker  launches  tray  pace         the process that hashes
 gpu/  gpus  limit_desk               NVML: readings and power limits
 power/                               the learnt power curve and what is made of it
 observe/  neighbourhood              who else uses a device without marking its gate
+external/                            a foreign mining program on a card
 asics/                               ASICs, their turns, their operator, and the outlets behind them
 consent  cloud                       the owner's word; whose machine this is
 """

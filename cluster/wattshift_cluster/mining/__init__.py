@@ -10,7 +10,7 @@ shares  refusals     what became of every share that was found; what a pool mean
 audit                whether a pool credits what it accepted
 redirect  tls        where a pool may send us; whose certificate is believed
 lines  endpoint  backoff   the wire, addresses, waiting
-pool/                a pool on loopback
+pool/  proxy/        a pool on loopback; a site's ASICs behind one connection to a real one
 
 Only SHA-256d here: a share is a header whose double SHA-256, read as a little-endian number, is at
 or below its target.
