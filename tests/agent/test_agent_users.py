@@ -32,7 +32,8 @@ def card(name: str) -> Any:
     return SimpleNamespace(
         id=name,
         spec=SimpleNamespace(quality="emulated"),
-        child=SimpleNamespace(pid=None, fault=None),
+        own_pids=frozenset,
+        pids_on_card=frozenset,
         clients=tuple,
     )
 
