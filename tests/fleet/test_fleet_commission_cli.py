@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from wattshift_cluster.cli import commission as module
+from wattshift_cluster.cli.main import main
 from wattshift_cluster.errors import TryLater
 
 FAKEPORT = Path(__file__).parents[1] / "api" / "fakeport.py"
@@ -49,7 +50,7 @@ def served(tmp_path, monkeypatch):
 
 def run(served, *args, answer=None):
     options = ("--url", served.url, "--token", served.secrets["admin"], "--devices", "rig-*")
-    return CliRunner().invoke(module.commission, [*options, *args], input=answer)
+    return CliRunner().invoke(main, ["commission", *options, *args], input=answer)
 
 
 def test_a_site_is_commissioned_and_written_down(served, tmp_path):

@@ -137,7 +137,7 @@ def test_faults_occur_are_felt_and_break_no_cap(site: Path) -> None:
 
 @pytest.mark.parametrize("kind", list(FaultKind))
 def test_each_kind_of_fault_alone_is_borne(site: Path, kind: FaultKind) -> None:
-    result = _run(site, faults_per_day=400.0, fault_kinds=[kind.value], days=0.06, seed=3)
+    result = _run(site, faults_per_day=600.0, fault_kinds=[kind.value], days=0.04, seed=3)
     assert list(result.faults) == [kind.value]
     assert not result.breaches
 
