@@ -82,6 +82,11 @@ def test_a_pool_in_the_clear_needs_the_owners_word(tmp_path: Path) -> None:
     assert "plaintext = true" in said
     second = faults(tmp_path, "stratum+tls://a.example:1", FALLBACK.format(url=clear, user="x"))
     assert "pool.fallback[0].url" in second
+    program = (
+        f'[[miners]]\ndevice = "gpu0"\nprogram = "t-rex"\npath = "/opt/t-rex"\n'
+        f'algorithm = "kawpow"\nurl = "{clear}"\nuser = "x"\n'
+    )
+    assert "miners[0].url" in faults(tmp_path, "stratum+tls://a.example:1", program)
     # One pool's word is not another's.
     more = "plaintext = true\n" + FALLBACK.format(url=clear, user="x")
     assert "pool.fallback[0].url" in faults(tmp_path, clear, more)

@@ -99,7 +99,7 @@ def test_what_misbehaves_is_told_and_holds_nobody_up(machines, listen):
         async with asyncio.timeout(30):
             began = time.monotonic()
             first_s = {}
-            sweep = Scan(parse_ranges([f"{prefix}.0/26"]), Limits(deadline_s=1.0, knock_s=0.5))
+            sweep = Scan(parse_ranges([f"{prefix}.0/26"]), Limits(deadline_s=1.0, knock_s=3.0))
             async for one in sweep.sightings():
                 first_s[one.address] = (time.monotonic() - began, one)
             return first_s, time.monotonic() - began

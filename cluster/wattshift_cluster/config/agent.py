@@ -186,7 +186,8 @@ class Miner(Section):
     algorithm: Name
     url: StratumUrl
     user: str = Field(min_length=1, max_length=256)
-    password: str = Field("x", max_length=256)
+    password: str = Field("x", max_length=256, repr=False)
+    plaintext: Switch = False
     arguments: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     api_port: Annotated[int, whole(1024, 65_535)] = 4067
     revenue_usd_per_h: Annotated[float, number(0, 1000, " USD/h")] = 0.0

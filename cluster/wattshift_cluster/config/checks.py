@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from wattshift_cluster.config.agent import Hashing, Pool, Server
+from wattshift_cluster.config.agent import Hashing, Miner, Pool, PoolAccount, Server
 from wattshift_cluster.config.fields import Section, is_loopback, is_private, split_address
 from wattshift_cluster.config.outlets import Pdu
 from wattshift_cluster.config.proxy import ProxySection
@@ -273,17 +273,20 @@ def _pools_in_the_clear(draft: Draft) -> Iterator[Finding]:
     for path, pool in draft.all(Pool):
         rows = [(path, pool), *((f"{path}.fallback[{n}]", x) for n, x in enumerate(pool.fallback))]
         for where, one in rows:
-            scheme, _, address = one.url.partition("://")
-            plain = scheme == "stratum+tcp"
-            outside = not is_loopback(split_address(address.rstrip("/"))[0])
-            if plain and outside and not one.plaintext:
-                yield (
-                    f"{where}.url",
-                    one.url,
-                    "not encrypted; allowed: stratum+tls://, or plaintext = true beside it",
-                )
+            plain = one.url.startswith("stratum+tcp://")
             if plain and (one.ca_file or one.fingerprint):
                 yield f"{where}.url", one.url, "has a certificate to check but speaks no TLS"
+            yield from _in_the_clear(where, one)
+    for path, miner in draft.all(Miner):
+        yield from _in_the_clear(path, miner)
+
+
+def _in_the_clear(where: str, one: PoolAccount | Miner) -> Iterator[Finding]:
+    scheme, _, address = one.url.partition("://")
+    outside = not is_loopback(split_address(address.rstrip("/"))[0])
+    if scheme == "stratum+tcp" and outside and not one.plaintext:
+        allowed = "allowed: stratum+tls://, or plaintext = true beside it"
+        yield f"{where}.url", one.url, f"not encrypted; {allowed}"
 
 
 def _proxy_for_the_site_alone(draft: Draft) -> Iterator[Finding]:
