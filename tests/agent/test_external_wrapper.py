@@ -14,6 +14,7 @@ import pytest
 
 from wattshift_cluster.agent.external.commands import orders_for
 from wattshift_cluster.agent.external.miners import MINERS
+from wattshift_cluster.agent.external.prison import JAIL
 from wattshift_cluster.agent.voice import EXIT_RELEASED
 from wattshift_cluster.bootclock import boot_ns
 from wattshift_cluster.config.agent import Miner
@@ -203,8 +204,16 @@ def test_memory_that_is_wanted_ends_even_one_that_ignores_sigterm(held: Held) ->
     client.close()
 
 
+def contained() -> bool:
+    """Whether this kernel gives us a process space of our own."""
+    told = subprocess.run([*JAIL, "/bin/true"], capture_output=True, check=True).stdout
+    return bool(json.loads(told)["contained"])
+
+
 @pytest.mark.parametrize("end", ["kill -9", "end of input", "SIGTERM"])
 def test_nothing_of_it_outlives_the_wrapper(held: Held, end: str) -> None:
+    if end == "kill -9" and not contained():
+        pytest.skip("no process space of our own here: a hidden child would outlive that")
     held.start(forks=True)
     held.open()
     held.until(counting=True, name="child.count")
