@@ -46,11 +46,3 @@ def doubt(
     if watts_w <= bound_w:
         return None
     return f"the card draws {watts_w:.0f} W, at rest at most {bound_w:.0f} W"
-
-
-def proven(
-    stood: Stood, *, watts_w: float | None, at_s: float, idle_w: float, settle_s: float
-) -> bool:
-    """Whether watts show that nobody computes on the card."""
-    fresh = stood.still and at_s >= stood.since_s + settle_s
-    return fresh and watts_w is not None and watts_w <= idle_bound_w(idle_w)

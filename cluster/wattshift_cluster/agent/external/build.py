@@ -49,6 +49,7 @@ def why_not(
     """Why a section's program may not run; None when it may."""
     row, file = MINERS[miner.program], config.agent.consent_file
     own = row.name == "command"
+    fee = row.developer_fee is None or row.developer_fee > 0.0
     return (
         refused_extras(miner.program, miner.arguments)
         or consent.pool_refusal(miner.url, miner.user, file, surroundings)
@@ -56,7 +57,7 @@ def why_not(
             miner.path,
             file,
             surroundings,
-            fee_of=None if own else row.name,
+            fee_of=row.name if fee else None,
             command=shlex.join([str(miner.path), *miner.arguments]) if own else None,
         )
     )

@@ -68,6 +68,7 @@ class ExternalDevice:
         self._lease: Lease | None = None
         self._phase, self._since_s = Phase.OFF, boot_s()
         self._why: str | None = None
+        self._contained: bool | None = None
         self._said: Mapping[str, Any] = {}
         self.child = self._make_child(spec.card.uuid)
         self._meter = HashMeter(spec, self.child.totals, gpus.sampler)
@@ -193,6 +194,7 @@ class ExternalDevice:
             case {"event": "phase", "phase": str(name), "since_s": float(since_s)}:
                 self._phase, self._since_s = Phase(name), since_s
                 self._why = event.get("why")
+                self._contained = event.get("contained")
                 log.info("program.phase", device=self.id, phase=name, reason=self._why)
             case {"event": "summary"}:
                 self._said = event
@@ -236,6 +238,8 @@ class ExternalDevice:
         parts = [f"{self._miner.program} is {self._phase}"]
         if self._why:
             parts.append(self._why)
+        if self._contained is False:
+            parts.append("it has no process space of its own here")
         if self._own_w(draw) != draw.watts_w:
             parts.append(f"the card's {draw.watts_w:.0f} W are inference's")
         if self._said and self._phase is Phase.RUNNING:

@@ -9,7 +9,8 @@ parent, on SIGTERM and at the end of its input, and the program with it, whateve
 
     in   {"op": "doubt", "why": …}    its watts say that it goes on
     out  {"event": "ready", "hasher": …}   {"event": "refused", "reason": …}   {"event": "released"}
-         {"event": "phase", "phase": …, "since_s": boot clock, "why": …}
+         {"event": "phase", "phase": …, "since_s": boot clock, "why": …,
+          "contained": whether the kernel ends all of it; null until that is known}
          {"event": "summary", "hashrate_h_per_s": …, "accepted": …, "rejected": …}
 """
 
@@ -132,7 +133,7 @@ class Wrapper:
     def _enter(self, phase: Phase, now_s: float) -> None:
         why = self._word.doubted
         if phase is Phase.OFF:
-            why = f"the program ended with {self._prison.code}"
+            why = self._prison.fault or f"the program ended with {self._prison.code}"
             self._paused_itself = False
         elif phase is Phase.RUNNING:
             self._paused_itself = False
@@ -140,7 +141,8 @@ class Wrapper:
             self._paused_itself = True
         self._word.doubted = None
         self._phase, self._since_s = phase, now_s
-        self._voice.say("phase", phase=phase.value, since_s=now_s, why=why)
+        contained = self._prison.contained
+        self._voice.say("phase", phase=phase.value, since_s=now_s, why=why, contained=contained)
 
     def _do(self, move: Move) -> None:
         match move:
