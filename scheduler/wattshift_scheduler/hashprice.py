@@ -20,7 +20,6 @@ FIRST_SUBSIDY_SAT = 50 * SATOSHI_PER_BTC
 HALVINGS_MAX = 64
 """From here on the consensus rule stops shifting; the subsidy is zero from the 33rd halving on."""
 
-RETARGET_BLOCKS = 2_016
 RETARGET_S = 1_209_600.0
 RETARGET_MOST = 4.0
 """Two weeks are wanted for 2,016 blocks; one retarget changes difficulty by 4 at the most."""

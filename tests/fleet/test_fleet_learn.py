@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 
 from wattshift_cluster.fleet.learn import Learnt, Tally
 from wattshift_cluster.fleet.levels import (
-    Switch,
     Trace,
     level,
-    lone_steps,
     settling_s,
     step_at,
 )
@@ -50,31 +48,11 @@ def test_a_step_is_found_nearly_always():
 
 
 @settings(max_examples=60, deadline=None)
-@given(SEEDS, st.floats(30.0, 175.0), st.sampled_from([-3000.0, 2500.0]))
-def test_a_window_in_which_another_machine_switched_is_given_up(seed, other_s, other_w):
-    meter = trace(seed, [(100.0, -3000.0), (other_s, other_w)], span_s=260)
-    mine = Switch(100.0, "a", "default", "sleep")
-    other = Switch(other_s, "b", "sleep", "default")
-    steps = lone_steps(meter, [mine, other], 20.0, 60.0)
-    assert mine not in [switch for switch, _ in steps]
-
-
-@settings(max_examples=60, deadline=None)
 @given(SEEDS, st.floats(52.0, 88.0), st.sampled_from([-3000.0, 2500.0]))
 def test_a_load_that_nobody_named_is_seen_in_the_window_and_given_up(seed, other_s, other_w):
     meter = trace(seed, [(100.0, -3000.0), (other_s, other_w)])
     found = step_at(meter, 100.0, 20.0, 60.0)
     assert found is None or found.watts_w == pytest.approx(3000.0, abs=100.0)
-
-
-def test_machines_that_switch_apart_are_both_learnt():
-    meter = trace(1, [(100.0, -3000.0), (300.0, -2000.0)], span_s=420)
-    switches = [Switch(100.0, "a", "default", "sleep"), Switch(300.0, "b", "default", "sleep")]
-    steps = {
-        switch.device: step.watts_w for switch, step in lone_steps(meter, switches, 20.0, 60.0)
-    }
-    assert steps["a"] == pytest.approx(3000.0, abs=30.0)
-    assert steps["b"] == pytest.approx(2000.0, abs=30.0)
 
 
 def test_too_few_or_unknown_samples_are_no_level():

@@ -6,7 +6,6 @@ Levels are medians, so that single wild samples do not count, and each has a sta
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,16 +65,6 @@ class Step:
     after: Level
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """One machine went from one set point to another at `at_s`."""
-
-    at_s: float
-    device: str
-    from_mode: str
-    to_mode: str
-
-
 def level(samples: Floats) -> Level | None:
     """The steady draw in a window; None where too little is known or it does not hold still.
 
@@ -114,26 +103,6 @@ def step_at(trace: Trace, switched_s: float, settle_s: float, window_s: float) -
         return None
     error_w = math.hypot(before.error_w, after.error_w)
     return Step(before.watts_w - after.watts_w, error_w, before, after)
-
-
-def lone_steps(
-    trace: Trace, switches: Sequence[Switch], settle_s: float, window_s: float
-) -> list[tuple[Switch, Step]]:
-    """Steps of a feeder's meter that belong to one machine alone.
-
-    A switching counts only if no other one, of any machine, falls between the beginning of its
-    first window and the end of its second, nor settles within them.
-    """
-    found = []
-    for one in switches:
-        from_s, to_s = one.at_s - window_s - settle_s, one.at_s + settle_s + window_s
-        others = (other for other in switches if other is not one)
-        if any(from_s <= other.at_s <= to_s for other in others):
-            continue
-        step = step_at(trace, one.at_s, settle_s, window_s)
-        if step is not None:
-            found.append((one, step))
-    return found
 
 
 def settling_s(trace: Trace, switched_s: float, step: Step) -> float | None:

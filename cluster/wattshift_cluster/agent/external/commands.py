@@ -46,9 +46,7 @@ def orders_for(miner: Miner, visible: str, folder: Path) -> Orders:
         private(Path(words["config"]), json.dumps(_filled(row.config, words)))
     own = miner.arguments if row.name == "command" else _extras(miner.arguments)
     command = (str(miner.path), *(part.format_map(words) for part in row.arguments), *own)
-    environment = {
-        name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ
-    }
+    environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     return Orders(
         program=row.name,
         command=command,

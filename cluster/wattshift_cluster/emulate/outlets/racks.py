@@ -17,7 +17,6 @@ PORTS = {"snmp": 1161, "modbus": 1502, "redfish": 8443}
 """Ports that need no privilege; the protocols' own are 161, 502 and 443."""
 
 USERNAME = "wattshift"
-MOST_OUTLETS = 64
 MOST_PDUS = 1024
 WATTS_PER_UNIT_W = 10.0
 _NOT_A_HOST = (0, 255)
