@@ -4,7 +4,8 @@ Each command has an id and ends in a LeasesReplied or CommandEnded event with th
 makes one of them up (not ok, "timeout") when no answer comes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from wattshift_scheduler.arrays import Floats, Ints
@@ -48,23 +49,32 @@ class SetNodePower:
 
 @dataclass(frozen=True, slots=True)
 class SetReplicas:
-    """Set how many replicas a service runs; `spec` is the job's own specification."""
+    """Set how many replicas a service may run; `spec` is the job's own specification.
+
+    `nodes` says for how many of them each node was given watts. Ray places them: a node without
+    watts cannot take one.
+    """
 
     id: int
     node: str
     job: str
     replicas: int
     spec: dict[str, Any]
+    nodes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StartJob:
-    """Start a batch job, or resume a paused one."""
+    """Start a batch job, resume a paused one, or change where a running one works.
+
+    `nodes` says how many workers run on each node; empty means one on `node`.
+    """
 
     id: int
     node: str
     job: str
     spec: dict[str, Any]
+    nodes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +95,34 @@ class CancelJob:
     job: str
 
 
-ComputeCommand: TypeAlias = SetNodePower | SetReplicas | StartJob | PauseJob | CancelJob
+@dataclass(frozen=True, slots=True)
+class EvictUnits:
+    """Have units of a job leave one node: Ray chose to keep them where the watts are gone.
+
+    The last step of a shrink, after a lower target or a pause did not free the node in time. A
+    replica that leaves drains its requests first; a batch worker ends at its checkpoint.
+    """
+
+    id: int
+    node: str
+    job: str
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUnits:
+    """Set the power limit of the GPUs on one node that a job's units run on.
+
+    `watts_w` is per unit, W; None lifts the limit. The end says in `watts_w` what is enforced.
+    """
+
+    id: int
+    node: str
+    job: str
+    watts_w: float | None
+
+
+ComputeCommand: TypeAlias = (
+    SetNodePower | SetReplicas | StartJob | PauseJob | CancelJob | EvictUnits | LimitUnits
+)
 Command: TypeAlias = GrantLeases | ComputeCommand

@@ -3,7 +3,8 @@
 Columns in an event are aligned with its `devices`. NaN is unknown; it is never zero (I3).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
@@ -173,6 +174,12 @@ class JobReported:
         ongoing: requests in progress or queued over all replicas (services).
         p95_ms: 95th percentile latency over the last window, ms; None if unknown.
         error: words of a failure.
+        by_node: units that hold watts, by node; None if the compute side cannot tell.
+        desired: replicas that Serve's own autoscaling wants; None where it does not scale.
+        ttft_p95_ms, itl_p95_ms: of a language model, ms; None if unknown.
+        rate_per_s: items or requests per second; None if unknown.
+        items_failed: items that went to the dead letters (batch).
+        checkpoint_age_s: since the last chunk was committed, s; None if none yet.
     """
 
     job: str
@@ -183,16 +190,42 @@ class JobReported:
     ongoing: float | None = None
     p95_ms: float | None = None
     error: str | None = None
+    by_node: Mapping[str, int] | None = None
+    desired: int | None = None
+    ttft_p95_ms: float | None = None
+    itl_p95_ms: float | None = None
+    rate_per_s: float | None = None
+    items_failed: int | None = None
+    checkpoint_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeSeen:
-    """The compute bridge answered: its node's granted watts and whether Ray is up."""
+    """What the compute bridge says of one node.
+
+    Attributes:
+        node: its name in the site.
+        up: whether Ray is up and the node alive.
+        power_w: the node's `power_w` in Ray, W; None if unknown.
+        reason: words for a node that is down.
+        used_w: what of it Ray work holds, W; None if unknown.
+        unasked_w: draw of work on the node that asked for no `power_w`, W; None if unknown.
+        unasked: what that work is, for people.
+        labels: the node's labels in Ray.
+        gpus: the node's GPUs in Ray; None if unknown.
+        draining: the node is leaving: nothing new goes there.
+    """
 
     node: str
     up: bool
     power_w: float | None
     reason: str = ""
+    used_w: float | None = None
+    unasked_w: float | None = None
+    unasked: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    gpus: float | None = None
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ deny < defer < after_shedding < fit.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -55,6 +55,96 @@ class Admission(IntEnum):
     FIT = 3
 
 
+class Rule(StrEnum):
+    """Which rule gave a verdict; for machines, as the words beside it are for people."""
+
+    FITS = "fits"
+    MINING_GIVES_WAY = "mining-gives-way"
+    BATCH_GIVES_WAY = "batch-gives-way"
+    CAP = "cap"
+    FEEDER = "feeder"
+    NODE = "node"
+    NO_SUCH_NODE = "no-such-node"
+    GANG = "gang"
+    QUOTA_WATTS = "quota-watts"
+    QUOTA_GPUS = "quota-gpus"
+    FAIR_SHARE = "fair-share"
+    HELD = "held"
+    BACK_OFF = "back-off"
+    CLUSTER_DOWN = "cluster-down"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a job stands, by which rule, against which limit, and when that may change.
+
+    Attributes:
+        admission: the ordered result.
+        rule: which rule decided.
+        words: the reason for people.
+        bound_by: name of the feeder, node, tenant or cap that binds; empty if nothing does.
+        need_w: watts that the job still asks for, W; 0 if it has all it asked for.
+        have_w: watts that the binding limit has for it, W; NaN where it is not about watts.
+        expected_s: when it is expected to run, our clock; None if nobody can tell.
+    """
+
+    admission: Admission
+    rule: Rule
+    words: str
+    bound_by: str = ""
+    need_w: float = 0.0
+    have_w: float = math.nan
+    expected_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PowerStep:
+    """A power limit under which one unit may run, and the share of its throughput that it keeps.
+
+    Attributes:
+        watts_w: draw of one unit under that limit, W.
+        throughput: 0 to 1 of what it does without a limit.
+    """
+
+    watts_w: float
+    throughput: float
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a job runs: who asks, on which nodes, and what may be taken from it.
+
+    Attributes:
+        tenant: whose job it is.
+        priority: higher goes first; 0 is usual.
+        gpus: GPUs of one unit; a share of one is allowed.
+        selector: labels that a node must have, as Ray's label selectors: a value, or "!value".
+        gang: all units or none (batch).
+        min_run_s: it is not preempted before it has run so long, s.
+        flexibility: class 0 to 3: 0, 10, 25 or 50 % of its throughput may be taken in an event.
+        steps: power limits for a unit, most watts first; none if its draw cannot be limited.
+        slo_ttft_p95_ms, slo_itl_p95_ms: time to the first token and between tokens that 95 % of a
+            language model's requests must keep, ms; None if none.
+    """
+
+    tenant: str = "default"
+    priority: int = 0
+    gpus: float = 0.0
+    selector: tuple[tuple[str, str], ...] = ()
+    gang: bool = False
+    min_run_s: float = 0.0
+    flexibility: int = 0
+    steps: tuple[PowerStep, ...] = ()
+    slo_ttft_p95_ms: float | None = None
+    slo_itl_p95_ms: float | None = None
+
+
+FLEXIBILITY_LOSS: tuple[float, ...] = (0.0, 0.10, 0.25, 0.50)
+"""Share of its throughput that a job of each flexibility class may lose on average in an event.
+
+Source: the classes Flex 0 to 3 of Emerald's field test (arXiv 2507.00909)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One job.
@@ -77,6 +167,17 @@ class Job:
         done, total: progress of a batch job in items.
         held: a person paused it, so only a person resumes it.
         not_before_s: no new attempt before this time, our clock, after a failed one.
+        terms: who asks, where it may run, and what may be taken from it.
+        nodes: units asked for by node; they add up to `units`.
+        by_node: units that hold watts by node, as last reported; None if never told.
+        desired: replicas that Serve's own autoscaling wants; None where it does not scale.
+        ttft_p95_ms, itl_p95_ms: last report of a language model, ms; None if unknown.
+        rate_per_s: items (batch) or requests (service) per second; None if unknown.
+        items_failed: items that went to the dead letters (batch).
+        checkpoint_s: when its last chunk was committed, our clock; None if none yet.
+        began_s: since when it has been running without a pause, our clock; None if it is not.
+        unit_limit_w: power limit of one unit that is asked for, W; None if it runs without.
+        verdict: how it stands, by which rule; None before the first decision.
     """
 
     id: str
@@ -102,6 +203,18 @@ class Job:
     total: int | None = None
     held: bool = False
     not_before_s: float = -math.inf
+    terms: Terms = Terms()
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    by_node: Mapping[str, int] | None = None
+    desired: int | None = None
+    ttft_p95_ms: float | None = None
+    itl_p95_ms: float | None = None
+    rate_per_s: float | None = None
+    items_failed: int = 0
+    checkpoint_s: float | None = None
+    began_s: float | None = None
+    unit_limit_w: float | None = None
+    verdict: Verdict | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.unit_w) and self.unit_w >= 0):

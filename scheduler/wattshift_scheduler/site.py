@@ -210,11 +210,40 @@ class Node:
         name: the host's name; devices with `host == name` overlap it through their gates.
         feeder: the feeder it hangs on.
         max_w: most watts that may be granted to work on it, W.
+        gpus: GPUs that it has; what Ray tells of a node that is up goes before.
+        labels: labels that it has; what Ray tells goes before.
     """
 
     name: str
     feeder: str
     max_w: float
+    gpus: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Somebody whose jobs share the site's compute with others'.
+
+    Attributes:
+        name: as jobs name it.
+        weight: its fair share is its part of the sum of all tenants' weights that want to run.
+        quota_w: watts that its jobs may hold, W; infinite for no quota.
+        quota_gpus: GPUs that its jobs may hold; infinite for no quota.
+        borrows: whether it may use more than its quota while nobody else wants it.
+    """
+
+    name: str
+    weight: float = 1.0
+    quota_w: float = math.inf
+    quota_gpus: float = math.inf
+    borrows: bool = True
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise SiteInvalid(self.name, f"its weight must be > 0, not {self.weight}")
+        if not (self.quota_w >= 0 and self.quota_gpus >= 0):
+            raise SiteInvalid(self.name, "its quotas must not be negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +260,7 @@ class Rules:
         settle_factor: a device is overdue after transition_s times this factor.
         other_load_w: bound on load that nobody leases, W.
         scale_down_after_s: how long a service must be quiet before it loses a replica.
+        ageing_per_h: priority that a waiting job gains in an hour, so that none starves.
         expected_shed_s: how long a price, or a cap without an end, is expected to hold: an hour, as
             day-ahead markets price by the hour. The cost of a cycle is spread over it.
     """
@@ -244,6 +274,7 @@ class Rules:
     settle_factor: float = 1.5
     other_load_w: float = 0.0
     scale_down_after_s: float = 30.0
+    ageing_per_h: float = 10.0
     expected_shed_s: float = 3600.0
 
     def __post_init__(self) -> None:
@@ -253,15 +284,20 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The fixed part of a site: its tree, its compute nodes, the agents it expects, its rules."""
+    """The fixed part of a site: its tree, compute nodes, rules, agents and tenants."""
 
     name: str
     tree: FeederTree
     nodes: tuple[Node, ...] = ()
     rules: Rules = field(default_factory=Rules)
     agents: tuple[str, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
 
     def __post_init__(self) -> None:
+        for names in ([n.name for n in self.nodes], [t.name for t in self.tenants]):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise SiteInvalid(twice[0], "it is named twice")
         for node in self.nodes:
             if node.feeder not in self.tree.index:
                 raise SiteInvalid(node.name, f"its feeder {node.feeder!r} does not exist")

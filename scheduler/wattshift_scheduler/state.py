@@ -42,12 +42,25 @@ class NodePower:
         asked_w: what we last asked for, W; NaN before the first time.
         asked_s: when, our clock.
         up: whether Ray answers.
+        used_w: what Ray work holds of it, W; NaN unknown.
+        unasked_w: draw of work there that asked for no `power_w`, W; NaN unknown.
+        unasked: what that work is, for people.
+        relief_w: watts by which confirmed power limits keep the work below what it holds, W.
+        labels, gpus: as Ray tells; None before the first time.
+        draining: the node is leaving: nothing new goes there.
     """
 
     granted_w: float
     asked_w: float = math.nan
     asked_s: float = -math.inf
     up: bool = False
+    used_w: float = math.nan
+    unasked_w: float = math.nan
+    unasked: tuple[str, ...] = ()
+    relief_w: float = 0.0
+    labels: Mapping[str, str] | None = None
+    gpus: float | None = None
+    draining: bool = False
 
     @property
     def bound_w(self) -> float:

@@ -1,7 +1,10 @@
 """From a valid site file to what the core knows: its tree, its rules, its values, standing jobs."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from wattshift_cluster.config.site import Service, SiteConfig
-from wattshift_scheduler.jobs import Job, JobKind
+from wattshift_scheduler.jobs import Job, JobKind, PowerStep, Terms
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.values import Values
 
@@ -65,7 +68,7 @@ def _service(service: Service, now_s: float) -> Job:
     return job_of(f"service-{service.name}", spec, now_s)
 
 
-def job_of(job_id: str, spec: dict[str, object], now_s: float) -> Job:
+def job_of(job_id: str, spec: dict[str, Any], now_s: float) -> Job:
     """A job from the specification that the API or the site file made.
 
     Args:
@@ -89,8 +92,10 @@ def job_of(job_id: str, spec: dict[str, object], now_s: float) -> Job:
             spec,
             now_s,
             unit_w=_number(spec, "watts_w"),
+            max_units=int(spec.get("workers") or 1),
             value_usd_per_h=value,
             deadline_s=_optional(spec, "deadline_at_s"),
+            terms=terms_of(spec),
         )
     return Job(
         job_id,
@@ -103,6 +108,28 @@ def job_of(job_id: str, spec: dict[str, object], now_s: float) -> Job:
         max_units=int(_number(spec, "max_replicas")),
         value_usd_per_h=value,
         slo_p95_ms=_optional(spec, "slo_p95_ms"),
+        terms=terms_of(spec),
+    )
+
+
+def terms_of(spec: Mapping[str, Any]) -> Terms:
+    """The terms on which a job runs, from its specification; what it does not name is usual."""
+    usual = Terms()
+    selector = spec.get("labels") or {}
+    return Terms(
+        tenant=str(spec.get("tenant") or usual.tenant),
+        priority=int(spec.get("priority") or 0),
+        gpus=float(spec.get("gpus") or 0.0),
+        selector=tuple(sorted((str(key), str(value)) for key, value in selector.items())),
+        gang=bool(spec.get("gang")),
+        min_run_s=float(spec.get("min_run_s") or 0.0),
+        flexibility=int(spec.get("flexibility") or 0),
+        steps=tuple(
+            PowerStep(float(step["watts_w"]), float(step["throughput"]))
+            for step in spec.get("power_steps") or ()
+        ),
+        slo_ttft_p95_ms=spec.get("slo_ttft_p95_ms"),
+        slo_itl_p95_ms=spec.get("slo_itl_p95_ms"),
     )
 
 

@@ -14,6 +14,8 @@ from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import (
     CancelJob,
     ComputeCommand,
+    EvictUnits,
+    LimitUnits,
     PauseJob,
     SetNodePower,
     SetReplicas,
@@ -115,18 +117,29 @@ class BridgeSession:
 def words(command: ComputeCommand) -> dict[str, Any]:
     """A command in the bridge's words (docs/protocol.md)."""
     match command:
-        case SetNodePower(number, _, watts_w):
-            return {"id": number, "kind": "set_node_power", "watts_w": watts_w}
-        case SetReplicas(number, _, job, replicas, spec):
+        case SetNodePower(number, node, watts_w):
+            return {"id": number, "kind": "set_node_power", "node": node, "watts_w": watts_w}
+        case SetReplicas(number, _, job, replicas, spec, nodes):
             return {
                 "id": number,
                 "kind": "set_replicas",
                 "service": job,
                 "spec": spec,
                 "replicas": replicas,
+                "nodes": dict(nodes),
             }
-        case StartJob(number, _, job, spec):
-            return {"id": number, "kind": "start_job", "job": job, "spec": spec}
+        case StartJob(number, _, job, spec, nodes):
+            return {
+                "id": number,
+                "kind": "start_job",
+                "job": job,
+                "spec": spec,
+                "nodes": dict(nodes),
+            }
+        case EvictUnits(number, node, job, units):
+            return {"id": number, "kind": "evict_units", "node": node, "job": job, "units": units}
+        case LimitUnits():
+            raise AssertionError("power limits are the agents' and never reach the bridge")
         case PauseJob(number, _, job):
             return {"id": number, "kind": "pause_job", "job": job}
         case CancelJob(number, _, job):

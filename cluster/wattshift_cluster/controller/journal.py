@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wattshift_cluster.config import blueprint
 from wattshift_cluster.errors import WattshiftError
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState
@@ -37,6 +38,9 @@ CREATE INDEX decisions_by_subject ON decisions (subject, at_s);
 """
 DECISIONS_KEPT = 1_000_000
 """Oldest decisions beyond this are dropped at start: about a gigabyte, years of a small site."""
+
+REMADE = ("not_before_s", "terms", "verdict")
+"""Fields of a job that are not kept: they follow from the rest, or from the next decision."""
 
 BUSY_S = 5.0
 T = TypeVar("T")
@@ -212,7 +216,8 @@ def _job_body(job: Job) -> str:
     fields: dict[str, Any] = {name: getattr(job, name) for name in Job.__slots__}
     fields["spec"] = dict(job.spec)
     fields["admission"] = int(job.admission)
-    fields["not_before_s"] = None
+    for name in REMADE:
+        del fields[name]
     return json.dumps(fields)
 
 
@@ -221,5 +226,6 @@ def _job(body: Mapping[str, Any]) -> Job:
     fields["kind"] = JobKind(fields["kind"])
     fields["state"] = JobState(fields["state"])
     fields["admission"] = Admission(fields["admission"])
-    del fields["not_before_s"]
-    return Job(**fields)
+    for name in REMADE:  # an older file may have written them
+        fields.pop(name, None)
+    return Job(**fields, terms=blueprint.terms_of(fields["spec"]))
