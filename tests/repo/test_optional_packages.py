@@ -12,6 +12,7 @@ ROOTS = ["wattshift_scheduler", "wattshift_kernels", "wattshift_cluster"]
 # No GPU, no Ray, no ASIC, no model: every module of every room imports.
 DEVICE_PACKAGES = [
     "ray",
+    "pyarrow",
     "cupy",
     "cupy_backends",
     "cuda",
