@@ -5,11 +5,19 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools
+from wattshift_scheduler.compute import EVICT_AFTER_S
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.state import Alarm, State
 
 NAMED = 5
 """Devices named in one alarm; the rest are counted."""
+
+UNASKED_SHARE = 0.01
+"""Share of a node's most watts from which work that asked for none is told of: less is noise of the
+estimate."""
+
+UNASKED_W = 5.0
+"""And from so many watts on however large the node is: half a processor core's draw."""
 
 
 def raised(
@@ -56,15 +64,35 @@ def _causes(
     for name in sorted(set(state.site.agents) - set(state.agents)):
         text = f"agent {name} has not answered yet: what hangs on it is counted only if known"
         yield f"agent-lost:{name}", ("warning", text)
-    for name, node in state.nodes.items():
-        if not node.up:
-            yield f"compute-down:{name}", ("warning", f"Ray on {name} does not answer")
+    yield from _nodes(state, now_s)
     if late.any():
         text = f"{_named(state, late)}: not seen to obey its lease in time, counted at its ceiling"
         yield "overdue", ("warning", text)
     if state.seen.foreign.any():
         text = f"{_named(state, state.seen.foreign)}: set point written by somebody else"
         yield "foreign-write", ("warning", text)
+
+
+def _nodes(state: State, now_s: float) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What is wrong with compute nodes."""
+    most_w = {node.name: node.max_w for node in state.site.nodes}
+    for name, node in state.nodes.items():
+        if not node.up:
+            yield f"compute-down:{name}", ("warning", f"Ray on {name} does not answer")
+        if node.trouble:
+            yield f"compute-watts:{name}", ("warning", f"{name}: its watts: {node.trouble}")
+        if node.unasked_w > min(UNASKED_SHARE * most_w[name], UNASKED_W):
+            named = "; ".join(node.unasked[:NAMED]) or "unnamed work"
+            text = f"{name}: {node.unasked_w:,.0f} W are drawn by work that asked for none: {named}"
+            yield f"unasked:{name}", ("warning", text)
+        if now_s - node.short_s > 2.0 * EVICT_AFTER_S:
+            text = f"{name}: Ray work does not leave although its watts are gone"
+            yield f"compute-short:{name}", ("critical", text)
+    for name, node in state.strangers.items():
+        text = f"Ray has a node {name} that the site file does not name: it is not commanded"
+        if node.granted_w > 0:
+            text += f", and it offers {node.granted_w:,.0f} W of power_w that nobody counts"
+        yield f"unknown-node:{name}", ("critical" if node.granted_w > 0 else "warning", text)
 
 
 def _named(state: State, mask: Bools) -> str:

@@ -1,7 +1,8 @@
 """How many watts every feeder may give away: limits, margins, and what is spoken for already.
 
 The root's limit is the lowest cap in force. From each limit go the margin, the load that nobody
-leases, what measurement shows beyond our explanation (I9), and what the plan reserves.
+leases (work on a compute node that asked for no watts among it), what measurement shows beyond our
+explanation (I9), and what the plan reserves.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class Budget:
 
     Attributes:
         limit_w: what each feeder may carry after its margin.
-        fixed_w: load under it that no lease can change: other load, measured excess, reserve.
+        fixed_w: load under it that no lease can change: other load, unasked work, measured excess,
+            reserve.
         margin_w: margin taken from the cap in force.
         credit_w: per device, watts that overlapping compute counts already; shape (n,).
     """
@@ -45,14 +47,24 @@ def budget(state: State, verdict: Arbitrated, now_s: float) -> Budget:
     share = rules.stale_margin_share if metered and stale else rules.margin_share
     limit_w = tree.limit_w * (1.0 - share)
     limit_w[0] = min(tree.limit_w[0], verdict.cap_w) * (1.0 - share)
-    own_w = np.zeros(len(tree.names))
-    own_w[0] = rules.other_load_w + state.excess_w + state.reserve_w
+    own_w = unasked_w(state)
+    own_w[0] += rules.other_load_w + state.excess_w + state.reserve_w
     return Budget(
         limit_w=limit_w,
         fixed_w=tree.totals(own_w),
         margin_w=verdict.cap_w * share,
         credit_w=credit_w(state),
     )
+
+
+def unasked_w(state: State) -> Floats:
+    """Draw of work on compute nodes that asked for no watts, at the nodes' own feeders, W.
+
+    While it is unknown it counts at what was last seen; a node of which nothing was ever told
+    counts none, as before that sort of work was looked for.
+    """
+    told = {name: node.unasked_w for name, node in state.nodes.items()}
+    return compute_w(state, {name: 0.0 if np.isnan(w) else w for name, w in told.items()})
 
 
 def credit_w(state: State) -> Floats:

@@ -146,6 +146,44 @@ Source: the classes Flex 0 to 3 of Emerald's field test (arXiv 2507.00909)."""
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """One report of a service's load, as the forecast of its demand needs it.
+
+    Attributes:
+        at_s: when it came, our clock, s.
+        running: replicas that served.
+        ongoing: requests in progress or queued over all of them.
+        worst: the worst of its latencies as a share of what it promises; NaN if none is known.
+    """
+
+    at_s: float
+    running: int
+    ongoing: float
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is remembered of a service to foresee its demand (demand.py).
+
+    Attributes:
+        looks: the last reports, oldest first; a bounded few.
+        up_s: how long a replica takes from being asked for to serving, as seen, s; NaN unknown.
+        asked: replicas asked for when `asked_s` was noted.
+        asked_s: since when more replicas have been asked for than serve; NaN if they all serve.
+        late_s: when its latency last called for one more, our clock.
+        quiet_most: most replicas that it needed since `quiet_since_s` of its job.
+    """
+
+    looks: tuple[Look, ...] = ()
+    up_s: float = math.nan
+    asked: int = 0
+    asked_s: float = math.nan
+    late_s: float = -math.inf
+    quiet_most: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One job.
 
@@ -178,6 +216,11 @@ class Job:
         began_s: since when it has been running without a pause, our clock; None if it is not.
         unit_limit_w: power limit of one unit that is asked for, W; None if it runs without.
         verdict: how it stands, by which rule; None before the first decision.
+        wanted: replicas that a service could use now (demand.py); None before the first decision.
+        load: what that rests on.
+        refused: how often in a row its last command failed with the same words, and those.
+        shelved: its power steps while they are out of use, because a limit was refused.
+        shelved_s: since when, our clock.
     """
 
     id: str
@@ -215,6 +258,11 @@ class Job:
     began_s: float | None = None
     unit_limit_w: float | None = None
     verdict: Verdict | None = None
+    wanted: int | None = None
+    load: Load = Load()
+    refused: tuple[int, str] = (0, "")
+    shelved: tuple[PowerStep, ...] = ()
+    shelved_s: float = -math.inf
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.unit_w) and self.unit_w >= 0):

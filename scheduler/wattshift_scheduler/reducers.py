@@ -4,6 +4,7 @@ A reducer takes the state, its event and the time, and returns the new state and
 are facts to be journaled (a job has ended, an agent is lost).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -11,19 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from wattshift_scheduler import compute_news, leases
 from wattshift_scheduler import events as ev
-from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import Ints
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.jobs import REPORTED, Admission, Job, JobKind, JobState
+from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.site import Device
-from wattshift_scheduler.state import Agent, NodePower, State
+from wattshift_scheduler.state import Agent, State
 from wattshift_scheduler.values import Quote
-
-RETRY_S = 5.0
-"""Pause before a failed command is tried again: long enough not to flood a broken counterpart."""
 
 HASHPRICE_TOLD_SHARE = 0.01
 """A hashprice that has moved by this much since it was last journaled is journaled again."""
@@ -144,7 +142,7 @@ def _leases_replied(state: State, event: ev.LeasesReplied, now_s: float) -> Redu
         for device, ok, reason in zip(event.devices, event.accepted, event.reasons, strict=True)
         if not ok
     )
-    return replace(_ended(state, event.command), ledger=ledger), told
+    return replace(state.ended(event.command), ledger=ledger), told
 
 
 def _meter(state: State, event: ev.MeterRead, _now_s: float) -> Reduced:
@@ -220,101 +218,14 @@ def _cancel(job: Job) -> Job:
     untouched = job.kind is JobKind.MINING or (job.state is JobState.PENDING and not job.units)
     if untouched:
         return job.moved(JobState.CANCELLED, "cancelled by a person", units=0)
-    return job.moved(JobState.CANCELLING, "cancelled by a person", units=0)
+    never_s = -math.inf
+    gone = {"units": 0, "nodes": {}, "not_before_s": never_s}
+    return job.moved(JobState.CANCELLING, "cancelled by a person", **gone)
 
 
 ACTIONS: Mapping[str, Callable[[Job], Job]] = MappingProxyType(
     {"pause": _pause, "resume": _resume, "cancel": _cancel}
 )
-
-
-def _reported(state: State, event: ev.JobReported, now_s: float) -> Reduced:
-    job = state.jobs.get(event.job)
-    if job is None or job.state.final:
-        return state, ()
-    job = replace(
-        job,
-        running=job.running if event.running is None else event.running,
-        ongoing=job.ongoing if event.ongoing is None else event.ongoing,
-        p95_ms=event.p95_ms,
-        done=job.done if event.done is None else event.done,
-        total=job.total if event.total is None else event.total,
-    )
-    new = _follow(job, event, now_s)
-    told: tuple[Decision, ...] = ()
-    if new.state is not job.state:
-        told = (Decision(now_s, job.id, new.state.value, new.reason, {"done": job.done}),)
-    return replace(state, jobs={**state.jobs, job.id: new}), told
-
-
-def _follow(job: Job, event: ev.JobReported, now_s: float) -> Job:
-    """The job after what the compute side said of it. What we asked for last wins over a report
-    that was under way when we asked."""
-    if event.state == "lost":
-        if job.state in (JobState.PENDING, JobState.PAUSED):
-            return job
-        if job.state is JobState.CANCELLING:
-            return job.moved(JobState.CANCELLED, "the compute side no longer has it", units=0)
-        reason = "the compute side no longer has it; it starts again from its checkpoints"
-        return job.moved(JobState.PENDING, reason, units=0, running=0)
-    told = REPORTED[event.state]
-    if told.final:
-        reason = event.error or f"{job.done}/{job.total} items"
-        return job.moved(told, reason, units=0, running=0)
-    if job.state is JobState.CANCELLING or told is job.state:
-        return job
-    if told is JobState.PAUSED and job.state in (JobState.PAUSING, JobState.RUNNING):
-        return job.moved(JobState.PAUSED, job.reason, units=0)
-    if told is JobState.RUNNING and job.state is JobState.STARTING:
-        return job.moved(JobState.RUNNING, "it runs")
-    if told is JobState.STARTING and event.error and job.kind is JobKind.SERVICE:
-        return replace(job, reason=event.error, not_before_s=now_s)
-    return job
-
-
-def _compute_seen(state: State, event: ev.ComputeSeen, now_s: float) -> Reduced:
-    node = state.nodes.get(event.node)
-    if node is None:
-        return state, ()
-    granted_w = node.granted_w if event.power_w is None else event.power_w
-    new = replace(node, up=event.up, granted_w=granted_w)
-    told: tuple[Decision, ...] = ()
-    if node.up != event.up:
-        word = "up" if event.up else "down"
-        told = (Decision(now_s, event.node, word, event.reason or f"Ray is {word}", {}),)
-    return replace(state, nodes={**state.nodes, event.node: new}), told
-
-
-def _command_ended(state: State, event: ev.CommandEnded, now_s: float) -> Reduced:
-    sent = state.sent.get(event.command)
-    state = _ended(state, event.command)
-    if sent is None:
-        return state, ()
-    if sent.kind == "set_node_power" and sent.subject in state.nodes:
-        node = state.nodes[sent.subject]
-        if event.ok and event.watts_w is not None:
-            node = NodePower(event.watts_w, node.asked_w, node.asked_s, up=True)
-            # Ray clamps a shrink to what is in use: what it holds now is what it may draw.
-            settled = replace(node, asked_w=min(node.asked_w, event.watts_w))
-            state = replace(state, nodes={**state.nodes, sent.subject: settled})
-    if event.ok:
-        return state, ()
-    job = state.jobs.get(sent.subject)
-    if job is not None and not job.state.final:
-        state = replace(state, jobs={**state.jobs, job.id: _refused(job, event.reason, now_s)})
-    told = Decision(now_s, sent.subject, "failed", f"{sent.kind}: {event.reason}", {})
-    return state, (told,)
-
-
-def _refused(job: Job, reason: str, now_s: float) -> Job:
-    later_s = now_s + RETRY_S
-    if job.state is JobState.STARTING:
-        return job.moved(JobState.PENDING, reason, units=0, not_before_s=later_s)
-    return replace(job, reason=reason, not_before_s=later_s)
-
-
-def _ended(state: State, command: int) -> State:
-    return replace(state, sent={k: v for k, v in state.sent.items() if k != command})
 
 
 def _plan(state: State, event: ev.PlanUpdated, _now_s: float) -> Reduced:
@@ -335,9 +246,9 @@ REDUCERS: Mapping[type, Callable[[State, Any, float], Reduced]] = MappingProxyTy
         ev.HashpriceSeen: _hashprice,
         ev.JobSubmitted: _submitted,
         ev.JobActed: _acted,
-        ev.JobReported: _reported,
-        ev.ComputeSeen: _compute_seen,
-        ev.CommandEnded: _command_ended,
+        ev.JobReported: compute_news.reported,
+        ev.ComputeSeen: compute_news.seen,
+        ev.CommandEnded: compute_news.ended,
         ev.PlanUpdated: _plan,
     }
 )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,6 +34,27 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True)
+class Limited:
+    """A power limit of a job's units on one node.
+
+    Attributes:
+        command: the command that asked for it.
+        asked_w: limit of one unit that was asked for, W; None: none.
+        asked_s: when, our clock.
+        units: units that were there when it was asked for.
+        enforced_w: limit of one unit that was confirmed, W; NaN while none is.
+        covers: units that the confirmed limit holds for.
+    """
+
+    command: int
+    asked_w: float | None
+    asked_s: float
+    units: int
+    enforced_w: float = math.nan
+    covers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NodePower:
     """Watts granted to Ray work on one compute node.
 
@@ -48,6 +69,10 @@ class NodePower:
         relief_w: watts by which confirmed power limits keep the work below what it holds, W.
         labels, gpus: as Ray tells; None before the first time.
         draining: the node is leaving: nothing new goes there.
+        limits: power limits of units there, by job; `relief_w` is what they add up to.
+        short_s: since when it has held more than it should have after a shrink, our clock; NaN if
+            it does not.
+        trouble: words of the last command about its watts that failed; empty if it did not.
     """
 
     granted_w: float
@@ -61,11 +86,19 @@ class NodePower:
     labels: Mapping[str, str] | None = None
     gpus: float | None = None
     draining: bool = False
+    limits: Mapping[str, Limited] = field(default_factory=dict)
+    short_s: float = math.nan
+    trouble: str = ""
+
+    @property
+    def most_w(self) -> float:
+        """What is granted or may have been granted to Ray work, W."""
+        return self.granted_w if math.isnan(self.asked_w) else max(self.granted_w, self.asked_w)
 
     @property
     def bound_w(self) -> float:
-        """The most that Ray work may draw: what is granted or may have been granted, W."""
-        return self.granted_w if math.isnan(self.asked_w) else max(self.granted_w, self.asked_w)
+        """The most that Ray work may draw: `most_w` less what confirmed limits hold back, W."""
+        return max(self.most_w - self.relief_w, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +150,7 @@ class State:
         fleet, ladder, ledger, seen: devices and their columns.
         turns: what their turns between sleep and work rest on.
         agents, nodes: by name.
+        strangers: nodes that Ray has and the site file does not name; never commanded.
         jobs: by id, final ones too.
         signals: caps by source, price.
         meter_w, meter_at_s: last reading of the site meter; NaN unknown.
@@ -140,6 +174,7 @@ class State:
     turns: Turns = field(default_factory=lambda: Turns.none(0))
     agents: Mapping[str, Agent] = field(default_factory=dict)
     nodes: Mapping[str, NodePower] = field(default_factory=dict)
+    strangers: Mapping[str, NodePower] = field(default_factory=dict)
     jobs: Mapping[str, Job] = field(default_factory=dict)
     signals: Signals = field(default_factory=lambda: Signals({}))
     meter_w: float = math.nan
@@ -168,6 +203,10 @@ class State:
     def of_kind(self, kind: JobKind) -> list[Job]:
         """Jobs of a kind that are not final."""
         return [job for job in self.jobs.values() if job.kind is kind and not job.state.final]
+
+    def ended(self, command: int) -> "State":
+        """The state without a command that has had its end."""
+        return replace(self, sent={k: v for k, v in self.sent.items() if k != command})
 
     def silent(self, now_s: float) -> Bools:
         """Devices whose agent is not answering now; shape (n,)."""

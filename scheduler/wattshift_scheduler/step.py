@@ -20,12 +20,13 @@ from wattshift_scheduler.arrays import Bools, Floats
 from wattshift_scheduler.commands import Command
 from wattshift_scheduler.decisions import AnyDecision, Decision, Input
 from wattshift_scheduler.events import Event
+from wattshift_scheduler.ground import Ground
 from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.placement import Placement, place
+from wattshift_scheduler.raises import raises_w
 from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.signals import Arbitrated, arbitrate, lasts_s
-from wattshift_scheduler.site import Node
 from wattshift_scheduler.state import Outlook, State
 
 Stepped = tuple[State, tuple[Command, ...], tuple[AnyDecision, ...]]
@@ -66,18 +67,16 @@ def decide(state: State, now_s: float) -> Stepped:
     view = _view(state, now_s)
     told: list[AnyDecision] = list(_cap_told(state, view.verdict, now_s))
     commands: list[Command] = []
-    headroom_w = view.headroom_w.copy()
-    spoken_w = {name: node.bound_w for name, node in state.nodes.items()}
-    for node in state.site.nodes:
-        placement = _placed(state, view, node, spoken_w, headroom_w, now_s)
-        raise_w = _least(state, headroom_w, node)
-        before_w = state.nodes[node.name].bound_w
-        state, asked, why = compute.act(state, placement, raise_w=raise_w, now_s=now_s)
-        rise_w = max(state.nodes[node.name].bound_w - before_w, 0.0)
-        headroom_w = headroom_w - _up_the_tree(state, node, rise_w)
-        spoken_w[node.name] = max(placement.target_w, state.nodes[node.name].bound_w)
-        commands.extend(asked)
-        told.extend(why)
+    placement = _placed(state, view, now_s)
+    raise_w = raises_w(state.site, state.nodes, placement, view.headroom_w)
+    before_w = {name: node.bound_w for name, node in state.nodes.items()}
+    state, asked, why = compute.act(state, placement, raise_w=raise_w, now_s=now_s)
+    commands.extend(asked)
+    told.extend(why)
+    bound_w = {name: node.bound_w for name, node in state.nodes.items()}
+    rise_w = {name: max(watts_w - before_w[name], 0.0) for name, watts_w in bound_w.items()}
+    headroom_w = view.headroom_w - state.site.tree.totals(budget.compute_w(state, rise_w))
+    spoken_w = {name: max(watts_w, bound_w[name]) for name, watts_w in placement.load_w().items()}
     state, grants, why_moves, outlook = _mine(state, view, spoken_w, headroom_w, now_s)
     kept, why_alarms = alarms.raised(
         state, shortfall_w=outlook.shortfall_w, late=view.late, now_s=now_s
@@ -120,44 +119,18 @@ def _cap_told(state: State, verdict: Arbitrated, now_s: float) -> tuple[Decision
     return (Decision(now_s, "site", "cap", reason, inputs),)
 
 
-def _placed(
-    state: State,
-    view: _View,
-    node: Node,
-    spoken_w: dict[str, float],
-    headroom_w: Floats,
-    now_s: float,
-) -> Placement:
-    others = {name: (0.0 if name == node.name else w) for name, w in spoken_w.items()}
-    room_w = view.budget.limit_w - view.floor_w
-    room_w = room_w - state.site.tree.totals(budget.compute_w(state, others))
-    jobs = [
-        job for job in state.jobs.values() if job.kind is not JobKind.MINING and not job.state.final
-    ]
-    free_w = state.nodes[node.name].bound_w + max(_least(state, headroom_w, node), 0.0)
-    return place(
-        node,
-        jobs,
-        room_w=max(_least(state, room_w, node), 0.0),
-        free_w=free_w,
-        rules=state.site.rules,
+def _placed(state: State, view: _View, now_s: float) -> Placement:
+    ground = Ground(
+        site=state.site,
+        powers=state.nodes,
+        room_w=view.budget.limit_w - view.floor_w,
+        free_w=view.headroom_w,
+        cap=view.verdict,
+        caps=state.caps,
         now_s=now_s,
     )
-
-
-def _least(state: State, per_feeder_w: Floats, node: Node) -> float:
-    """The smallest of per-feeder watts on the way from a node to the root."""
-    feeder, least = state.site.tree.index[node.feeder], np.inf
-    while feeder >= 0:
-        least = min(least, per_feeder_w[feeder])
-        feeder = int(state.site.tree.parent[feeder])
-    return float(least)
-
-
-def _up_the_tree(state: State, node: Node, watts_w: float) -> Floats:
-    own = np.zeros(len(state.site.tree.names))
-    own[state.site.tree.index[node.feeder]] = watts_w
-    return state.site.tree.totals(own)
+    jobs = (job for job in state.jobs.values() if job.kind is not JobKind.MINING)
+    return place(ground, [job for job in jobs if not job.state.final])
 
 
 def _mine(

@@ -22,12 +22,18 @@ from wattshift_cluster.errors import NotFound, Refused, Unreachable
 
 FLOOR_W = 800.0
 
-_SPEC = spec_from_file_location("fakedevices", Path(__file__).with_name("fakedevices.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_devices = sys.modules.setdefault("fakedevices", module_from_spec(_SPEC))
-if not hasattr(_devices, "FakeAsic"):
-    _SPEC.loader.exec_module(_devices)
+
+def _beside(name: str) -> Any:
+    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    if name not in sys.modules:
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+_devices, _jobs = _beside("fakedevices"), _beside("fakejobs")
 FakeGpu: Any = _devices.FakeGpu
 FakeAsic: Any = _devices.FakeAsic
 
@@ -55,6 +61,9 @@ class FakePort:
     agent_away: bool = False
     mode: str = "control"
     held_figure: str | None = None
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    never: Exception | None = None
+    printed: list[str] | None = None
 
     def reset(self) -> None:
         """Forget everything but the running server's subscription."""
@@ -103,6 +112,7 @@ class FakePort:
             "hashes_total": 4.2e13,
             "shares": {"accepted": 1234, "rejected": 0, "lost": 2},
             "jobs": {"batch": {"running": 1}},
+            "compute": [dict(node) for node in self.nodes.values()],
         }
 
     def devices(self) -> list[Mapping[str, Any]]:
@@ -289,8 +299,17 @@ class FakePort:
             raise NotFound(f"no job {job_id}")
         return self.submitted[job_id]
 
-    def job_logs(self, job_id: str) -> list[str]:
-        return [f"{self.job(job_id)['submitted_at']} submitted"]
+    async def job_logs(self, job_id: str, lines: int) -> dict[str, Any]:
+        told = [f"{self.job(job_id)['submitted_at']} submitted"]
+        trouble = "no answer in 5 s" if self.agent_away else None
+        return {"job": job_id, "lines": told, "printed": self.printed, "trouble": trouble}
+
+    async def drain_node(self, node: str, *, by: str) -> dict[str, Any]:
+        if node not in self.nodes:
+            raise NotFound(f"no compute node {node}; there are: {', '.join(self.nodes)}")
+        self.nodes[node]["draining"] = True
+        self.decide(node, "drain", f"by {by}: its work leaves")
+        return {**self.nodes[node], "note": "its work leaves"}
 
     def signals(self) -> dict[str, Any]:
         return {"price_usd_per_mwh": 41.25, "sources": {"event": self.injected}}
@@ -336,22 +355,18 @@ class FakePort:
             "jobs": [("batch", "running", 1)],
         }
 
-    async def submit_job(self, spec: dict[str, Any], idempotency_key: str | None) -> dict[str, Any]:
+    async def submit_job(
+        self, spec: dict[str, Any], idempotency_key: str | None, wanted: str | None = None
+    ) -> dict[str, Any]:
         await asyncio.sleep(self.delay_s)
+        if self.never is not None:
+            raise self.never
         if idempotency_key in self.keys:
             return self.submitted[self.keys[idempotency_key]]
-        job_id = f"{spec['kind']}-{secrets.token_hex(4)}"
-        self.submitted[job_id] = {
-            "id": job_id,
-            "kind": spec["kind"],
-            "name": spec["name"],
-            "state": "pending",
-            "reason": "waits for 60 W under feeder row-a",
-            "submitted_at": rfc3339(time.time()),
-            "watts_w": spec.get("watts_w"),
-            "progress": {"done": 12, "total": 80} if spec["kind"] == "batch" else None,
-            "spec": spec,
-        }
+        job_id = wanted or f"{spec['kind']}-{secrets.token_hex(4)}"
+        if job_id in self.submitted:
+            raise Refused(f"{job_id} exists: a {spec['kind']} named {spec['name']}")
+        self.submitted[job_id] = _jobs.job_view(job_id, spec)
         if idempotency_key is not None:
             self.keys[idempotency_key] = job_id
         return self.submitted[job_id]

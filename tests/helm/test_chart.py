@@ -41,6 +41,7 @@ FULL: Values = {
         "meter": {"url": "http://meter.local/v1/power"},
         "grid": {"schedule": "schedule.csv", "default_price_usd_per_mwh": -3.5},
         "mining": {"devices": ["*"]},
+        "tenants": [{"name": "research", "weight": 2, "quota": "1kW", "borrow": False}],
         "services": [
             {
                 "name": "embed",
@@ -72,7 +73,21 @@ FULL: Values = {
             "asics": [{"id": "rig-1", "address": "10.0.0.20", "nameplate": "3kW"}],
         },
     },
-    "ray": {"queueName": "ai", "compute": {"feeder": "rack"}},
+    "ray": {
+        "queueName": "ai",
+        "compute": {
+            "nodes": [
+                {"name": "ray", "feeder": "main", "max": 0},
+                {
+                    "name": "node-a",
+                    "feeder": "rack",
+                    "max": "2kW",
+                    "gpus": 8,
+                    "labels": {"ray.io/accelerator-type": "H100"},
+                },
+            ]
+        },
+    },
     "imagePullSecrets": [{"name": "registry"}],
 }
 LEAN: Values = {
@@ -341,6 +356,21 @@ def test_wrong_values_are_refused(
 ) -> None:
     with pytest.raises(Refused, match=says):
         render(values)
+
+
+def test_nodes_are_known_by_the_names_of_the_site_file(render: Callable[[Values], Objects]) -> None:
+    objects = render(FULL)
+    (group,) = named(objects, "RayCluster")["spec"]["workerGroupSpecs"]
+    assert group["rayStartParams"]["labels"] == "wattshift.io/node=$WATTSHIFT_NODE"
+    env = group["template"]["spec"]["containers"][0]["env"]
+    assert {"fieldRef": {"fieldPath": "spec.nodeName"}} in [one.get("valueFrom") for one in env]
+    site = tomllib.loads(named(objects, "ConfigMap", "-site")["data"]["site.toml"])
+    assert [node["name"] for node in site["compute"]["nodes"]] == ["ray", "node-a"]
+    assert not {"feeder", "max", "idle"} & set(site["compute"]), "each node has its own"
+    plain = render({})
+    assert (
+        "labels" not in named(plain, "RayCluster")["spec"]["workerGroupSpecs"][0]["rayStartParams"]
+    )
 
 
 def keys(model: type[Section]) -> dict[str, set[str]]:

@@ -66,7 +66,7 @@ def test_the_gate_is_busy_during_a_request_and_free_after_the_hold_off(
         ]
         await asyncio.sleep(0.005)
         seen.append(view.busy(boot_ns()))
-        assert replica.stats()["ongoing"] == 3
+        assert replica.wattshift_stats()["ongoing"] == 3
         await asyncio.gather(*asked)
         seen.append(view.busy(boot_ns()))
         await asyncio.sleep(0.05)
@@ -74,7 +74,7 @@ def test_the_gate_is_busy_during_a_request_and_free_after_the_hold_off(
         return seen
 
     assert asyncio.run(watch()) == [False, True, True, False]
-    stats = replica.stats()
+    stats = replica.wattshift_stats()
     assert stats["ongoing"] == stats["queued"] == 0
     assert stats["recent_ms"]
     assert stats["gates"] == ["cpu0"]

@@ -74,7 +74,7 @@ def test_the_same_seed_sends_the_same_texts_and_logs_every_request(tmp_path: Pat
             async with server() as target:
                 log = tmp_path / name
                 code, lines = await run_load(
-                    target.url, log, "--rate", "60", "--seed", "11", "--seconds", "1.5"
+                    target.url, log, "--rate", "120", "--seed", "11", "--seconds", "0.75"
                 )
             assert code == 0
             assert len(lines) == len(target.bodies) > 30
@@ -95,7 +95,7 @@ def test_open_loop_latency_counts_from_the_due_time_and_overruns_are_failures(
     async def slow() -> None:
         async with server() as target:
             target.delay_s, target.chunked = 0.4, True
-            arguments = ("--rate", "40", "--seconds", "1", "--in-flight-max", "5")
+            arguments = ("--rate", "60", "--seconds", "0.7", "--in-flight-max", "5")
             code, lines = await run_load(target.url, tmp_path / "log", *arguments)
         assert code == 0
         done = [line for line in lines if line["status"] == 200]
@@ -112,11 +112,13 @@ def test_errors_and_refusals_are_logged_as_failed(tmp_path: Path) -> None:
     async def failing() -> None:
         async with server() as target:
             target.status = 503
-            _, lines = await run_load(target.url, tmp_path / "a", "--rate", "30", "--seconds", "1")
+            _, lines = await run_load(
+                target.url, tmp_path / "a", "--rate", "60", "--seconds", "0.5"
+            )
         assert {line["status"] for line in lines} == {503}
         assert all(line["error"] for line in lines)
         gone = target.url
-        _, lines = await run_load(gone, tmp_path / "b", "--rate", "30", "--seconds", "1")
+        _, lines = await run_load(gone, tmp_path / "b", "--rate", "60", "--seconds", "0.5")
         assert lines
         assert all(line["status"] is None and line["error"] for line in lines)
 
@@ -135,18 +137,18 @@ def test_a_burst_file_raises_the_rate_while_running_and_sigterm_ends_it(tmp_path
     async def burst() -> None:
         async with server() as target:
             command = [sys.executable, "-m", "wattshift_cluster.inference.load"]
-            command += ["--url", target.url, "--log", str(log), "--rate", "20"]
+            command += ["--url", target.url, "--log", str(log), "--rate", "40"]
             command += ["--burst-control", str(control), "--burst-ratio", "1"]
             process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
             await asyncio.wait_for(target.asked.wait(), 10)
-            calm = await asyncio.to_thread(count_while, lambda: len(target.bodies), 2.0)
+            calm = await asyncio.to_thread(count_while, lambda: len(target.bodies), 1.0)
             control.write_text('{"factor": 5}')
             await asyncio.sleep(0.5)
-            fast = await asyncio.to_thread(count_while, lambda: len(target.bodies), 2.0)
+            fast = await asyncio.to_thread(count_while, lambda: len(target.bodies), 1.0)
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 10) == 0
-        assert 10 < calm < 32
-        assert 3.2 * 20 < fast < 6.5 * 20
+        assert 20 < calm < 64
+        assert 3.2 * 40 < fast < 6.5 * 40
         assert len(log.read_text().splitlines()) == len(target.bodies)
 
     asyncio.run(burst())

@@ -8,11 +8,12 @@ import pytest
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import Command, GrantLeases, SetNodePower, SetReplicas, StartJob
+from wattshift_scheduler.ground import Ground
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState
 from wattshift_scheduler.placement import place
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals import NO_CAP, Arbitrated, Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
-from wattshift_scheduler.state import State, initial
+from wattshift_scheduler.state import NodePower, State, initial
 from wattshift_scheduler.step import step
 from wattshift_scheduler.values import Values
 
@@ -168,7 +169,7 @@ def test_a_service_grows_with_its_load_and_every_change_of_units_is_told() -> No
     sent = bench.turn(count=4)
     assert any(isinstance(command, SetReplicas) for command in sent)
     bench.turn(ev.JobReported("svc", "running", running=1, ongoing=9.0), count=4)
-    assert bench.state.jobs["svc"].units == 2
+    assert bench.state.jobs["svc"].units == 3
     assert [row.action for row in bench.told if row.subject == "svc"].count("grow") >= 1
 
 
@@ -215,20 +216,22 @@ def test_equal_histories_make_equal_commands() -> None:
 def test_a_placement_says_one_of_four_verdicts(
     job: Job, room_w: float, free_w: float, units: int, verdict: Admission
 ) -> None:
-    placed = place(
-        SITE.nodes[0], [job], room_w=room_w, free_w=free_w, rules=SITE.rules, now_s=0.0
-    ).placed[0]
+    placed = place(_ground(room_w, free_w), [job]).placed[0]
     assert (placed.units, placed.admission) == (units, verdict)
     assert placed.reason
 
 
 def test_services_come_before_batch_whatever_batch_is_worth() -> None:
     dear = replace(BATCH, value_usd_per_h=1e6)
-    placement = place(
-        SITE.nodes[0], [dear, SVC], room_w=120.0, free_w=120.0, rules=SITE.rules, now_s=0.0
-    )
+    placement = place(_ground(120.0, 120.0), [dear, SVC])
     assert [one.units for one in placement.placed] == [1, 0]
-    assert placement.target_w == 100.0
+    assert placement.target_w == {"host": 100.0}
+
+
+def _ground(room_w: float, free_w: float) -> Ground:
+    powers = {"host": NodePower(granted_w=0.0, up=True)}
+    connection = Arbitrated(10_000.0, "connection", NO_CAP)
+    return Ground(SITE, powers, np.array([room_w]), np.array([free_w]), connection, (), 0.0)
 
 
 def _fresh() -> State:

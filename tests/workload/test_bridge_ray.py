@@ -3,16 +3,14 @@
 One Ray for the whole file; the tests build on each other in the order written.
 """
 
-import asyncio
 import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,6 @@ import httpx2
 import pytest
 
 from wattshift_cluster.gate.clients import create_clients_file
-from wattshift_cluster.wire.link import Link, LinkError
-from wattshift_cluster.wire.token import create_token
-from wattshift_cluster.workload.ray_link import local_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -30,69 +25,19 @@ UNIT_W = 60.0
 SERVICE = "service-embed"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+bench: Any = sys.modules["ray_cluster"]  # conftest.py has loaded it
+BridgeProcess: Any = bench.BridgeProcess
 
 
-class Site:
-    """A bridge process and a line to it."""
+class Site(BridgeProcess):  # type: ignore[misc]
+    """A bridge with a Ray of its own, and gates beside it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.gates = folder / "gates"
         self.gates.mkdir()
         create_clients_file(self.gates / "cpu0.clients")
-        self.token = create_token(folder / "token")
-        self.port, self.serve_port = free_port(), free_port()
-        self.process: subprocess.Popen[bytes] | None = None
-        self._number = 0
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "wattshift_cluster.workload.bridge"]
-        command += ["--listen", f"127.0.0.1:{self.port}", "--name", "host"]
-        command += ["--token-file", str(self.folder / "token"), "--power-w", "300"]
-        command += ["--state-dir", str(self.folder / "state"), "--num-cpus", "2"]
-        command += ["--serve-port", str(self.serve_port), "--gate-dir", str(self.gates)]
-        with (self.folder / "bridge.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-
-    def call(self, op: str, **fields: Any) -> dict[str, Any]:
-        async def once() -> dict[str, Any]:
-            link = Link("127.0.0.1", self.port, self.token)
-            try:
-                return await link.call(op, **fields)
-            finally:
-                await link.close()
-
-        start = time.monotonic()
-        answer = asyncio.run(once())
-        assert time.monotonic() - start < 2.0
-        return answer
-
-    def command(self, kind: str, **fields: Any) -> dict[str, Any]:
-        self._number += 1
-        command = {"id": self._number, "kind": kind, **fields}
-        row: dict[str, Any] = self.call("apply", commands=[command])["results"][0]
-        return row
-
-    def until(self, check: Callable[[dict[str, Any]], object], seconds: float) -> dict[str, Any]:
-        """The first report that passes `check`."""
-        ends = time.monotonic() + seconds
-        report: dict[str, Any] = {}
-        while time.monotonic() < ends:
-            try:
-                report = self.call("report")
-                if check(report):
-                    return report
-            except LinkError:
-                assert self.process is not None
-                assert self.process.poll() is None, "the bridge ended"
-            time.sleep(0.1)
-        log = (self.folder / "bridge.log").read_text()[-3000:]
-        raise AssertionError(f"not within {seconds} s: {report}\n{log}")
+        arguments = ["--power-w", "300", "--num-cpus", "2", "--gate-dir", str(self.gates)]
+        super().__init__(folder, [*arguments, "--gcs-storage", str(folder / "gcs")])
 
     def host_pid(self) -> int:
         pid: int = json.loads((self.folder / "state/ray.json").read_text())["pid"]
@@ -103,8 +48,12 @@ class Site:
             "name": "embed",
             "import_path": "wattshift_cluster.inference.app:app",
             "watts_per_replica_w": UNIT_W,
+            "scaling": "external",  # so many replicas, whatever the load is
         }
-        return self.command("set_replicas", service=SERVICE, spec=spec, replicas=replicas)
+        row: dict[str, Any] = self.command(
+            "set_replicas", service=SERVICE, spec=spec, replicas=replicas
+        )
+        return row
 
     def items(self, name: str, count: int) -> dict[str, Any]:
         """The specification of a slow little job: 10 ms per item."""
@@ -189,32 +138,23 @@ def test_watts_are_resized_and_everything_listens_on_loopback(site: Site) -> Non
     assert all("127.0.0.1" in address for address in ours), ours
 
 
-HOLD = """
-import json, sys, time
-from wattshift_cluster.workload.power_keeper import Hold
-from wattshift_cluster.workload.ray_link import RayLink
-link = RayLink(sys.argv[1])
-hold, seen = Hold(link.node_id, 300.0), []
-for watts_w in (120.0, 250.0, 300.0):
-    # The hold tells only what Ray has confirmed, and a busy Ray confirms late.
-    for _ in range(150):
-        if (told := hold.set(watts_w)) == watts_w and link.node().power_w_available == watts_w:
-            break
-        time.sleep(0.1)
-    seen.append([told, link.node().power_w_available])
-print(json.dumps(seen))
-"""
-
-
-def test_without_the_resize_call_a_placement_group_holds_watts_back(site: Site) -> None:
-    address = site.call("report")["ray"]["address"]
-    environment = os.environ | local_environment(site.folder / "state/ray.token")
-    command = [sys.executable, "-c", HOLD, address]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env=environment, timeout=60
-    )
-    seen = json.loads(done.stdout.splitlines()[-1])
-    assert seen == [[120.0, 120.0], [250.0, 250.0], [300.0, 300.0]]
+def test_a_control_store_that_dies_is_started_again_and_nothing_is_lost(site: Site) -> None:
+    host = site.host_pid()
+    killed = [
+        pid
+        for pid in ray_processes(site)
+        if b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    ]
+    assert len(killed) == 1
+    os.kill(killed[0], signal.SIGKILL)
+    row = site.command("set_node_power", watts_w=290)
+    site.until(lambda r: r["node"]["power_w_total"] == 290, 20)
+    assert row["id"]
+    assert site.command("set_node_power", watts_w=300)["ok"]
+    site.until(lambda r: r["ray"]["up"] and r["node"]["power_w_available"] == 300, 10)
+    assert site.host_pid() == host
+    assert site.process is not None
+    assert site.process.poll() is None
 
 
 def test_a_service_comes_up_answers_and_keeps_to_its_watts(site: Site) -> None:

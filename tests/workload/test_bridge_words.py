@@ -11,14 +11,17 @@ import pytest
 
 from wattshift_cluster.errors import ConfigInvalid, TryLater
 from wattshift_cluster.wire import server
-from wattshift_cluster.wire.link import Link
-from wattshift_cluster.workload.bridge import Bridge
+from wattshift_cluster.wire.link import Link, OpFailed
+from wattshift_cluster.workload.answers import Bridge
+from wattshift_cluster.workload.bulletin import Bulletin
 from wattshift_cluster.workload.engine import Engine, EngineSettings
 from wattshift_cluster.workload.local_ray import take_lock, temp_dir
+from wattshift_cluster.workload.node_power import NodePower, Remembered
+from wattshift_cluster.workload.nodes import Node
 from wattshift_cluster.workload.power_keeper import PowerKeeper
 from wattshift_cluster.workload.ray_host import is_locked
-from wattshift_cluster.workload.ray_link import RayUnavailable
-from wattshift_cluster.workload.services import fitting, quantile_ms
+from wattshift_cluster.workload.ray_link import RayLink, RayUnavailable
+from wattshift_cluster.workload.ray_token import find_token, no_entry
 from wattshift_cluster.workload.specs import batch_spec, service_spec
 
 BATCH = {"callable": "pkg.mod:work", "input": "in.jsonl", "output": "out", "watts_w": 60.0}
@@ -78,6 +81,13 @@ def test_a_bridge_without_ray_says_so_and_accepts_jobs_all_the_same(tmp_path: Pa
         ({"id": 1, "kind": "dance"}, "kind: allowed"),
         ({"id": 1, "kind": "set_node_power", "watts_w": -1}, "watts_w"),
         ({"id": 1, "kind": "set_node_power", "watts_w": "many"}, "watts_w"),
+        ({"id": 1, "kind": "set_node_power", "watts_w": 1, "node": 7}, "node"),
+        ({"id": 1, "kind": "start_job", "job": "j", "spec": BATCH, "nodes": {"n": -1}}, "n"),
+        ({"id": 1, "kind": "start_job", "job": "j", "spec": BATCH, "nodes": [1]}, "nodes"),
+        ({"id": 1, "kind": "evict_units", "job": "j", "node": "n", "units": 0}, "units"),
+        ({"id": 1, "kind": "evict_units", "job": "j", "node": "n", "units": 1}, "no batch job j"),
+        ({"id": 1, "kind": "drain_node", "node": "n", "within_s": -1}, "within_s"),
+        ({"id": 1, "kind": "drain_node", "node": "n"}, "not connected"),
         ({"id": 1, "kind": "start_job", "job": "../x", "spec": BATCH}, "job"),
         ({"id": 1, "kind": "start_job", "job": "j", "spec": None}, "spec"),
         ({"id": 1, "kind": "start_job", "job": "j", "spec": {**BATCH, "callable": 1}}, "callable"),
@@ -126,10 +136,12 @@ def test_an_answer_never_waits_for_a_stuck_engine(tmp_path: Path) -> None:
         assert [row["error"] for row in results[:2]] == ["overtaken by a later command"] * 2
         assert not any(row["ok"] for row in results)
 
-    stuck._keeper = PowerKeeper(Actuator())
+    node = Node("1" * 56, "host", True, False, {}, 0.0, 300.0, 300.0)
+    stuck._power = NodePower(Remembered(tmp_path), lambda node: Actuator())
+    stuck._power.follow({"host": node})
     asyncio.run(over_the_wire(tmp_path, talk, stuck))
     gate.set()
-    stuck._keeper.stop()
+    stuck._power.stop()
 
 
 class Clamping:
@@ -176,18 +188,96 @@ def test_a_failed_resize_is_told_and_tried_again() -> None:
     keeper.stop()
 
 
-def test_only_replicas_whose_watts_fit_are_asked_for() -> None:
-    assert fitting(5, 0, 300.0, 60.0) == 5
-    assert fitting(5, 1, 130.0, 60.0) == 3
-    assert fitting(5, 2, 59.0, 60.0) == 2
-    assert fitting(1, 3, 0.0, 60.0) == 1
-    assert fitting(3, 1, -20.0, 60.0) == 1
+def changing(values: dict[str, Any]) -> Bulletin:
+    return Bulletin(lambda: {**values, "nodes": [dict(row) for row in values["nodes"]]}, 7)
 
 
-def test_quantiles_of_few_numbers() -> None:
-    assert quantile_ms([], 0.95) is None
-    assert quantile_ms([7.0], 0.95) == 7.0
-    assert quantile_ms([float(n) for n in range(1, 101)], 0.95) == 95.0
+def test_a_version_rises_with_what_matters_and_not_with_time() -> None:
+    values: dict[str, Any] = {
+        "boot_s": 1.0,
+        "ray": {"age_s": 0.1},
+        "nodes": [{"unasked_w": 12.2, "unasked": ["actor Foo: 12 W"], "power_w_total": 300.0}],
+        "services": [{"p95_ms": 101.0, "running": 1}],
+    }
+    news = changing(values)
+    first = news.report()["version"]
+    values |= {"boot_s": 2.0, "ray": {"age_s": 0.4}, "services": [{"p95_ms": 102.0, "running": 1}]}
+    values["nodes"][0] |= {"unasked_w": 12.4, "unasked": ["actor Foo: 13 W"]}
+    assert news.report()["version"] == first
+    for change in (
+        lambda: values["nodes"][0].update(power_w_total=299.5),
+        lambda: values["nodes"][0].update(unasked_w=13.0),
+        lambda: values["nodes"][0].update(unasked=["a", "b"]),
+        lambda: values.update(services=[{"p95_ms": 140.0, "running": 1}]),
+        lambda: values.update(services=[{"p95_ms": 140.0, "running": 2}]),
+        lambda: values["nodes"][0].update(unasked_w=None),
+    ):
+        before = news.report()["version"]
+        change()
+        assert news.report()["version"] == before + 1
+
+
+def test_who_waits_for_news_is_woken_from_another_thread_or_gets_the_old_ones() -> None:
+    values: dict[str, Any] = {"nodes": [], "a": 1}
+    news = changing(values)
+
+    async def test() -> None:
+        version = news.report()["version"]
+        began_s = time.monotonic()
+        assert (await news.after(version, 0.05))["version"] == version
+        assert time.monotonic() - began_s >= 0.05
+        assert (await news.after(version - 1, 2.0))["version"] == version, "it missed one"
+        waiting = asyncio.create_task(news.after(version, 2.0))
+        await asyncio.sleep(0.05)
+        values["a"] = 2
+        began_s = time.monotonic()
+        await asyncio.to_thread(news.report)
+        assert (await waiting)["version"] == version + 1
+        assert time.monotonic() - began_s < 1.0
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"after": "x"}, "after"), ({"after": 1, "wait_s": 60}, "wait_s")],
+)
+def test_a_senseless_wait_is_refused(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
+    async def talk(link: Link) -> None:
+        with pytest.raises(OpFailed, match=words):
+            await link.call("report", **fields)
+
+    asyncio.run(over_the_wire(tmp_path, talk))
+
+
+def test_a_driver_finds_rays_token_as_ray_would_and_says_what_is_wrong(tmp_path: Path) -> None:
+    nothing = find_token({}, tmp_path)
+    assert (nothing.source, nothing.environment, nothing.warning) == (None, {}, None)
+    assert "RAY_AUTH_TOKEN" in no_entry(nothing)
+    home = tmp_path / ".ray/auth_token"
+    home.parent.mkdir()
+    home.write_text("secret-of-home")
+    home.chmod(0o644)
+    found = find_token({}, tmp_path)
+    assert (found.source, found.environment) == (str(home), {"RAY_AUTH_MODE": "token"})
+    assert found.mend == f"chmod 600 {home}"
+    home.chmod(0o600)
+    assert find_token({}, tmp_path).warning is None
+    assert find_token({"RAY_AUTH_MODE": "disabled"}, tmp_path).source is None
+    direct = find_token({"RAY_AUTH_TOKEN": "secret-of-variable"}, tmp_path)
+    assert direct.source == "RAY_AUTH_TOKEN"
+    missing = find_token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}, tmp_path)
+    assert missing.source is None
+    assert "cannot be read" in no_entry(missing)
+    assert "secret" not in repr([found, direct]) + no_entry(found) + no_entry(direct)
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
+    began_s = time.monotonic()
+    for address in ("127.0.0.1:1", "auto", "127.0.0.1:"):
+        with pytest.raises(RayUnavailable, match="nobody listens there"):
+            RayLink(address)
+    assert time.monotonic() - began_s < 5.0
 
 
 def test_one_bridge_per_state_folder_and_a_short_private_folder_for_ray(tmp_path: Path) -> None:

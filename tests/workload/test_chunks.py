@@ -2,74 +2,42 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from batch_bench import gone, nursery, results, spec_of, write_items, written
 
 from wattshift_cluster.errors import Refused
-from wattshift_cluster.workload.batch_worker import Chunks, imported, rows_of
-from wattshift_cluster.workload.chunks import (
-    ChunkStore,
-    InputInvalid,
-    Outcome,
-    Plan,
-    read_chunk,
-    survey,
-)
-from wattshift_cluster.workload.specs import BatchSpec
+from wattshift_cluster.workload.chunk_loop import Chunks
+from wattshift_cluster.workload.chunks import ChunkStore
+from wattshift_cluster.workload.datasets import survey
+from wattshift_cluster.workload.formats import InputInvalid
+from wattshift_cluster.workload.plans import Outcome, Plan, planned
+from wattshift_cluster.workload.rows import Wrong, dead_row, output_row
 
-LENGTH = "wattshift_cluster.workload.samples:length"
+WAIT_S = 30.0
 
 
-def write_items(path: Path, count: int) -> Path:
-    path.write_text("".join(json.dumps({"text": "x" * n}) + "\n" for n in range(count)))
-    return path
+def until(check: Callable[[], object], seconds: float = WAIT_S) -> None:
+    ends = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < ends, "not in time"
+        time.sleep(0.005)
 
 
-def spec_of(folder: Path, **more: object) -> BatchSpec:
-    fields = {
-        "callable": LENGTH,
-        "input": str(folder / "items.jsonl"),
-        "output": str(folder / "out"),
-        "watts_w": 10.0,
-        "chunk_items": 4,
-        "nice": 0,
-    }
-    return BatchSpec(**{**fields, **more})  # type: ignore[arg-type]
-
-
-def results(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (folder / "out/results.jsonl").read_text().splitlines()]
-
-
-def test_a_survey_counts_items_and_finds_where_chunks_begin(tmp_path: Path) -> None:
-    path = tmp_path / "items"
-    path.write_bytes(b'1\n\n2\n"three"\n   \n4\n5')
-    digest, items, starts = survey(path, 2)
-    assert items == 5
-    assert [read_chunk(path, start, n) for start, n in zip(starts, (2, 2, 1), strict=True)] == [
-        [b"1\n", b"2\n"],
-        [b'"three"\n', b"4\n"],
-        [b"5"],
-    ]
-    path.write_bytes(b'1\n\n2\n"three"\n   \n4\n6')
-    assert survey(path, 2)[0] != digest
-
-
-def test_input_that_cannot_be_read_or_shrank_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputInvalid, match="No such file"):
-        survey(tmp_path / "none", 2)
-    path = tmp_path / "items"
-    path.write_text("1\n2\n")
-    with pytest.raises(InputInvalid, match="shorter"):
-        read_chunk(path, 2, 2)
-    path.write_bytes(b"x" * ((1 << 20) + 2))
-    with pytest.raises(InputInvalid, match="item 0 is longer"):
-        survey(path, 2)
+def store_of(folder: Path, items: int = 4) -> tuple[ChunkStore, Plan]:
+    """An output folder with a plan of chunks of one item."""
+    (folder / "in.jsonl").write_text("1\n" * items)
+    index = survey(str(folder / "in.jsonl"), "auto", 1)
+    store = ChunkStore(folder / "out")
+    return store, store.open(*planned("job", "work", "in.jsonl", index))
 
 
 def test_a_job_runs_to_its_end_in_order(tmp_path: Path) -> None:
@@ -78,6 +46,13 @@ def test_a_job_runs_to_its_end_in_order(tmp_path: Path) -> None:
     assert outcome == Outcome("completed", None, 0)
     assert results(tmp_path) == [{"index": n, "output": n} for n in range(10)]
     assert list((tmp_path / "out/attempts").iterdir()) == []
+    assert list((tmp_path / "out/claims").iterdir()) == []
+
+
+def test_an_input_without_items_is_done_at_once(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text("\n \n")
+    assert Chunks("job", spec_of(tmp_path)).run() == Outcome("completed", None, 0)
+    assert results(tmp_path) == []
 
 
 def test_a_stop_takes_effect_between_chunks_and_the_rest_is_done_later(tmp_path: Path) -> None:
@@ -85,6 +60,7 @@ def test_a_stop_takes_effect_between_chunks_and_the_rest_is_done_later(tmp_path:
     first = Chunks("job", spec_of(tmp_path))
     first.stop()
     assert first.run() is None
+    assert first.why == "stopped"
     store = ChunkStore(tmp_path / "out")
     assert store.committed() == set()
     assert store.outcome() is None
@@ -92,99 +68,197 @@ def test_a_stop_takes_effect_between_chunks_and_the_rest_is_done_later(tmp_path:
 
 
 def test_the_second_commit_of_a_chunk_changes_nothing(tmp_path: Path) -> None:
-    store = ChunkStore(tmp_path)
-    store.open(Plan("job", LENGTH, "items", "00", 4, 4))
-    assert store.commit(0, [{"index": 0, "output": "first"}])
-    assert not store.commit(0, [{"index": 0, "output": "second"}])
-    assert "first" in (tmp_path / "chunks/00000000.jsonl").read_text()
+    store, _ = store_of(tmp_path)
+    assert store.commit(0, [output_row(0, "first")])
+    assert not store.commit(0, [output_row(0, "second")])
+    assert "first" in (tmp_path / "out/chunks/00000000.jsonl").read_text()
     assert store.committed() == {0}
 
 
 COMMIT_MANY = """
-import sys
+import os, sys
 from pathlib import Path
 from wattshift_cluster.workload.chunks import ChunkStore
 store = ChunkStore(Path(sys.argv[1]))
-sys.stdin.readline()
-wins = [store.commit(n, [{"index": n, "output": sys.argv[2]}]) for n in range(40)]
-print(sum(wins))
+ready, go = os.pipe()
+for _ in range(3):
+    if os.fork() == 0:
+        os.close(go)
+        os.read(ready, 1)
+        wins = [store.commit(n, [b'{"index": %d, "output": 1}\\n' % n]) for n in range(40)]
+        os.write(1, b"%d\\n" % sum(wins))
+        os._exit(0)
+os.close(go)
+for _ in range(3):
+    os.wait()
 """
 
 
 def test_of_doubled_workers_exactly_one_commits_each_chunk(tmp_path: Path) -> None:
-    ChunkStore(tmp_path).open(Plan("job", LENGTH, "items", "00", 40, 1))
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", COMMIT_MANY, str(tmp_path), str(n)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for n in range(3)
-    ]
-    wins = [int(worker.communicate("go\n", timeout=30)[0]) for worker in workers]
+    store, _ = store_of(tmp_path, 40)
+    command = [sys.executable, "-c", COMMIT_MANY, str(tmp_path / "out")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    wins = [int(line) for line in done.stdout.splitlines()]
+    assert len(wins) == 3
     assert sum(wins) == 40
-    assert ChunkStore(tmp_path).committed() == set(range(40))
+    assert store.committed() == set(range(40))
 
 
-WORK = """
-import sys
-from wattshift_cluster.workload.batch_worker import Chunks
-from wattshift_cluster.workload.specs import BatchSpec
-spec = BatchSpec("wattshift_cluster.workload.samples:length", sys.argv[1], sys.argv[2], 1.0, 3)
-print(Chunks("job", spec).run())
+QUICK = """
+import time
+def work(items):
+    time.sleep(0.001 * len(items))
+    return [2 * item for item in items]
 """
 
 
-def test_nothing_is_lost_or_doubled_when_workers_are_killed(tmp_path: Path) -> None:
-    write_items(tmp_path / "items.jsonl", 120)
-    command = [sys.executable, "-c", WORK, str(tmp_path / "items.jsonl"), str(tmp_path / "out")]
-    store = ChunkStore(tmp_path / "out")
-    kills = 0
-    while store.outcome() is None and kills < 6:
-        before = len(store.committed())
-        worker = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 20
-        while len(store.committed()) < before + 5 and worker.poll() is None:
-            assert time.monotonic() < until
-            time.sleep(0.002)
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait(10)
-        kills += 1
-    assert kills >= 3
-    assert Chunks("job", spec_of(tmp_path, chunk_items=3)).run() == Outcome("completed", None, 0)
-    assert results(tmp_path) == [{"index": n, "output": n} for n in range(120)]
-
-
-def test_bad_lines_have_an_error_and_the_others_their_output(tmp_path: Path) -> None:
-    (tmp_path / "items.jsonl").write_text('"a"\n{broken\n"ccc"\n')
-    assert Chunks("job", spec_of(tmp_path)).run() == Outcome("completed", None, 1)
-    assert results(tmp_path) == [
-        {"index": 0, "output": 1},
-        {"index": 1, "error": "not JSON"},
-        {"index": 2, "output": 3},
+def test_twenty_kills_of_two_workers_lose_and_double_nothing(tmp_path: Path) -> None:
+    items, kills = 1200, 20
+    (tmp_path / "items.jsonl").write_text("".join(f"{n}\n" for n in range(items)))
+    spec = spec_of(tmp_path, chunk_items=3, **written(tmp_path, QUICK))
+    store, chance, killed = ChunkStore(tmp_path / "out"), random.Random(6), 0
+    with nursery() as made:
+        workers: dict[int, int] = {}
+        while killed < kills or workers:
+            for number in {0, 1} - set(workers) if store.outcome() is None else ():
+                more = {"worker": number, "workers": 2, "lease_s": 0.5}
+                workers[number] = made.worker("job", spec, **more)
+            time.sleep(chance.uniform(0.0, 0.05))
+            for number, pid in list(workers.items()):
+                if gone(pid):
+                    del workers[number]
+            if killed < kills and workers:
+                os.kill(workers.pop(chance.choice(sorted(workers))), signal.SIGKILL)
+                killed += 1
+    assert killed == kills
+    assert store.outcome() == Outcome("completed", None, 0)
+    assert results(tmp_path) == [{"index": n, "output": 2 * n} for n in range(items)]
+    rows = [
+        json.loads(line)["index"]
+        for path in (tmp_path / "out/chunks").iterdir()
+        for line in path.read_text().splitlines()
     ]
+    assert sorted(rows) == list(range(items))
 
 
-def test_a_callable_that_fails_again_and_again_fails_the_job_with_its_words(tmp_path: Path) -> None:
-    (tmp_path / "items.jsonl").write_text("17\n")
-    outcome = Chunks("job", spec_of(tmp_path)).run()
-    assert outcome is not None
-    assert outcome.state == "failed"
-    assert "chunk 0: TypeError" in str(outcome.error)
-    assert Chunks("job", spec_of(tmp_path)).run() == outcome
-    ChunkStore(tmp_path / "out").reopen()
-    assert ChunkStore(tmp_path / "out").outcome() is None
+FROZEN = """
+import os, time
+from pathlib import Path
+def work(items):
+    if items[0] == 0 and os.environ.get("MARK"):
+        Path(os.environ["MARK"]).write_text(str(os.getpid()))
+        time.sleep(0.3)
+        return [os.environ["MARK"]] * len(items)
+    return [item + 1 for item in items]
+"""
 
 
-def test_a_callable_that_does_not_exist_or_miscounts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputInvalid, match="no_such"):
-        imported("wattshift_cluster.workload.samples:no_such")
-    with pytest.raises(InputInvalid, match="1 outputs of 2 items"):
-        rows_of(lambda items: items[:1], 0, [b"1", b"2"])
+def test_a_worker_that_hangs_and_comes_back_damages_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "items.jsonl").write_text("".join(f"{n}\n" for n in range(6)))
+    spec = spec_of(tmp_path, chunk_items=2, **written(tmp_path, FROZEN))
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("MARK", str(mark))
+    with nursery() as made:
+        pid = made.worker("job", spec)
+        until(mark.exists)
+        os.kill(pid, signal.SIGSTOP)
+        monkeypatch.delenv("MARK")
+        try:
+            other = Chunks("job", spec, 1, 2, lease_s=0.4)
+            assert other.run() == Outcome("completed", None, 0)
+            before = (tmp_path / "out/results.jsonl").read_bytes()
+            assert [row["output"] for row in results(tmp_path)] == [1, 2, 3, 4, 5, 6]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: gone(pid))
+    assert (tmp_path / "out/results.jsonl").read_bytes() == before
+    assert str(mark) not in (tmp_path / "out/chunks/00000000.jsonl").read_text()
+    assert list((tmp_path / "out/attempts").iterdir()) == []
 
 
-def test_a_folder_of_another_job_or_input_is_left_alone(tmp_path: Path) -> None:
+def test_a_worker_that_comes_back_to_a_folder_of_another_job_leaves_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "items.jsonl").write_text("0\n1\n")
+    spec = spec_of(tmp_path, chunk_items=2, **written(tmp_path, FROZEN))
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("MARK", str(mark))
+    with nursery() as made:
+        pid = made.worker("old", spec)
+        until(mark.exists)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            shutil.rmtree(tmp_path / "out")
+            index = survey(str(tmp_path / "items.jsonl"), "auto", 2)
+            store = ChunkStore(tmp_path / "out")
+            store.open(*planned("new", spec.work, spec.input, index))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: gone(pid))
+    plan = store.plan()
+    assert plan is not None
+    assert plan.job == "new"
+    assert store.committed() == set()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "attempts", "chunks", "claims", "dead", "job.json", f"input.{plan.sha256[:16]}.json",
+    }  # fmt: skip
+    assert list((tmp_path / "out/attempts").iterdir()) == []
+
+
+def test_a_commit_never_lands_in_a_folder_that_took_the_place_of_its_own(tmp_path: Path) -> None:
+    old, _ = store_of(tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    new, _ = store_of(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        old.commit(0, [output_row(0, "of the old job")])
+    assert new.committed() == set()
+    for late in (lambda: old.end(Outcome("failed")), old.check):
+        with pytest.raises(Refused, match="was removed while the job ran"):
+            late()
+    assert new.outcome() is None
+    new.check()
+
+
+def test_dead_letters_are_counted_at_once_and_joined_with_the_results(tmp_path: Path) -> None:
+    store, plan = store_of(tmp_path, 3)
+    store.commit(0, [output_row(0, {"dead": 1})])
+    store.commit(1, [dead_row(1, {"text": "x"}, Wrong("ValueError", "no"), 3)])
+    known: dict[int, int] = {}
+    assert store.dead_letters(known) == 1
+    # Its worker died between the commit and the letters: the chunk still has them.
+    (tmp_path / "out/dead/00000001.jsonl").unlink()
+    store.commit(2, [output_row(2, [])])
+    assert store.finish(plan) == Outcome("completed", None, 1)
+    assert [json.loads(x) for x in (tmp_path / "out/results.jsonl").read_text().splitlines()] == [
+        {"index": 0, "output": {"dead": 1}},
+        {"index": 1, "error": "ValueError: no"},
+        {"index": 2, "output": []},
+    ]
+    assert json.loads((tmp_path / "out/dead_letters.jsonl").read_text()) == {
+        "index": 1,
+        "item": {"text": "x"},
+        "error": {"type": "ValueError", "message": "no"},
+        "attempts": 3,
+    }
+
+
+def test_a_failed_job_that_is_opened_again_tries_its_dead_letters_again(tmp_path: Path) -> None:
+    store, _ = store_of(tmp_path, 2)
+    store.commit(0, [output_row(0, 1)])
+    store.commit(1, [dead_row(1, 1, Wrong("ValueError", "no"), 3)])
+    store.reopen()
+    assert store.committed() == {0, 1}
+    store.end(Outcome("failed", "no"))
+    assert store.end(Outcome("completed")) == Outcome("failed", "no")
+    store.reopen()
+    assert store.committed() == {0}
+    assert store.outcome() is None
+    assert store.dead_letters({}) == 0
+
+
+def test_a_folder_of_another_job_or_other_work_is_left_alone(tmp_path: Path) -> None:
     write_items(tmp_path / "items.jsonl", 5)
     assert Chunks("one", spec_of(tmp_path)).run() == Outcome("completed", None, 0)
     (tmp_path / "out/outcome.json").unlink()
@@ -192,8 +266,24 @@ def test_a_folder_of_another_job_or_input_is_left_alone(tmp_path: Path) -> None:
     assert other is not None
     assert "another job" in str(other.error)
     assert not (tmp_path / "out/outcome.json").exists()
+    with pytest.raises(Refused, match="holds the output of"):
+        ChunkStore(tmp_path / "out").held("one", "module:other")
+
+
+def test_a_changed_input_ends_the_job_with_its_name(tmp_path: Path) -> None:
+    write_items(tmp_path / "items.jsonl", 5)
+    first = Chunks("one", spec_of(tmp_path))
+    first.run()
+    (tmp_path / "out/outcome.json").unlink()
+    shutil.rmtree(tmp_path / "out/chunks")
+    (tmp_path / "out/chunks").mkdir()
     write_items(tmp_path / "items.jsonl", 6)
-    digest, items, _ = survey(tmp_path / "items.jsonl", 4)
-    plan = Plan("one", LENGTH, str(tmp_path / "items.jsonl"), digest, items, 4)
-    with pytest.raises(Refused, match="another input"):
-        ChunkStore(tmp_path / "out").open(plan)
+    outcome = Chunks("one", spec_of(tmp_path)).run()
+    assert outcome is not None
+    assert "items.jsonl changed since the job began" in str(outcome.error)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text("{}")
+    with pytest.raises(InputInvalid, match=r"job\.json"):
+        ChunkStore(tmp_path).plan()

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from wattshift_cluster.cli.findings import Place
-from wattshift_cluster.cli.ray_check import ray
+from wattshift_cluster.cli.ray_check import elsewhere, judged, ray
+from wattshift_cluster.workload.versions import RELEASES, known
 
 TRIAL = [sys.executable, "-m", "wattshift_cluster.workload.ray_trial"]
 
@@ -93,6 +95,40 @@ def test_doctor_hands_the_reason_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found.level == "warn"
     assert "No space left on device" in found.text
     assert found.mend == "df -h /tmp /dev/shm"
+
+
+def test_a_ray_that_somebody_else_runs_is_looked_for_and_its_token_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    gone = elsewhere("127.0.0.1:9")
+    assert (gone.level, gone.mend) == ("fail", "ray start --head --port 9")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert "no token is used" in elsewhere(address).text
+        token = tmp_path / ".ray" / "auth_token"
+        token.parent.mkdir()
+        token.write_text("a-secret")
+        token.chmod(0o644)
+        open_to_all = elsewhere(address)
+        assert open_to_all.level == "warn"
+        assert open_to_all.mend == f"chmod 600 {token}"
+        token.chmod(0o600)
+        found = elsewhere(address)
+        assert (found.level, "a-secret" in found.text) == ("ok", False)
+        assert str(token) in found.text
+
+
+def test_a_release_nobody_tried_and_one_that_lacks_something_are_told() -> None:
+    good = {"version": f"{RELEASES[0].release}.0", "took_s": 4.2, "missing": []}
+    assert judged(good).level == "ok"
+    untried = judged({**good, "version": "9.9.0"})
+    assert (untried.level, untried.mend[:11]) == ("warn", "pip install")
+    lacking = judged({**good, "missing": ["node drain"]})
+    assert (lacking.level, "lacks: node drain" in lacking.text) == ("warn", True)
+    assert known("2.6.1") is None, "2.6 is not 2.60"
 
 
 def test_in_haste_nothing_is_started() -> None:

@@ -17,7 +17,14 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.responses import Response
 
-from wattshift_cluster.api import device_routes, economics_routes, metrics, problems, routes
+from wattshift_cluster.api import (
+    compute_routes,
+    device_routes,
+    economics_routes,
+    metrics,
+    problems,
+    routes,
+)
 from wattshift_cluster.api.auth import viewer
 from wattshift_cluster.api.bodies import (
     CapBody,
@@ -86,8 +93,11 @@ def create_app(port: ControllerPort, tokens: TokenStore) -> FastAPI:
     app.add_middleware(BodyLimit)
     devices = (device_routes.read, device_routes.write)
     money = (economics_routes.read, economics_routes.write)
-    for router in (routes.read, *devices, *money, routes.write, routes.govern, plain, opened):
+    nodes = (compute_routes.read, compute_routes.govern)
+    for router in (routes.read, *devices, *money, *nodes, routes.write, routes.govern):
         app.include_router(router)
+    app.include_router(plain)
+    app.include_router(opened)
     return app
 
 

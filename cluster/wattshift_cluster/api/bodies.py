@@ -215,12 +215,28 @@ def parse_body(model: type[B], raw: object, source: str) -> B:
     try:
         return model.model_validate(raw, by_alias=True, by_name=False)
     except ValidationError as error:
-        known = [field.alias or name for name, field in model.model_fields.items()]
-        raise ConfigInvalid(faults(error, source, tuple(known))) from None
+        raise ConfigInvalid(faults(error, source, model)) from None
 
 
 def load_table(path: Path) -> object:
     """Return what a YAML, JSON or TOML file holds.
+
+    Raises:
+        NotFound: there is no such file.
+        ConfigInvalid: it is larger than 1 MiB, cannot be read, is not in its format, or holds
+            several YAML documents.
+    """
+    documents = load_documents(path)
+    if len(documents) != 1:
+        told = f"holds {len(documents)} documents; allowed: one"
+        raise ConfigInvalid([Fault(str(path), "", None, told)])
+    return documents[0]
+
+
+def load_documents(path: Path) -> list[object]:
+    """Return every document of a YAML file, or the one of a JSON or TOML file.
+
+    An empty document between two others says nothing and is left out.
 
     Raises:
         NotFound: there is no such file.
@@ -242,7 +258,10 @@ def load_table(path: Path) -> object:
     try:
         text = content.decode()
         if path.suffix == ".toml":
-            return tomllib.loads(text)
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+            return [tomllib.loads(text)]
+        if path.suffix == ".json":
+            return [json.loads(text)]
+        documents = [one for one in yaml.safe_load_all(text) if one is not None]
+        return documents or [None]
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise wrong(f"cannot be parsed: {' '.join(str(error).split())}") from None

@@ -36,6 +36,12 @@ MAPPED = (
     ("cap_w", "wattshift_cap_watts", "Caps in force.", "origin"),
     ("leases", "wattshift_leases", "Leases by state.", "state"),
     ("reading_age_s", "wattshift_reading_age_seconds", "Age of the last reading.", "device"),
+    ("unasked_w", "wattshift_unasked_watts", "Drawn by work that asked for no watts.", "node"),
+)
+ROWED = (
+    ("jobs", "wattshift_jobs", "Jobs by kind and state.", ("kind", "state")),
+    ("node_power_w", "wattshift_node_power_watts", "Watts of Ray's work.", ("node", "kind")),
+    ("job_units", "wattshift_job_units", "Units that hold watts.", ("job", "node")),
 )
 COUNTED = (
     ("energy_j", "wattshift_energy_joules", "Energy drawn.", ("device", "work")),
@@ -70,8 +76,8 @@ class Snapshot(Collector):
         for key, name, text, label in MAPPED:
             rows = [((value,), number) for value, number in figures.get(key, {}).items()]
             yield gauge(name, text, (label,), rows)
-        jobs = [((kind, state), count) for kind, state, count in figures.get("jobs", ())]
-        yield gauge("wattshift_jobs", "Jobs by kind and state.", ("kind", "state"), jobs)
+        for key, name, text, labels in ROWED:
+            yield gauge(name, text, labels, [((a, b), n) for a, b, n in figures.get(key, ())])
         for key, name, text, labels in COUNTED:
             yield counter(name, text, labels, figures.get(key, ()))
         if figures.get("overcap_s") is not None:

@@ -17,6 +17,10 @@ from typing import Any, NotRequired, Protocol
 
 from typing_extensions import TypedDict
 
+from wattshift_cluster.api.compute_views import JobView as JobView
+from wattshift_cluster.api.compute_views import NodeList as NodeList
+from wattshift_cluster.api.compute_views import NodeView as NodeView
+
 
 class AlarmView(TypedDict):
     """Something a person should know; `severity` is "warning" or "critical"."""
@@ -82,6 +86,7 @@ class SiteView(TypedDict):
     hashes_total: float
     shares: SharesView
     jobs: dict[str, dict[str, int]]
+    compute: list[NodeView]
 
 
 class DeviceView(TypedDict):
@@ -244,27 +249,6 @@ class ProfileView(TypedDict, total=False):
     ends_at: str | None
 
 
-class ProgressView(TypedDict):
-    """Items of a batch job; `total` is None until its input has been counted."""
-
-    done: int
-    total: int | None
-
-
-class JobView(TypedDict):
-    """One job and why it stands where it stands."""
-
-    id: str
-    kind: str
-    name: str
-    state: str
-    reason: str
-    submitted_at: str
-    watts_w: float | None
-    progress: ProgressView | None
-    spec: dict[str, Any]
-
-
 class CapView(TypedDict):
     """One cap; `shortfall_w` is what the site cannot shed of it, None where all fits."""
 
@@ -309,7 +293,7 @@ class MetricsView(TypedDict, total=False):
 
     `energy_j` rows are (device, work, J); `hashes` rows (algorithm, device, hashes);
     `shares` rows (pool, result, shares); `jobs` rows (kind, state, jobs); `revenue_usd` rows
-    (device, quality, USD).
+    (device, quality, USD); `node_power_w` rows (node, kind, W); `job_units` rows (job, node, n).
     """
 
     shadow: bool
@@ -330,6 +314,9 @@ class MetricsView(TypedDict, total=False):
     hashes: list[tuple[str, str, float]]
     shares: list[tuple[str, str, float]]
     jobs: list[tuple[str, str, int]]
+    node_power_w: list[tuple[str, str, float | None]]
+    unasked_w: dict[str, float | None]
+    job_units: list[tuple[str, str, int]]
 
 
 Event = tuple[int, str, Mapping[str, Any]]
@@ -357,8 +344,12 @@ class ControllerPort(Protocol):
         """Return one JobView. Raises NotFound."""
         ...
 
-    def job_logs(self, job_id: str) -> list[str]:
-        """Return the newest log lines of a job, oldest first. Raises NotFound."""
+    async def job_logs(self, job_id: str, lines: int) -> Mapping[str, Any]:
+        """Return a compute_views.LogView of at most so many lines each. Raises NotFound."""
+        ...
+
+    async def drain_node(self, node: str, *, by: str) -> Mapping[str, Any]:
+        """Have a node's work leave, for good; returns its NodeView. Raises NotFound, Refused."""
         ...
 
     def signals(self) -> Mapping[str, Any]:
@@ -392,9 +383,13 @@ class ControllerPort(Protocol):
         ...
 
     async def submit_job(
-        self, spec: dict[str, Any], idempotency_key: str | None
+        self, spec: dict[str, Any], idempotency_key: str | None, job_id: str | None = None
     ) -> Mapping[str, Any]:
-        """Store a job durably and return its JobView; a known key returns the job it made."""
+        """Store a job durably and return its JobView; a known key returns the job it made.
+
+        `job_id` is the submitter's; None lets one be made. Raises Refused where another job has
+        it, or where the job could never run here.
+        """
         ...
 
     async def job_action(self, job_id: str, action: str) -> Mapping[str, Any]:

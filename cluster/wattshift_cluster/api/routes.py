@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from wattshift_cluster.api.bodies import (
     TokenBody,
     parse_body,
 )
+from wattshift_cluster.api.compute_views import LogView
 from wattshift_cluster.api.encode import encode
 from wattshift_cluster.api.idempotency import Answers
 from wattshift_cluster.api.jobspec import parse_job
@@ -23,10 +25,12 @@ from wattshift_cluster.api.port import ControllerPort
 from wattshift_cluster.api.problems import Problem
 from wattshift_cluster.api.stream import EventResponse, Fanout
 from wattshift_cluster.api.tokens import TokenStore, role_of
+from wattshift_cluster.controller.feasible import Infeasible
 from wattshift_cluster.errors import NotFound
 
 PAGE_MAX = 1000
 DECISIONS_MAX = 1000
+LINES_MAX = 1000
 JOB_STATES = (
     "pending|starting|running|pausing|paused|cancelling|completed|failed|cancelled"  # jobs.JobState
 )
@@ -104,10 +108,12 @@ async def get_job(port: Port, job_id: str) -> Response:
     return answer(port.job(job_id))
 
 
-@read.get("/jobs/{job_id}/logs")
-async def get_job_logs(port: Port, job_id: str) -> Response:
-    """Show the newest log lines of a job."""
-    return answer({"job": job_id, "lines": port.job_logs(job_id)})
+@read.get("/jobs/{job_id}/logs", response_model=LogView)
+async def get_job_logs(
+    port: Port, job_id: str, lines: Annotated[int, Query(ge=1, le=LINES_MAX)] = 200
+) -> Response:
+    """Show what was decided about a job, and the newest lines that its own code printed."""
+    return answer(await port.job_logs(job_id, lines))
 
 
 @read.get("/signals")
@@ -179,14 +185,30 @@ def answers(request: Request) -> Answers:
 
 @write.post("/jobs", status_code=201, openapi_extra=body_schema("Job"))
 async def post_job(request: Request, port: Port) -> Response:
-    """Submit a job; once this answers 201 the job survives any crash."""
+    """Submit a job; once this answers 201 the job survives any crash.
+
+    One that could never run here is refused (409); `errors` then holds the rule and the limit.
+    """
 
     async def act() -> Response:
-        spec = parse_job(await json_body(request), "body").to_spec()
-        job = await port.submit_job(spec, request.headers.get("idempotency-key"))
+        wanted = parse_job(await json_body(request), "body")
+        key = request.headers.get("idempotency-key")
+        try:
+            job = await port.submit_job(wanted.to_spec(), key, wanted.id)
+        except Infeasible as never:
+            raise problem_of(never) from None
         return answer(job, 201, {"Location": f"/v1/jobs/{job['id']}"})
 
     return await answers(request).once(request, act)
+
+
+def problem_of(never: Infeasible) -> Problem:
+    """Return a refusal with its rule and limit, for machines, beside the words."""
+    one = never.verdict
+    have_w = None if math.isnan(one.have_w) else one.have_w
+    figures = {"bound_by": one.bound_by or None, "need_w": one.need_w, "have_w": have_w}
+    row = {"path": one.rule.value, "message": one.words, "value": json.dumps(figures)}
+    return Problem(409, one.words, slug="refused", errors=[row])
 
 
 @write.post("/jobs/{job_id}:{action}", response_model=views.JobView)

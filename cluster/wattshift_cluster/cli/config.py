@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from wattshift_cluster.api.jobspec import job_schema
-from wattshift_cluster.cli.output import emit, grid, output_option
+from wattshift_cluster.cli.output import emit, grid, output_option, talk
+from wattshift_cluster.config.advice import advice
 from wattshift_cluster.config.agent import agent_schema
 from wattshift_cluster.config.load import Traced, trace_agent, trace_proxy, trace_site
 from wattshift_cluster.config.proxy import proxy_schema
-from wattshift_cluster.config.site import site_schema
+from wattshift_cluster.config.site import SiteConfig, site_schema
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 SCHEMAS = {"site": site_schema, "agent": agent_schema, "proxy": proxy_schema, "job": job_schema}
@@ -45,14 +46,17 @@ def trace(path: Path) -> Traced[Any]:
 @click.argument("path", metavar="FILE", type=FILE)
 @output_option
 def check(path: Path, output: str) -> None:
-    """Check a file; exit 3 with one line per fault.
+    """Check a file; exit 3 with one line per fault. What is only odd is noted on stderr.
 
     \b
       wattshift config check site.toml
     """
-    settings = trace(path).settings
-    view = {"file": str(path), "valid": True, "settings": len(settings)}
+    traced = trace(path)
+    told = advice(traced.config) if isinstance(traced.config, SiteConfig) else []
+    view = {"file": str(path), "valid": True, "settings": len(traced.settings), "advice": told}
     emit(view, output, lambda one: f"{one['file']}: valid")
+    for sentence in told:
+        talk(f"note: {sentence}")
 
 
 @config.command()

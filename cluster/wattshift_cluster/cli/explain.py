@@ -5,7 +5,8 @@ from urllib.parse import quote
 
 import click
 
-from wattshift_cluster.cli.jobs import job_text
+from wattshift_cluster.cli.explain_compute import job_answer, node_text, why_job
+from wattshift_cluster.cli.job_text import job_text
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import age, emit, grid, number, output_option, pairs, watts
 from wattshift_cluster.client import ControllerClient
@@ -28,17 +29,23 @@ SOURCES = {
 def explain(
     subject: str, limit: int, inputs: bool, url: str | None, token: str | None, output: str
 ) -> None:
-    """Say why a device, a job or the site is as it is: rule, limit and figures.
+    """Say why a device, a job, a node or the site is as it is: rule, limit and figures.
 
     \b
       wattshift explain asic-7
       wattshift explain batch-1a2b3c4d --inputs
+      wattshift explain gpu-node-1
       wattshift explain site
+
+    Of a job: which rule decided, which limit binds and by how much, what would have to give way,
+    and when it is expected to run. Of a node: watts asked for, granted, used, and drawn unasked.
     """
     with ControllerClient.find(url, token) as controller:
+        now = present(controller, subject)
         view = {
             "subject": subject,
-            "now": present(controller, subject),
+            "now": now,
+            "why": why_job(now) if now is not None and "spec" in now else [],
             "decisions": controller.get("/v1/decisions", subject=subject, limit=limit)["decisions"],
             "economics": earning(controller, subject),
         }
@@ -48,11 +55,15 @@ def explain(
 
 
 def present(controller: ControllerClient, subject: str) -> dict[str, Any] | None:
-    """Return the device or job of that id as it is now; None if there is none."""
+    """Return the device, node or job of that id as it is now; None if there is none."""
     devices = controller.get("/v1/devices")["devices"]
     device: dict[str, Any] | None = next((one for one in devices if one["id"] == subject), None)
     if device is not None:
         return device
+    nodes = controller.get("/v1/nodes")["nodes"]
+    node: dict[str, Any] | None = next((one for one in nodes if one["node"] == subject), None)
+    if node is not None:
+        return node
     try:
         job: dict[str, Any] = controller.get(f"/v1/jobs/{quote(subject, safe='')}")
     except NotFound:
@@ -78,7 +89,7 @@ def explanation(view: dict[str, Any], inputs: bool) -> str:
     parts = []
     now = view["now"]
     if now is not None:
-        parts.append(job_text(now) if "spec" in now else device_text(now))
+        parts += now_text(now)
     if view["economics"] is not None:
         parts.append(money_text(view["economics"]))
     if not view["decisions"]:
@@ -94,6 +105,13 @@ def explanation(view: dict[str, Any], inputs: bool) -> str:
             f"{one['at']}  {one['action']}\n  {one['reason']}\n{pairs(figures or [('', '')])}"
         )
     return "\n\n".join(parts)
+
+
+def now_text(now: dict[str, Any]) -> list[str]:
+    """Return what a device, a node or a job is now, in parts, for people."""
+    if "spec" in now:
+        return [part for part in (job_text(now), job_answer(now)) if part]
+    return [node_text(now) if "node" in now else device_text(now)]
 
 
 def money_text(one: dict[str, Any]) -> str:

@@ -5,15 +5,9 @@ from urllib.parse import quote
 
 import click
 
+from wattshift_cluster.cli.job_text import job_text, jobs_text
 from wattshift_cluster.cli.options import controller_options
-from wattshift_cluster.cli.output import (
-    emit,
-    emit_line,
-    grid,
-    output_option,
-    pairs,
-    watts,
-)
+from wattshift_cluster.cli.output import emit, emit_line, output_option, talk
 from wattshift_cluster.client import ControllerClient
 
 JOB_STATES = (
@@ -64,52 +58,6 @@ def all_jobs(controller: ControllerClient, state: str | None) -> list[dict[str, 
             return found
 
 
-def progress(job: dict[str, Any]) -> str:
-    """Return done of total."""
-    if job["progress"] is None:
-        return "-"
-    total = job["progress"]["total"]
-    return f"{job['progress']['done']}/{'?' if total is None else total}"
-
-
-def jobs_text(found: list[dict[str, Any]]) -> str:
-    """Return jobs for people."""
-    if not found:
-        return "no jobs"
-    headers = ("ID", "KIND", "NAME", "STATE", "WATTS", "DONE", "REASON")
-    rows = [
-        (
-            one["id"],
-            one["kind"],
-            one["name"],
-            one["state"],
-            "-" if one["watts_w"] is None else watts(one["watts_w"]),
-            progress(one),
-            one["reason"],
-        )
-        for one in found
-    ]
-    return grid(headers, rows, ("WATTS", "DONE"))
-
-
-def job_text(one: dict[str, Any]) -> str:
-    """Return one job for people."""
-    rows = [
-        ("id", one["id"]),
-        ("kind", one["kind"]),
-        ("name", one["name"]),
-        ("state", one["state"]),
-        ("reason", one["reason"]),
-        ("submitted", one["submitted_at"]),
-        ("watts", "-" if one["watts_w"] is None else watts(one["watts_w"])),
-        ("done", progress(one)),
-    ]
-    rows += [
-        (f"  {key}", "-" if value is None else str(value)) for key, value in one["spec"].items()
-    ]
-    return pairs(rows)
-
-
 @click.group()
 def job() -> None:
     """Show, pause, resume or cancel one job, or read its log.
@@ -136,17 +84,27 @@ def show(job_id: str, url: str | None, token: str | None, output: str) -> None:
 
 @job.command()
 @click.argument("job_id", metavar="ID")
+@click.option("--lines", type=click.IntRange(1, 1000), default=200, show_default=True)
 @controller_options
 @output_option
-def logs(job_id: str, url: str | None, token: str | None, output: str) -> None:
-    """Print the newest log lines of a job, oldest first.
+def logs(job_id: str, lines: int, url: str | None, token: str | None, output: str) -> None:
+    """Print what was decided about a job and what its own code printed, oldest first.
 
     \b
       wattshift job logs batch-1a2b3c4d
+      wattshift job logs batch-1a2b3c4d --lines 20
     """
     with ControllerClient.find(url, token) as controller:
-        found = controller.get(f"/v1/jobs/{quote(job_id, safe='')}/logs")
-    emit(found, output, lambda view: "\n".join(view["lines"]))
+        found = controller.get(f"/v1/jobs/{quote(job_id, safe='')}/logs", lines=lines)
+    emit(found, output, _log_text)
+    if found["trouble"] is not None:
+        talk(f"what its code printed is not known: {found['trouble']}")
+
+
+def _log_text(view: dict[str, Any]) -> str:
+    if not view["printed"]:
+        return "\n".join(view["lines"])
+    return "\n".join([*view["lines"], "", "printed by its own code:", *view["printed"]])
 
 
 def _act(action: str, text: str) -> None:

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 from wattshift_cluster.cli.findings import Finding, Place
 
@@ -24,7 +27,7 @@ def ray(place: Place) -> Finding:
     if place.quick:
         return Finding("ray", "ok", "installed; whether it starts was not tried (--quick)")
     if compute is not None and compute.ray_address != "local":
-        return Finding("ray", "ok", f"installed; the site uses the Ray at {compute.ray_address}")
+        return elsewhere(compute.ray_address)
     if place.controller.url is not None and not _down(place):
         return Finding("ray", "ok", "installed; the running site uses it")
     return _started(needed)
@@ -34,6 +37,21 @@ def _down(place: Place) -> bool:
     """Whether the running site says that its Ray does not answer."""
     alarms = [] if place.controller.site is None else place.controller.site["alarms"]
     return any(str(alarm["id"]).startswith("compute-down:") for alarm in alarms)
+
+
+def elsewhere(address: str) -> Finding:
+    """A Ray that somebody else runs: whether anybody listens, and what is known of its token."""
+    from wattshift_cluster.workload.ray_link import listens
+    from wattshift_cluster.workload.ray_token import find_token
+
+    if not listens(address):
+        text = f"nobody listens at {address}, where the site's Ray should be"
+        return Finding("ray", "fail", text, f"ray start --head --port {address.rpartition(':')[2]}")
+    token = find_token(os.environ, Path.home())
+    if token.warning is not None:
+        return Finding("ray", "warn", token.warning, token.mend)
+    used = f"its token is in {token.source}" if token.source else "no token is used"
+    return Finding("ray", "ok", f"the site uses the Ray at {address}; {used}")
 
 
 def _started(needed: str) -> Finding:
@@ -53,8 +71,23 @@ def _started(needed: str) -> Finding:
     try:
         found = json.loads(done.stdout.splitlines()[-1])
         if found["started"]:
-            return Finding("ray", "ok", f"{found['version']} starts here, in {found['took_s']} s")
+            return judged(found)
         return Finding("ray", needed, str(found["reason"]), str(found["mend"]))
     except (LookupError, ValueError, TypeError):
         text = f"it cannot be tried: {done.stderr.strip()[-ERROR_CHARS:] or 'no word of it'}"
         return Finding("ray", needed, text, f"{sys.executable} -m {TRIAL}")
+
+
+def judged(found: dict[str, Any]) -> Finding:
+    """What a Ray that starts is worth: a release that was tried, with all that is used of it."""
+    from wattshift_cluster.workload.versions import RELEASES, known
+
+    release = str(found["version"])
+    text = f"{release} starts here, in {found['took_s']} s"
+    tried = " or ".join(f"{row.release}.*" for row in RELEASES)
+    mend = f"pip install 'ray[default,serve]=={RELEASES[0].release}.*'"
+    if found["missing"]:
+        return Finding("ray", "warn", f"{text}, but lacks: {', '.join(found['missing'])}", mend)
+    if known(release) is None:
+        return Finding("ray", "warn", f"{text}; nobody has tried it, but {tried}", mend)
+    return Finding("ray", "ok", text)

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from wattshift_cluster.cli.node import nodes_text
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import (
     UNKNOWN,
@@ -71,6 +72,8 @@ def site_text(site: dict[str, Any]) -> str:
         text = f"{SHADOW}\n\n{text}"
     if site["meter_stale"]:
         text += "\n\nThe meter is stale: power is unknown and the margin is widened."
+    if site.get("compute"):
+        text += "\n\n" + nodes_text(site["compute"]) + "\n"
     if metered := [one for one in site["feeders"] if "power_w" in one]:
         text += "\n\n" + feeders_text(metered) + "\n"
     for alarm in site["alarms"]:

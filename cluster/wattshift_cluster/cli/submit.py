@@ -1,24 +1,28 @@
-"""`wattshift submit`: a job from options or from a file, checked here before it is sent."""
+"""`wattshift submit`: jobs from options or from a file, all checked here before any is sent."""
 
 import functools
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from wattshift_cluster.api.bodies import load_table
-from wattshift_cluster.api.jobspec import parse_job
+from wattshift_cluster.api.jobspec import JobModel, parse_jobs
 from wattshift_cluster.api.tokens import rfc3339
-from wattshift_cluster.cli.jobs import job_text
-from wattshift_cluster.cli.options import DURATION, USD, WATTS, controller_options
+from wattshift_cluster.cli.job_files import load_jobs, resolved
+from wattshift_cluster.cli.job_text import job_text
+from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import emit, talk
+from wattshift_cluster.cli.sections import SectionCommand
+from wattshift_cluster.cli.submit_options import (
+    batch_options,
+    place_options,
+    service_options,
+    tidied,
+)
+from wattshift_cluster.cli.waiting import finish, succeeded
 from wattshift_cluster.client import ControllerClient
 
-FINAL = ("completed", "failed", "cancelled")
-POLL_S = 1.0
-PATH_KEYS = ("input", "output")
 HOW = ("url", "token", "form", "dry_run", "wait", "key", "quiet")
 FORMS = click.Choice(["table", "json", "yaml"])
 
@@ -48,11 +52,15 @@ def sending(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, how=how, **named)
 
     decorated: Callable[..., None] = controller_options(gathered)
+    waits = "Wait for a batch job's end, or until a service runs; exit 1 if it fails."
     for option in (
         click.option("-q", "--quiet", is_flag=True, help="Print the id only."),
         click.option("--key", help="Idempotency key: the same key makes one job.", metavar="KEY"),
-        click.option("--wait", is_flag=True, help="Wait for the end; exit 1 unless it completed."),
+        click.option("--wait", is_flag=True, help=waits),
         click.option("--dry-run", is_flag=True, help="Check the job and print it; send nothing."),
+        click.option(
+            "--id", "job_id", metavar="NAME", help="An id of your own; refused if a job has it."
+        ),
         click.option("-o", "form", type=FORMS, default="table", help="How to print the answer."),
     ):
         decorated = option(decorated)
@@ -66,53 +74,56 @@ def submit() -> None:
     \b
       wattshift submit batch --name embed --callable pkg.mod:fn --input in.jsonl \\
           --output out --watts 60W --deadline 2h
+      wattshift submit batch --name score --input in.parquet --output out --watts 60W \\
+          -- python score.py
       wattshift submit service --name chat --import-path pkg.mod:app --watts-per-replica 300W
       wattshift submit mining --devices 'asic-*'
       wattshift submit job.yaml
+
+    What could never run here is refused at once (exit 6), with the nearest that could.
     """
 
 
 @submit.command(name="file", hidden=True)
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @sending
-def from_file(path: Path, how: dict[str, Any]) -> None:
-    """Submit the job in a YAML, JSON or TOML file.
+def from_file(path: Path, job_id: str | None, how: dict[str, Any]) -> None:
+    """Submit the jobs in a YAML, JSON or TOML file, all or, if one holds a fault, none.
 
     \b
       wattshift submit job.yaml
+      wattshift submit night.yaml --wait
     """
-    raw = load_table(path)
-    send(at_folder(raw, path.absolute().parent), str(path), **how)
+    raws = load_jobs(path)
+    if job_id is not None:
+        if len(raws) != 1:
+            raise click.UsageError(f"--id names one job, and {path} holds {len(raws)}")
+        raws = [{**raw, "id": job_id} if isinstance(raw, dict) else raw for raw in raws]
+    send(raws, str(path), **how)
 
 
-@submit.command()
-@click.option("--name", required=True)
-@click.option("--callable", required=True, metavar="PKG.MOD:FN", help="Called with each chunk.")
-@click.option("--input", required=True, metavar="F.jsonl", help="One item per line.")
-@click.option("--output", required=True, metavar="DIR", help="Where the chunks' results go.")
-@click.option("--watts", type=WATTS, required=True, help="Draw while it runs.")
-@click.option("--value", type=USD, default=0.0, help="Worth of an hour of running, USD.")
-@click.option("--deadline", metavar="WHEN", help="2h from now, or 2026-12-01T18:00:00Z.")
-@click.option("--chunk-items", type=click.IntRange(1, 100_000), default=64, show_default=True)
+@submit.command(cls=SectionCommand)
+@batch_options
+@place_options
 @sending
-def batch(how: dict[str, Any], **raw: Any) -> None:
-    """Submit a callable over the lines of a JSONL file; a crash loses and repeats nothing.
+def batch(how: dict[str, Any], command: tuple[str, ...], **raw: Any) -> None:
+    """Submit a callable or a command over a dataset; a crash loses and repeats nothing.
 
     \b
       wattshift submit batch --name embed --callable pkg.mod:fn --input in.jsonl \\
           --output out --watts 60W --value 0.5 --deadline 2h
+      wattshift submit batch --name score --input 'parts/*.parquet' --output out \\
+          --watts 300W --workers 4 --gpus 1 --gpu-type L4 --wait -- python score.py
+
+    A command is run once per chunk: items come in on stdin as JSON lines, and as many lines go out.
     """
-    send(at_folder({"kind": "batch", **raw}, Path.cwd()), **how)
+    words = list(command) or None
+    send([resolved(tidied("batch", command=words, **raw), Path.cwd(), "command line")], **how)
 
 
-@submit.command()
-@click.option("--name", required=True)
-@click.option("--import-path", required=True, metavar="PKG.MOD:APP", help="Ray Serve application.")
-@click.option("--watts-per-replica", type=WATTS, required=True)
-@click.option("--min", "min_replicas", type=click.IntRange(0), default=1, show_default=True)
-@click.option("--max", "max_replicas", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--slo-p95", type=DURATION, help="Latency that 95 % of requests must keep.")
-@click.option("--value", type=USD, default=0.0, help="Worth of a replica's hour, USD.")
+@submit.command(cls=SectionCommand)
+@service_options
+@place_options
 @sending
 def service(how: dict[str, Any], **raw: Any) -> None:
     """Submit a Ray Serve application that is scaled within the site's watts.
@@ -120,8 +131,10 @@ def service(how: dict[str, Any], **raw: Any) -> None:
     \b
       wattshift submit service --name chat --import-path pkg.mod:app \\
           --watts-per-replica 300W --min 1 --max 4 --slo-p95 500ms
+      wattshift submit service --name llm --serve-config serve.yaml#llm --gpus 1 \\
+          --watts-per-replica 700W --power-step 500W:92% --flexibility 1 --slo-ttft-p95 800ms
     """
-    send({"kind": "service", **raw}, **how)
+    send([resolved(tidied("service", **raw), Path.cwd(), "command line")], **how)
 
 
 @submit.command()
@@ -134,23 +147,11 @@ def mining(how: dict[str, Any], **raw: Any) -> None:
     \b
       wattshift submit mining --devices 'asic-*' --devices 'gpu-*'
     """
-    raw["devices"] = list(raw["devices"])
-    send({"kind": "mining", **raw}, **how)
-
-
-def at_folder(raw: Any, folder: Path) -> Any:
-    """Return a job whose relative paths start at `folder`: the controller runs elsewhere."""
-    if not isinstance(raw, dict):
-        return raw
-    moved = dict(raw)
-    for key in PATH_KEYS:
-        if isinstance(raw.get(key), str) and raw[key]:
-            moved[key] = str(folder / raw[key])
-    return moved
+    send([tidied("mining", **raw)], **how)
 
 
 def send(
-    raw: Any,
+    raws: Sequence[object],
     source: str = "command line",
     *,
     url: str | None,
@@ -161,37 +162,54 @@ def send(
     key: str | None,
     quiet: bool,
 ) -> None:
-    """Check a job, send it, and print what became of it. Raises ConfigInvalid."""
-    checked = parse_job(raw, source)
+    """Check every job, send them in order, and print what became of them. Raises ConfigInvalid."""
+    checked = parse_jobs(raws, source)
     if dry_run:
-        emit(checked.to_spec(), form, lambda spec: "\n".join(f"{k}: {v}" for k, v in spec.items()))
+        _show([_dry(job) for job in checked], form, _spec_text)
         return
-    body = {k: v for k, v in raw.items() if v is not None}
-    if getattr(checked, "deadline", None) is not None:
-        # A duration counts from now here, not from whenever a retry reaches the controller.
-        body["deadline"] = rfc3339(checked.to_spec()["deadline_at_s"])
+    views: list[dict[str, Any]] = []
     with ControllerClient.find(url, token) as controller:
-        view = controller.post("/v1/jobs", body, key)
-        talk(f"submitted {view['id']}: {view['reason']}")
+        for at, (raw, job) in enumerate(zip(raws, checked, strict=True)):
+            each = key if key is None or len(checked) == 1 else f"{key}/{at + 1}"
+            view = controller.post("/v1/jobs", _body(raw, job), each)
+            talk(f"submitted {view['id']}: {view['reason']}")
+            for sentence in view.get("warnings", ()):
+                talk(f"warning: {sentence}")
+            views.append(view)
         if wait:
-            view = finish(controller, view["id"])
+            views = [finish(controller, view["id"]) for view in views]
     if quiet:
-        click.echo(view["id"])
+        for view in views:
+            click.echo(view["id"])
     else:
-        emit(view, form, job_text)
-    if wait and view["state"] != "completed":
+        _show(views, form, job_text)
+    if wait and not all(succeeded(view) for view in views):
         click.get_current_context().exit(1)
 
 
-def finish(controller: ControllerClient, job_id: str) -> dict[str, Any]:
-    """Return the job once it is final; each change of its state is told."""
-    told = ""
-    while True:
-        view: dict[str, Any] = controller.get(f"/v1/jobs/{job_id}")
-        word = f"{view['state']}: {view['reason']}"
-        if word != told:
-            talk(word)
-            told = word
-        if view["state"] in FINAL:
-            return view
-        time.sleep(POLL_S)
+def _show(found: list[dict[str, Any]], form: str, text: Callable[[dict[str, Any]], str]) -> None:
+    """Print one as itself, several as a list."""
+    if len(found) == 1:
+        emit(found[0], form, text)
+    else:
+        emit(found, form, lambda rows: "\n\n".join(text(row) for row in rows))
+
+
+def _dry(job: JobModel) -> dict[str, Any]:
+    from wattshift_cluster.controller.compute_views import hidden
+
+    shown: dict[str, Any] = hidden(job.to_spec())
+    return shown if job.id is None else {"id": job.id, **shown}
+
+
+def _spec_text(spec: dict[str, Any]) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in spec.items())
+
+
+def _body(raw: object, job: JobModel) -> dict[str, Any]:
+    assert isinstance(raw, dict), "checked before"
+    body = {key: value for key, value in raw.items() if value is not None}
+    if getattr(job, "deadline", None) is not None:
+        # A duration counts from now here, not from whenever a retry reaches the controller.
+        body["deadline"] = rfc3339(job.to_spec()["deadline_at_s"])
+    return body

@@ -12,6 +12,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from wattshift_cluster.cli.job_text import progress
+from wattshift_cluster.cli.node import node_state
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import UNKNOWN, age, hashrate, number, watts
 from wattshift_cluster.cli.status import SHADOW
@@ -22,6 +24,8 @@ PERIOD_S = 1.0
 LOG_ROWS = 8
 DEVICE_ROWS = 20
 FEEDER_ROWS = 10
+NODE_ROWS = 12
+JOB_ROWS = 20
 BARS = "▁▂▃▄▅▆▇█"
 HISTORY = 60
 LOST_AFTER_S = 60.0
@@ -75,6 +79,8 @@ def picture(controller: ControllerClient, history: deque[float | None]) -> Group
     parts: list[Panel | Table] = [headline(site, history), *warnings(site)]
     if metered := [one for one in site["feeders"] if "power_w" in one]:
         parts.append(feeder_table(metered))
+    if site.get("compute"):
+        parts.append(node_table(site["compute"]))
     parts.append(device_table(controller.get("/v1/devices")["devices"]))
     parts.append(job_table(controller.get("/v1/jobs")["jobs"]))
     parts.append(log_table(decisions))
@@ -150,6 +156,29 @@ def _unfilled(feeder: dict[str, Any]) -> float:
     return -math.inf if power_w is None else -float(power_w) / float(feeder["limit_w"])
 
 
+def node_table(nodes: list[dict[str, Any]]) -> Table:
+    """Return the compute nodes, those that are down first, then the fullest."""
+    table = Table(expand=True, box=None, title=f"nodes ({len(nodes)})", title_justify="left")
+    for name in ("node", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("granted", "used", "unasked", "most"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("jobs", ratio=1)
+    order = sorted(nodes, key=lambda one: (one["up"], -(one["used_w"] or 0.0), one["node"]))
+    for one in order[:NODE_ROWS]:
+        state = node_state(one)
+        table.add_row(
+            one["node"],
+            Text(state, style="" if state == "up" else "red"),
+            watts(one["power_w"]),
+            watts(one["used_w"]),
+            watts(one["unasked_w"]),
+            watts(one["max_w"]),
+            ", ".join(f"{job} {n}" for job, n in sorted(one["units"].items())),
+        )
+    return table
+
+
 def device_table(devices: list[dict[str, Any]]) -> Table:
     """Return the devices, troubled ones first."""
     table = Table(expand=True, box=None, title=f"devices ({len(devices)})", title_justify="left")
@@ -173,14 +202,24 @@ def device_table(devices: list[dict[str, Any]]) -> Table:
 
 
 def job_table(jobs: list[dict[str, Any]]) -> Table:
-    """Return the jobs that are not over."""
-    table = Table(expand=True, box=None, title="jobs", title_justify="left")
+    """Return the jobs that are not over, those that run first."""
+    active = [one for one in jobs if one["state"] not in ("completed", "failed", "cancelled")]
+    table = Table(expand=True, box=None, title=f"jobs ({len(active)})", title_justify="left")
     for name in ("job", "state"):
         table.add_column(name, no_wrap=True)
+    for name in ("units", "done", "rate"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("why", ratio=1)
-    for one in jobs:
-        if one["state"] not in ("completed", "failed", "cancelled"):
-            table.add_row(one["id"], one["state"], one["reason"])
+    for one in sorted(active, key=lambda job: job["state"] != "running")[:JOB_ROWS]:
+        rate = one.get("rate_per_s")
+        table.add_row(
+            one["id"],
+            one["state"],
+            "-" if one["kind"] == "mining" else str(one.get("units", 0)),
+            progress(one),
+            "-" if rate is None else f"{rate:,.1f}/s",
+            one["reason"],
+        )
     return table
 
 

@@ -1,11 +1,13 @@
 """From a valid site file to what the core knows: its tree, its rules, its values, standing jobs."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from wattshift_cluster.config.compute import Tenant as TenantSection
 from wattshift_cluster.config.site import Service, SiteConfig
 from wattshift_scheduler.jobs import Job, JobKind, PowerStep, Terms
-from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
+from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site, Tenant
 from wattshift_scheduler.values import Values
 
 STANDING_MINING = "mining-standing"
@@ -16,9 +18,8 @@ def site_of(config: SiteConfig) -> Site:
     """The fixed part of the site. Raises SiteInvalid where the loader let something through."""
     section = config.site
     tree = FeederTree.of(Feeder(f.name, f.parent, f.limit_w) for f in config.feeders)
-    nodes: tuple[Node, ...] = ()
-    if config.compute is not None:
-        nodes = (Node(config.compute.name, config.compute.feeder, config.compute.max_w),)
+    places = () if config.compute is None else config.compute.nodes
+    nodes = tuple(Node(n.name, n.feeder, n.max_w, n.gpus, dict(n.labels)) for n in places)
     margin = section.margin_pct / 100.0
     rules = Rules(
         margin_share=margin,
@@ -27,10 +28,21 @@ def site_of(config: SiteConfig) -> Site:
         lease_renew_s=section.lease_renew_s,
         expected_shed_s=section.expected_shed_s,
         stale_after_s=max(3.0, 3 * section.tick_s),
-        other_load_w=section.other_load_w + (config.compute.idle_w if config.compute else 0.0),
+        other_load_w=section.other_load_w + sum(node.idle_w for node in places),
     )
     agents = tuple(agent.name for agent in config.agents)
-    return Site(section.name, tree, nodes, rules, agents)
+    tenants = tuple(_tenant(one) for one in config.tenants)
+    return Site(section.name, tree, nodes, rules, agents, tenants)
+
+
+def _tenant(one: TenantSection) -> Tenant:
+    return Tenant(
+        one.name,
+        one.weight,
+        math.inf if one.quota_w is None else one.quota_w,
+        math.inf if one.quota_gpus is None else one.quota_gpus,
+        one.borrow,
+    )
 
 
 def values_of(config: SiteConfig) -> Values:

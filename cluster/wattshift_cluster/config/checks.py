@@ -6,46 +6,19 @@ broken value hides no other fault, and a reference to a broken section is not a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
 
+from wattshift_cluster.config import compute_checks
 from wattshift_cluster.config.agent import Hashing, Miner, Pool, PoolAccount, Server
-from wattshift_cluster.config.fields import Section, is_loopback, is_private, split_address
+from wattshift_cluster.config.compute import Compute
+from wattshift_cluster.config.draft import Draft as Draft
+from wattshift_cluster.config.draft import Finding as Finding
+from wattshift_cluster.config.draft import duplicates, upward
+from wattshift_cluster.config.fields import is_loopback, is_private, split_address
 from wattshift_cluster.config.outlets import Pdu
 from wattshift_cluster.config.proxy import ProxySection
 from wattshift_cluster.config.quantities import format_seconds, format_watts
-from wattshift_cluster.config.site import (
-    AgentRef,
-    Compute,
-    Economics,
-    Feeder,
-    Service,
-    SiteSection,
-)
-
-S = TypeVar("S", bound=Section)
-
-Finding = tuple[str, object, str]
-"""Path, value as written (None: no one value is at fault), message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A file on its way to being valid; `valid` maps paths such as `feeders[2]` to sections."""
-
-    raw: Mapping[str, Any]
-    valid: Mapping[str, Section]
-
-    def all(self, kind: type[S]) -> list[tuple[str, S]]:
-        """Path and section of every valid section of one kind, in the file's order."""
-        return [(path, one) for path, one in self.valid.items() if isinstance(one, kind)]
-
-    def names(self, section: str, key: str = "name") -> list[str]:
-        """Every name given in a list of tables, valid or not."""
-        rows = self.raw.get(section)
-        rows = rows if isinstance(rows, list) else []
-        return [str(row[key]) for row in rows if isinstance(row, dict) and key in row]
+from wattshift_cluster.config.site import AgentRef, Economics, Feeder, SiteSection
 
 
 def check_site(draft: Draft) -> list[Finding]:
@@ -82,19 +55,19 @@ def _lease_times(draft: Draft) -> Iterator[Finding]:
 
 def _unique_names(draft: Draft) -> Iterator[Finding]:
     for section in ("feeders", "agents", "services"):
-        yield from _duplicates(draft.names(section), section, "name")
+        yield from duplicates(draft.names(section), section, "name")
 
 
 def _unique_asics(draft: Draft) -> Iterator[Finding]:
-    yield from _duplicates(draft.names("asics", "id"), "asics", "id")
-    yield from _duplicates(draft.names("asics", "address"), "asics", "address")
+    yield from duplicates(draft.names("asics", "id"), "asics", "id")
+    yield from duplicates(draft.names("asics", "address"), "asics", "address")
     macs = [mac.upper().replace("-", ":") for mac in draft.names("asics", "mac")]
-    yield from _duplicates(macs, "asics", "mac")
+    yield from duplicates(macs, "asics", "mac")
 
 
 def _outlets_of_asics(draft: Draft) -> Iterator[Finding]:
     """An outlet that is switched must be known to feed a machine of this agent."""
-    yield from _duplicates(draft.names("pdus"), "pdus", "name")
+    yield from duplicates(draft.names("pdus"), "pdus", "name")
     known = set(draft.names("asics", "id"))
     for path, pdu in draft.all(Pdu):
         for place, outlet in enumerate(pdu.outlets):
@@ -105,7 +78,7 @@ def _outlets_of_asics(draft: Draft) -> Iterator[Finding]:
 
 def _watched_servers(draft: Draft) -> Iterator[Finding]:
     """A look must be able to end before it is stale, and quiet is a row of looks."""
-    yield from _duplicates(draft.names("servers"), "servers", "name")
+    yield from duplicates(draft.names("servers"), "servers", "name")
     for path, server in draft.all(Server):
         least_s = {"quiet": server.period_s, "stale": 2 * server.period_s}
         for key, asked_s in (("quiet", server.quiet_s), ("stale", server.stale_s)):
@@ -115,13 +88,7 @@ def _watched_servers(draft: Draft) -> Iterator[Finding]:
 
 
 def _one_program_a_card(draft: Draft) -> Iterator[Finding]:
-    yield from _duplicates(draft.names("miners", "device"), "miners", "device")
-
-
-def _duplicates(names: Sequence[str], section: str, key: str) -> Iterator[Finding]:
-    for at, name in enumerate(names):
-        if name in names[:at]:
-            yield f"{section}[{at}].{key}", name, f"given before by {section}[{names.index(name)}]"
+    yield from duplicates(draft.names("miners", "device"), "miners", "device")
 
 
 def _unique_addresses(draft: Draft) -> Iterator[Finding]:
@@ -138,7 +105,7 @@ def _known_feeders(draft: Draft) -> Iterator[Finding]:
     known = draft.names("feeders")
     users: list[tuple[str, str]] = []
     users += [(f"{path}.feeder", agent.feeder) for path, agent in draft.all(AgentRef)]
-    users += [(f"{path}.feeder", compute.feeder) for path, compute in draft.all(Compute)]
+    users += [(f"{path}.feeder", node.feeder) for path, node in compute_checks.places(draft)]
     users += [(f"{p}.parent", f.parent) for p, f in draft.all(Feeder) if f.parent is not None]
     for path, name in users:
         if name not in known:
@@ -195,11 +162,11 @@ def _limits_above_floors(draft: Draft) -> Iterator[Finding]:
     site = next((one for _, one in draft.all(SiteSection)), None)
     margin_pct = 0.0 if site is None else site.margin_pct
     parents = {feeder.name: feeder.parent for _, feeder in draft.all(Feeder)}
-    at_rest_w = [(c.feeder, c.idle_w) for _, c in draft.all(Compute)]
+    at_rest_w = [(node.feeder, node.idle_w) for _, node in compute_checks.places(draft)]
     for path, feeder in draft.all(Feeder):
         if feeder.stated_limit_w is None and feeder.amps_a is None:
             continue
-        floor_w = sum(w for name, w in at_rest_w if feeder.name in _upward(name, parents))
+        floor_w = sum(w for name, w in at_rest_w if feeder.name in upward(name, parents))
         if feeder.parent is None and site is not None:
             floor_w += site.other_load_w
             floor_w = max(floor_w, site.floor_w or 0.0)
@@ -212,46 +179,6 @@ def _limits_above_floors(draft: Draft) -> Iterator[Finding]:
                 format_watts(feeder.limit_w),
                 f"below what it draws with everything at rest ({format_watts(floor_w)} and "
                 f"{margin_pct:g}% margin); allowed: at least {least}",
-            )
-
-
-def _upward(name: str, parents: Mapping[str, str | None]) -> list[str]:
-    chain: list[str] = []
-    step: str | None = name
-    while step is not None and step not in chain:
-        chain.append(step)
-        step = parents.get(step)
-    return chain
-
-
-def _compute_range(draft: Draft) -> Iterator[Finding]:
-    for path, compute in draft.all(Compute):
-        if compute.idle_w > compute.max_w:
-            most = format_watts(compute.max_w)
-            yield f"{path}.idle", format_watts(compute.idle_w), f"above max; allowed: 0W to {most}"
-
-
-def _services_fit(draft: Draft) -> Iterator[Finding]:
-    computes = [compute for _, compute in draft.all(Compute)]
-    if "compute" not in draft.raw:
-        for at, _ in enumerate(draft.names("services")):
-            yield f"services[{at}]", None, "needs a [compute] section: a service runs on Ray"
-        return
-    least_w = 0.0
-    for path, service in draft.all(Service):
-        if service.min_replicas > service.max_replicas:
-            yield (
-                f"{path}.min_replicas",
-                service.min_replicas,
-                f"above max_replicas; allowed: 0 to {service.max_replicas}",
-            )
-        least_w += service.min_replicas * service.watts_per_replica_w
-    for compute in computes:
-        if least_w > compute.max_w:
-            yield (
-                "compute.max",
-                format_watts(compute.max_w),
-                f"below the services' least replicas; allowed: at least {format_watts(least_w)}",
             )
 
 
@@ -305,7 +232,7 @@ def _proxy_for_the_site_alone(draft: Draft) -> Iterator[Finding]:
 
 
 def _unique_workers(draft: Draft) -> Iterator[Finding]:
-    yield from _duplicates(draft.names("workers"), "workers", "name")
+    yield from duplicates(draft.names("workers"), "workers", "name")
 
 
 def _pool_needed(draft: Draft) -> Iterator[Finding]:
@@ -324,8 +251,7 @@ _SITE_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _no_loop,
     _limit_stated_once,
     _limits_above_floors,
-    _compute_range,
-    _services_fit,
+    *compute_checks.CHECKS,
     _one_hashprice_source,
 )
 _AGENT_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (

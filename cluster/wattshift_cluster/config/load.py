@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from wattshift_cluster.config import checks, layers
 from wattshift_cluster.config.agent import AgentConfig
+from wattshift_cluster.config.draft import section_of, unknown_key
 from wattshift_cluster.config.fields import Section
 from wattshift_cluster.config.layers import Origin, shown
 from wattshift_cluster.config.proxy import ProxyConfig
@@ -157,10 +157,10 @@ def _draft(
     """Validate each section by itself, so that the good ones can still be checked together."""
     valid: dict[str, Section] = {}
     wrong: list[checks.Finding] = [
-        (key, raw[key], _unknown(key, model)) for key in raw if key not in model.model_fields
+        (key, raw[key], unknown_key(model, (key,))) for key in raw if key not in model.model_fields
     ]
     for key, field in model.model_fields.items():
-        section, many = _section_of(field.annotation)
+        section, many = section_of(field.annotation)
         if key not in raw:
             if field.is_required():
                 wrong.append((key, None, f"missing; a file needs {_header(key, many)}"))
@@ -179,17 +179,8 @@ def _draft(
                     row, context=context, by_alias=True, by_name=False
                 )
             except ValidationError as error:
-                wrong += _findings(error, path, row, section)
+                wrong += _findings(error, path, section)
     return checks.Draft(raw, valid), wrong
-
-
-def _section_of(annotation: Any) -> tuple[type[Section], bool]:
-    """The section class behind a field of the file, and whether it stands in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation, False
-    inner = next(one for one in get_args(annotation) if one not in (type(None), Ellipsis))
-    assert issubclass(inner, Section)
-    return inner, get_origin(annotation) is tuple
 
 
 def _header(key: str, many: bool) -> str:
@@ -197,7 +188,7 @@ def _header(key: str, many: bool) -> str:
 
 
 def _findings(
-    error: ValidationError, path: str, row: Mapping[str, Any], section: type[Section]
+    error: ValidationError, path: str, section: type[Section]
 ) -> Iterator[checks.Finding]:
     found = error.errors(include_url=False, include_context=False)
     broken = {one["loc"][0] for one in found if len(one["loc"]) > 1}
@@ -207,21 +198,13 @@ def _findings(
         where = path
         for part in one["loc"]:
             where += f"[{part}]" if isinstance(part, int) else f".{part}"
-        key = str(one["loc"][0]) if one["loc"] else ""
         if one["type"] == "extra_forbidden":
-            yield where, row.get(key), _unknown(key, section)
+            yield where, one["input"], unknown_key(section, one["loc"])
         elif one["type"] == "missing":
             yield where, None, "missing"
         else:
             text = one["msg"].removeprefix("Value error, ").replace("Tuple should", "List should")
             yield where, one["input"], text
-
-
-def _unknown(key: str, section: type[Section]) -> str:
-    known = [field.alias or name for name, field in section.model_fields.items()]
-    close = difflib.get_close_matches(key, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown key{hint} (allowed: {', '.join(known)})"
 
 
 def _fault(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from wattshift_cluster.config.compute import Compute, Tenant
 from wattshift_cluster.config.fields import (
     FilePath,
     Glob,
@@ -20,7 +21,6 @@ from wattshift_cluster.config.fields import (
     Name,
     Peer,
     Section,
-    Switch,
     number,
     seconds,
     usd,
@@ -99,25 +99,6 @@ class AgentRef(Section):
     feeder: Name
     devices: tuple[Glob, ...] = ("*",)
     config: FilePath | None = None
-
-
-class Compute(Section):
-    """`[compute]`: the Ray node whose `power_w` the controller sets, reached over its bridge.
-
-    `idle_w` is drawn with no work on it, `max_w` with all of it; `gated_by_host` says that the
-    mining devices of the host `name` yield to it through gates; `serve` is where services answer.
-    """
-
-    name: Name = "host"
-    bridge: Peer = "127.0.0.1:7410"
-    token_file: FilePath
-    feeder: Name
-    idle_w: Annotated[float, watts(0)] = Field(0.0, alias="idle")
-    max_w: Annotated[float, watts(1)] = Field(alias="max")
-    gated_by_host: Switch = True
-    ray_address: str = "local"
-    serve: Listen = "127.0.0.1:8000"
-    child: Switch = False
 
 
 class Meter(Section):
@@ -200,6 +181,7 @@ class SiteConfig(Section):
     feeders: tuple[Feeder, ...]
     agents: tuple[AgentRef, ...] = ()
     compute: Compute | None = None
+    tenants: tuple[Tenant, ...] = ()
     meter: Meter | None = None
     grid: Grid = Grid()
     economics: Economics = Economics()

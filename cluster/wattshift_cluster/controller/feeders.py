@@ -58,7 +58,8 @@ class FeederMeters:
             for one in metered
         }
         self._shadow = config.site.mode == "shadow"
-        self._apart = {config.compute.feeder} if config.compute is not None else set()
+        places = () if config.compute is None else config.compute.nodes
+        self._apart = {node.feeder for node in places}
         self._seen_s: dict[str, float] = {}
         self._over: dict[str, int] = {}
         self._differs: dict[str, int] = {}

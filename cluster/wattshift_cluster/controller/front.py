@@ -1,26 +1,20 @@
 """What the HTTP face may ask of the running controller (api.port.ControllerPort)."""
 
-import hashlib
-import json
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from wattshift_cluster.config import blueprint
-from wattshift_cluster.controller import money, views
+from wattshift_cluster.controller import compute_views, money, views
 from wattshift_cluster.controller.device_desk import DeviceDesk
 from wattshift_cluster.controller.fleet_desk import FleetDesk, FleetOrder
+from wattshift_cluster.controller.job_desk import JobDesk
 from wattshift_cluster.controller.learnt_desk import LearntDesk
 from wattshift_cluster.controller.roster import Entry
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.errors import JobInvalid, SiteInvalid
-from wattshift_scheduler.jobs import Job, JobKind
+from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.signals import Cap
-
-JOBS_MAX = 10_000
-"""Jobs that are not final; more are refused with `try later`."""
 
 CAPS_MAX = 100
 View = dict[str, Any]
@@ -35,6 +29,7 @@ class Front:
         self._desk = DeviceDesk(controller)
         self._fleet = FleetDesk(controller)
         self._learnt = LearntDesk(controller)
+        self._jobs = JobDesk(controller)
 
     async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
         """Set power limits, W by device. Raises NotFound, Refused, Unreachable."""
@@ -97,29 +92,11 @@ class Front:
     def jobs(self, state: str | None = None) -> list[Mapping[str, Any]]:
         """Jobs, oldest first."""
         all_jobs = sorted(self._c.state.jobs.values(), key=lambda job: job.submitted_s)
-        return [self._job_view(job) for job in all_jobs if state in (None, job.state.value)]
+        return [self._jobs.view(job) for job in all_jobs if state in (None, job.state.value)]
 
     def job(self, job_id: str) -> View:
         """One job. Raises NotFound."""
-        return self._job_view(self._job(job_id))
-
-    def _job_view(self, job: Job) -> View:
-        """A job, with the address at which a service answers."""
-        report = self._c.bridge.report if self._c.bridge is not None else {}
-        urls = {str(row["name"]): row.get("url") for row in report.get("services", ())}
-        return {**views.job(job), "url": urls.get(job.id)}
-
-    def _job(self, job_id: str) -> Job:
-        job = self._c.state.jobs.get(job_id)
-        if job is None:
-            raise NotFound(f"no job {job_id}")
-        return job
-
-    def job_logs(self, job_id: str) -> list[str]:
-        """What was decided about a job and what it reported, oldest first. Raises NotFound."""
-        self._job(job_id)
-        told = reversed(self._c.journal.decisions(job_id, None, 1000))
-        return [f"{views.decision(d)['at']} {d.action}: {d.reason}" for d in told]
+        return self._jobs.view(self._jobs.found(job_id))
 
     def signals(self) -> View:
         """Price, caps and who sent them."""
@@ -205,6 +182,9 @@ class Front:
             ],
             "shares": _share_rows(entries),
             "jobs": views.job_rows(c.state),
+            "node_power_w": compute_views.node_power_rows(c.state),
+            "unasked_w": {one["node"]: one["unasked_w"] for one in site["compute"]},
+            "job_units": compute_views.unit_rows(c.state),
         }
 
     def _lowest_caps_w(self) -> dict[str, float]:
@@ -216,40 +196,23 @@ class Front:
                 lowest[cap.origin] = min(cap.limit_w, lowest.get(cap.origin, cap.limit_w))
         return lowest
 
-    async def submit_job(self, spec: dict[str, Any], idempotency_key: str | None) -> View:
+    async def submit_job(
+        self, spec: dict[str, Any], idempotency_key: str | None, job_id: str | None = None
+    ) -> View:
         """Write a job down, then take it. Raises ConfigInvalid, Refused, TryLater."""
-        c = self._c
-        if spec["kind"] != JobKind.MINING:
-            c.outlet.commanding()
-        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
-        if idempotency_key is not None:
-            known = c.journal.job_of_key(idempotency_key)
-            if known is not None:
-                if known[0] != digest:
-                    raise Refused("this Idempotency-Key was used for another job")
-                return self.job(known[1])
-        if sum(not job.state.final for job in c.state.jobs.values()) >= JOBS_MAX:
-            raise TryLater(f"{JOBS_MAX} jobs are open; finish or cancel some")
-        job_id = f"{spec['kind']}-{secrets.token_hex(4)}"
-        try:
-            job = blueprint.job_of(job_id, spec, c.clock.now_s())
-        except JobInvalid as fault:
-            raise ConfigInvalid([Fault("job", "", None, fault.reason)]) from None
-        await c.journal.accept(job, idempotency_key, digest)
-        c.inbox.put([ev.JobSubmitted(job)])
-        c.turn(c.inbox.take())
-        return self.job(job_id)
+        return await self._jobs.submit(spec, idempotency_key, job_id)
 
     async def job_action(self, job_id: str, action: str) -> View:
         """Pause, resume or cancel a job. Raises NotFound, Refused."""
-        job = self._job(job_id)
-        if job.kind is not JobKind.MINING:
-            self._c.outlet.commanding()
-        if job.state.final:
-            raise Refused(f"{job_id} is {job.state.value}")
-        self._c.inbox.put([ev.JobActed(job_id, action)])
-        self._c.turn(self._c.inbox.take())
-        return self.job(job_id)
+        return await self._jobs.act(job_id, action)
+
+    async def job_logs(self, job_id: str, lines: int) -> View:
+        """What was decided about a job and what its code printed. Raises NotFound."""
+        return await self._jobs.logs(job_id, lines)
+
+    async def drain_node(self, node: str, *, by: str) -> View:
+        """Have a compute node's work leave. Raises NotFound, Refused, Unreachable."""
+        return await self._jobs.drain(node, by)
 
     async def set_cap(
         self,

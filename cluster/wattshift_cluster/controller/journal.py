@@ -39,7 +39,16 @@ CREATE INDEX decisions_by_subject ON decisions (subject, at_s);
 DECISIONS_KEPT = 1_000_000
 """Oldest decisions beyond this are dropped at start: about a gigabyte, years of a small site."""
 
-REMADE = ("not_before_s", "terms", "verdict")
+REMADE = (
+    "not_before_s",
+    "terms",
+    "verdict",
+    "wanted",
+    "load",
+    "refused",
+    "shelved",
+    "shelved_s",
+)
 """Fields of a job that are not kept: they follow from the rest, or from the next decision."""
 
 BUSY_S = 5.0

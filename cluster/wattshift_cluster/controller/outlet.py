@@ -13,9 +13,10 @@ import numpy as np
 from wattshift_cluster.controller.agent_session import AgentSession
 from wattshift_cluster.controller.bridge_session import BridgeSession
 from wattshift_cluster.controller.inbox import Inbox
+from wattshift_cluster.controller.unit_limits import UnitLimits
 from wattshift_cluster.errors import Refused
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.commands import Command, GrantLeases
+from wattshift_scheduler.commands import Command, GrantLeases, LimitUnits
 
 SHADOW_TEXT = "shadow mode: nothing is commanded here (site.toml: mode)"
 
@@ -34,12 +35,19 @@ class Outlet:
         inbox: Inbox,
         *,
         shadow: bool,
+        limits: UnitLimits | None = None,
     ) -> None:
-        """Args: inbox: where the core hears of what was never sent."""
+        """Prepare.
+
+        Args:
+            inbox: where the core hears of what was never sent.
+            limits: carries power limits of services' replicas to the agents; None without compute.
+        """
         self.shadow = shadow
         self._agents = agents
         self._bridge = bridge
         self._inbox = inbox
+        self._limits = limits
 
     def send(self, command: Command) -> None:
         """Carry a command of the core out, or in shadow mode end it at once."""
@@ -47,6 +55,9 @@ class Outlet:
             self._inbox.put([_ended(command)])
         elif isinstance(command, GrantLeases):
             self._agents[command.agent].send(command)
+        elif isinstance(command, LimitUnits):
+            assert self._limits is not None, "a site without compute has no replicas to limit"
+            self._limits.send(command)
         else:
             assert self._bridge is not None, "a site without compute has no nodes to command"
             self._bridge.send(command)

@@ -29,6 +29,7 @@ from wattshift_cluster.controller.outlet import Outlet
 from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.controller.shadow import AsIf
 from wattshift_cluster.controller.tally import Tally
+from wattshift_cluster.controller.unit_limits import UnitLimits
 from wattshift_cluster.economics.feed import Known
 from wattshift_cluster.wire.link import Link
 from wattshift_scheduler import events as ev
@@ -111,12 +112,25 @@ class Controller:
             journal.jobs(),
         )
         self.bridge: BridgeSession | None = None
+        self.compute_link: Link | None = None
         self._agents: dict[str, AgentSession] = {}
         self._shadow = AsIf(self.roster) if config.site.mode == "shadow" else None
         self._subscribers: set[asyncio.Queue[tuple[int, str, Mapping[str, Any]]]] = set()
         self._event_id = self.state.epoch * 10**9
         self._connect(tokens)
-        self.outlet = Outlet(self._agents, self.bridge, self.inbox, shadow=self._shadow is not None)
+        self._limits = UnitLimits(
+            lambda agent, op, **fields: self._agents[agent].ask(op, **fields),
+            lambda: self.state.fleet.devices,
+            lambda: {} if self.bridge is None else self.bridge.report,
+            self.roster,
+            self.inbox,
+            clock,
+            config.site.tick_s,
+        )
+        shadow = self._shadow is not None
+        self.outlet = Outlet(
+            self._agents, self.bridge, self.inbox, shadow=shadow, limits=self._limits
+        )
         now_s = clock.now_s()
         known = tuple(journal.devices(agent.name for agent in config.agents))
         self.inbox.put([ev.DeviceJoined(known)] if known else [])
@@ -144,7 +158,17 @@ class Controller:
             assert tokens.compute is not None, "a site with compute has a token for it"
             host, port = compute.bridge.rsplit(":", 1)
             link = Link(host, int(port), tokens.compute, deadline_s=3.0)
-            self.bridge = BridgeSession(compute.name, link, self.inbox, self._active_jobs, period_s)
+            # The session's own link is busy for as long as the bridge has no news.
+            self.compute_link = Link(host, int(port), tokens.compute, deadline_s=ASK_S)
+            reports = Link(host, int(port), tokens.compute, deadline_s=3.0)
+            self.bridge = BridgeSession(
+                compute.name,
+                (node.name for node in self.state.site.nodes),
+                (link, reports),
+                self.inbox,
+                self._active_jobs,
+                period_s,
+            )
 
     def _active_jobs(self) -> Mapping[str, str]:
         """Jobs that the compute bridge must know, because it was told to run them."""
@@ -162,6 +186,7 @@ class Controller:
         tasks = [asyncio.create_task(s.run()) for s in self._agents.values()]
         if self.bridge is not None:
             tasks.append(asyncio.create_task(self.bridge.run()))
+            tasks.append(asyncio.create_task(self._limits.run()))
         tasks += [asyncio.create_task(feed.run()) for feed in feeds]
         tasks.append(asyncio.create_task(self._keep_books()))
         stopped = asyncio.create_task(stop.wait())

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from wattshift_cluster.controller import compute_views
 from wattshift_cluster.controller.clock import rfc3339
+from wattshift_cluster.controller.compute_views import job as job
 from wattshift_cluster.controller.roster import Entry, Roster
 from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.decisions import Decision, kept_words
 from wattshift_scheduler.flexibility import flexibility
-from wattshift_scheduler.jobs import Job, JobKind, JobState
+from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.signals import Cap
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Alarm, State
@@ -61,6 +63,7 @@ def site(
         "hashes_total": roster.total("hashes"),
         "shares": {name: int(roster.total(name)) for name in ("accepted", "rejected", "lost")},
         "jobs": _job_counts(state),
+        "compute": compute_views.nodes(state),
     }
 
 
@@ -212,26 +215,6 @@ def _value(state: State, i: int, watts_w: float | None) -> float | None:
     held = max(int(state.ledger.point[i]), 0)
     named = float(state.fleet.point_usd_per_h[state.fleet.first[i] + held])
     return hashes * values.usd_per_hash_hour + named + energy
-
-
-def job(one: Job) -> View:
-    """One job (api.port.JobView)."""
-    progress = None if one.done is None else {"done": one.done, "total": one.total}
-    return {
-        "id": one.id,
-        "kind": one.kind.value,
-        "name": one.name,
-        "state": one.state.value,
-        "reason": one.reason,
-        "admission": one.admission.name.lower(),
-        "submitted_at": rfc3339(one.submitted_s),
-        "watts_w": one.wanted_w if one.kind is not JobKind.MINING else None,
-        "units": one.units,
-        "running": one.running,
-        "p95_ms": one.p95_ms,
-        "progress": progress,
-        "spec": dict(one.spec),
-    }
 
 
 def cap(one: Cap, now_s: float, shortfall_w: float | None) -> View:

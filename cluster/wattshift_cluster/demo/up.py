@@ -15,13 +15,15 @@ import structlog
 
 from wattshift_cluster.api.tokens import Role, TokenStore, write_private
 from wattshift_cluster.client import remove_runtime, write_runtime
+from wattshift_cluster.config.compute import Compute
 from wattshift_cluster.config.load import load_agent, load_site
-from wattshift_cluster.config.site import AgentRef, Compute, SiteConfig
+from wattshift_cluster.config.site import AgentRef, SiteConfig
 from wattshift_cluster.demo.children import Child, Children, listens
-from wattshift_cluster.errors import TryLater
+from wattshift_cluster.errors import ConfigInvalid, Fault, TryLater
 from wattshift_cluster.process import stop_event
 from wattshift_cluster.wire.token import create_token
 
+LOCAL_RAY = "local"
 BRIDGE_STOP_S = 30.0
 """Ray needs a while to end its own children."""
 
@@ -45,10 +47,11 @@ class EmbeddedSite:
     def __init__(self, site_file: Path, ray_address: str | None = None) -> None:
         """Read the site file. Raises ConfigInvalid with every fault, nothing started."""
         flags = {} if ray_address is None else {"compute.ray_address": ray_address}
+        if ray_address is not None:
+            _uses_ray(load_site(site_file), ray_address)
         self.file = site_file
         self.config: SiteConfig = load_site(site_file, flags=flags)
         self.children = Children(self.config.site.state_dir / "logs")
-        self._ray_address = ray_address
         self.url = f"http://{self.config.api.listen}"
 
     @property
@@ -80,7 +83,9 @@ class EmbeddedSite:
             _free(f"agent {agent.agent.name}", agent.agent.listen)
         if config.compute is not None and config.compute.child:
             _free("compute bridge", config.compute.bridge)
-            _free("services", config.compute.serve)
+            if config.compute.ray_address == LOCAL_RAY:
+                # On a cluster that runs already, Serve may listen there, and that is right.
+                _free("services", config.compute.serve)
 
     def _make_tokens(self) -> None:
         config = self.config
@@ -99,7 +104,7 @@ class EmbeddedSite:
         parts = [_agent(path) for path in _agent_files(self.config.agents)]
         compute = self.config.compute
         if compute is not None and compute.child:
-            parts.append(_bridge(self.config, compute, self._ray_address or compute.ray_address))
+            parts.append(_bridge(self.config, compute))
         parts.append(_controller(self.file, self.config))
         return parts
 
@@ -115,15 +120,35 @@ def _agent(path: Path) -> Child:
     return Child(f"agent-{agent.name}", argv, ready=lambda: listens(agent.listen))
 
 
-def _bridge(config: SiteConfig, compute: Compute, ray_address: str) -> Child:
+def _uses_ray(config: SiteConfig, address: str) -> None:
+    """Raise ConfigInvalid where `--address` would go unheeded."""
+    if config.compute is None:
+        why = "this site has no [compute], so it uses no Ray"
+    elif not config.compute.child:
+        why = "the site file says child = false: its bridge is started elsewhere, with the address"
+    elif "://" in address:
+        why = "not the address of a cluster; allowed: host:port of its GCS, or local"
+    else:
+        return
+    raise ConfigInvalid([Fault("command line", "--address", address, why)])
+
+
+def _bridge(config: SiteConfig, compute: Compute) -> Child:
+    """The bridge; what Ray's own variables say of tokens it inherits from here."""
+    own_w = {node.name: node.max_w for node in compute.nodes}
     serve_host, serve_port = compute.serve.rsplit(":", 1)
     gates = [load_agent(p).agent.gate_dir for p in _agent_files(config.agents)]
+    own = compute.gcs_storage if compute.ray_address == LOCAL_RAY else None
+    storage = () if own is None else ("--gcs-storage", str(own))
     argv = (
         sys.executable, "-m", "wattshift_cluster.workload.bridge",
         "--listen", compute.bridge, "--name", compute.name,
-        "--token-file", str(compute.token_file), "--ray-address", ray_address,
-        "--state-dir", str(config.site.state_dir / "compute"), "--power-w", str(compute.max_w),
+        "--token-file", str(compute.token_file), "--ray-address", compute.ray_address,
+        "--state-dir", str(config.site.state_dir / "compute"),
+        "--power-w", str(own_w.get(compute.name, 0.0)),
         "--serve-host", serve_host, "--serve-port", serve_port,
+        "--watts-per-core", str(compute.watts_per_core_w),
+        "--watts-per-gpu", str(compute.watts_per_gpu_w), *storage,
     )  # fmt: skip
     env = {"WATTSHIFT_GATE_DIR": str(gates[0])} if gates and compute.gated_by_host else {}
     return Child(

@@ -5,7 +5,8 @@
 
 A replica computes one request at a time on one core and tells the gates of its host that it is busy
 from the admission of a request to its answer, and while it loads the model. `build` is what a
-service's import path names: it gets the arguments of the service and returns the bound application.
+service's import path names, a builder as Serve has them. It says nothing of watts and replicas: the
+bridge lays the watts in and chooses the number, as for any application.
 Ray is imported there and not above, so that this module is importable where Ray is not installed.
 """
 
@@ -76,6 +77,12 @@ class Latencies:
         """Latencies of the last 30 s, ms, at most 512 of them."""
         return [latency_ms for at_s, latency_ms in self._window if now_s - at_s <= WINDOW_S]
 
+    def rate_per_s(self, now_s: float) -> float:
+        """Answers per second over the last 30 s, or over the last 512 answers if those are less."""
+        times_s = [at_s for at_s, _ in self._window if now_s - at_s <= WINDOW_S]
+        span_s = now_s - times_s[0] if len(times_s) == WINDOW_REQUESTS else WINDOW_S
+        return round(len(times_s) / max(1e-3, span_s), 3)
+
 
 class Embed:
     """One replica."""
@@ -121,12 +128,14 @@ class Embed:
             "compute_ms": round((done_s - began_s) * 1000, 3),
         }
 
-    def stats(self) -> dict[str, Any]:
+    def wattshift_stats(self) -> dict[str, Any]:
         """What the bridge collects: requests here, those computing, and recent latencies."""
+        now_s = time.monotonic()
         return {
             "ongoing": self._ongoing,
             "queued": self._ongoing - self._computing,
-            "recent_ms": self._latencies.recent_ms(time.monotonic()),
+            "recent_ms": self._latencies.recent_ms(now_s),
+            "rate_per_s": self._latencies.rate_per_s(now_s),
             "gates": list(self._gate.gates) if self._gate else [],
         }
 
@@ -147,25 +156,22 @@ def build(args: Mapping[str, Any]) -> Any:
     """The bound Serve application.
 
     Args:
-        args: `power_w` watts of one replica; `num_cpus` Ray CPUs of one (0.1); `replicas` to start
-            with (1); `max_ongoing_requests` at one replica before others queue (64); `env` further
-            environment variables of the replicas.
+        args: `max_ongoing_requests` at one replica before others queue (64);
+            `target_ongoing_requests`, above which Serve would have one replica more (2).
     """
     from ray import serve
 
     deployment = serve.deployment(
         name="Embed",
-        num_replicas=int(args.get("replicas", 1)),
         max_ongoing_requests=int(args.get("max_ongoing_requests", 64)),
+        autoscaling_config={
+            "target_ongoing_requests": float(args.get("target_ongoing_requests", 2)),
+        },
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=5.0,
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
-        ray_actor_options={
-            "num_cpus": float(args.get("num_cpus", 0.1)),
-            "resources": {"power_w": float(args["power_w"])},
-            "runtime_env": {"env_vars": {**ONE_THREAD, **args.get("env", {})}},
-        },
+        ray_actor_options={"runtime_env": {"env_vars": ONE_THREAD}},
     )(Embed)
     return deployment.bind()
 

@@ -1,4 +1,4 @@
-"""When requests come and how long they are: seeded bursts, or a trace of a real service.
+"""When requests come and how long they are: steady, by chance, in bursts, or as a trace says.
 
 The generator is a two-state Markov-modulated Poisson process: a calm rate, a burst rate, and
 exponential stays in each. Its shape follows published traces, measured on the first hour of each:
@@ -12,16 +12,14 @@ between at 0.7 times; `burst_ratio` moves it toward the coding trace. Times are 
 *load time*: the sender plays them faster to raise the rate.
 """
 
-import csv
-import gzip
 import itertools
+import math
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wattshift_cluster.errors import ConfigInvalid, Fault
+from wattshift_cluster.inference.traces import Rates, Row, read_trace
 
 BURST_SHARE = 1 / 3
 BURST_MEAN_S = 20.0
@@ -33,8 +31,6 @@ BURST_RATIO_MAX = 1 / BURST_SHARE
 WORDS_PER_TOKEN = 0.75
 """Rule of thumb for English text."""
 
-TRACE_ROWS_MAX = 2_000_000
-
 VOCABULARY = (
     "power price meter feeder grid cap lease watt device miner shed restore ramp load demand "
     "signal event baseline settle forecast model text query answer search index vector token "
@@ -45,10 +41,14 @@ VOCABULARY = (
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request: when it comes, s of load time from the start, and how many words it has."""
+    """One request: when it comes, s of load time from the start, and how many words it has.
+
+    `answer_tokens` is the length that its answer had, where a trace says so.
+    """
 
     at_s: float
     words: int
+    answer_tokens: int | None = None
 
 
 def bursts(
@@ -80,57 +80,101 @@ def bursts(
         at_s, bursting = ends_s, not bursting
 
 
-def from_trace(
-    path: Path, rate_per_s: float | None = None, *, words_max: int = 48
+def steady(rate_per_s: float, *, words: int = 12) -> Iterator[Arrival]:
+    """Endless arrivals at equal distances, all of the same length."""
+    assert rate_per_s > 0
+    return (Arrival(number / rate_per_s, words) for number in itertools.count(1))
+
+
+def ramped(
+    arrivals: Iterator[Arrival], first: float, last: float, ramp_s: float
 ) -> Iterator[Arrival]:
-    """Endless arrivals from a CSV (or CSV.GZ) with TIMESTAMP and ContextTokens, repeated.
+    """Arrivals whose rate rises or falls in a line over `ramp_s`, and then they end.
 
     Args:
-        path: a trace in the columns of Azure's LLM inference traces.
-        rate_per_s: mean rate to stretch the trace to; None keeps its own.
-        words_max: longer prompts are cut to this, because the demo's machine is small.
+        arrivals: at the mean rate, of whatever kind.
+        first, last: rates at the start and at the end; only their ratio counts.
+        ramp_s: how long the ramp takes, s.
+    """
+    assert first >= 0 <= last
+    assert first + last > 0
+    # Time is bent so that load time has run a * t + (b - a) * t**2 / (2 * ramp_s) at t, with a and
+    # b the rates over their mean.
+    a, b = 2 * first / (first + last), 2 * last / (first + last)
+    bend_per_s = (b - a) / (2 * ramp_s)
+    for arrival in arrivals:
+        if arrival.at_s > ramp_s:
+            return
+        root = math.sqrt(max(0.0, a * a + 4 * bend_per_s * arrival.at_s))
+        # The form of the root that does not lose digits, nor divide by 0 for a level ramp.
+        yield replace(arrival, at_s=2 * arrival.at_s / (a + root) if a + root else 0.0)
+
+
+def from_trace(
+    path: Path,
+    rate_per_s: float | None = None,
+    *,
+    words_max: int = 48,
+    words: int = 12,
+    seed: int = 7,
+    speed: float = 1.0,
+    model: str | None = None,
+) -> Iterator[Arrival]:
+    """Endless arrivals from a trace, repeated.
+
+    Args:
+        path: a file in one of the formats of `traces`.
+        rate_per_s: mean rate: a trace of requests is stretched to it, rates are scaled to it; None
+            keeps the trace's own.
+        words_max: longer prompts are cut to this: the demo's machine is small.
+        words: length of a text where the trace tells none.
+        seed: of the chance between two steps of a rate.
+        speed: how many times faster a day goes by. A trace of requests then comes as many times
+            more often, if no rate says otherwise; rates stay as high as they are.
+        model: which model's rates, where the file holds several.
 
     Raises:
         ConfigInvalid: the file cannot be read as such a trace.
     """
-    rows = _trace_rows(path)
+    told = read_trace(path, model)
+    if isinstance(told, Rates):
+        return _by_rates(told, rate_per_s, words, seed, speed)
+    return _by_rows(told, rate_per_s, words_max, speed)
+
+
+def _by_rows(
+    rows: Sequence[Row], rate_per_s: float | None, words_max: int, speed: float
+) -> Iterator[Arrival]:
     first_s = rows[0][0]
     span_s = rows[-1][0] - first_s
-    if len(rows) < 2 or span_s <= 0:
-        raise _invalid(path, "a trace needs at least two different times")
     own_per_s = (len(rows) - 1) / span_s
-    stretch = 1.0 if rate_per_s is None else own_per_s / rate_per_s
+    stretch = 1 / speed if rate_per_s is None else own_per_s / rate_per_s
     lap_s = span_s * stretch * len(rows) / (len(rows) - 1)
+    return (
+        Arrival(
+            lap * lap_s + (at_s - first_s) * stretch,
+            max(1, min(words_max, round(tokens * WORDS_PER_TOKEN))),
+            answer,
+        )
+        for lap in itertools.count()
+        for at_s, tokens, answer in rows
+    )
+
+
+def _by_rates(
+    rates: Rates, rate_per_s: float | None, words: int, seed: int, speed: float
+) -> Iterator[Arrival]:
+    scale = 1.0 if rate_per_s is None else rate_per_s / rates.mean_per_s
+    rng = random.Random(seed)
+    ends = [*rates.at_s[1:], rates.lap_s]
     for lap in itertools.count():
-        for at_s, tokens in rows:
-            words = max(1, min(words_max, round(tokens * WORDS_PER_TOKEN)))
-            yield Arrival(lap * lap_s + (at_s - first_s) * stretch, words)
-
-
-def _trace_rows(path: Path) -> list[tuple[float, int]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
-            reader = itertools.islice(csv.DictReader(file), TRACE_ROWS_MAX)
-            rows = [(_time_s(row["TIMESTAMP"]), int(row["ContextTokens"])) for row in reader]
-    except (OSError, EOFError, UnicodeDecodeError) as fault:
-        raise _invalid(path, str(fault)) from fault
-    except (KeyError, TypeError, ValueError) as fault:
-        raise _invalid(path, f"not a trace with TIMESTAMP and ContextTokens: {fault}") from fault
-    if not rows:
-        raise _invalid(path, "an empty trace")
-    return sorted(rows)
-
-
-def _time_s(text: str) -> float:
-    """Unix time of `2023-11-16 18:15:46.6805900` (UTC, seven decimals as Azure writes them)."""
-    moment, _, decimals = text.partition(".")
-    whole = datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
-    return whole + float(f"0.{decimals or 0}")
-
-
-def _invalid(path: Path, message: str) -> ConfigInvalid:
-    return ConfigInvalid([Fault(str(path), "trace", None, message)])
+        for begin_s, end_s, own_per_s in zip(rates.at_s, ends, rates.per_s, strict=True):
+            at_s = (lap * rates.lap_s + begin_s) / speed
+            while own_per_s > 0:
+                at_s += rng.expovariate(own_per_s * scale)
+                if at_s > (lap * rates.lap_s + end_s) / speed:
+                    break
+                yield Arrival(at_s, rng.randint(max(1, words // 2), max(1, words * 3 // 2)))
 
 
 def text_of(arrival: Arrival, number: int, seed: int) -> str:

@@ -17,16 +17,14 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 import structlog
 
-from wattshift_cluster.errors import ConfigInvalid, WattshiftError
+from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.inference.arrivals import (
     BURST_RATIO,
     BURST_RATIO_MAX,
@@ -35,14 +33,13 @@ from wattshift_cluster.inference.arrivals import (
     from_trace,
     text_of,
 )
-from wattshift_cluster.inference.httplink import HttpLink
+from wattshift_cluster.inference.httplink import HttpLink, web_url
+from wattshift_cluster.inference.open_loop import Limits, OpenLoop, Outcome, Reply
 from wattshift_cluster.process import die_with_parent, stop_event
 
 log = structlog.get_logger()
 
-CONTROL_PERIOD_S = 0.2
 FACTOR_MAX = 100.0
-DRAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +51,14 @@ class LoadSettings:
         seed: of arrivals and texts.
         log_path: where the log is appended.
         control_path: burst file; None if the rate never changes.
-        seconds: how long to send; None until stopped.
-        in_flight_max: beyond this a due request is not sent but logged as an overrun.
-        deadline_s: after this an answer counts as failed.
+        limits: of the open loop.
     """
 
     url: str
     seed: int
     log_path: Path
     control_path: Path | None = None
-    seconds: float | None = None
-    in_flight_max: int = 128
-    deadline_s: float = 10.0
+    limits: Limits = field(default_factory=Limits)
 
 
 def read_factor(path: Path | None, last: float) -> float:
@@ -82,87 +75,43 @@ def read_factor(path: Path | None, last: float) -> float:
 
 
 class Crowd:
-    """Sends arrivals at their time."""
+    """Texts for an encoder at the pace of a burst file, each outcome a line of the log."""
 
     def __init__(self, settings: LoadSettings, arrivals: Iterator[Arrival], out: TextIO) -> None:
         self._settings = settings
-        self._arrivals = arrivals
         self._out = out
         self._link = HttpLink(settings.url)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.sent = 0
+        self._last_factor = 1.0
+        self._loop = OpenLoop(arrivals, self._ask, self._write, settings.limits, self._factor)
+        self.due = 0
         self.failed = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set or the time is over, then wait for the last answers."""
-        ends = asyncio.create_task(self._send_all(stop))
-        waits = asyncio.create_task(stop.wait())
-        await asyncio.wait({ends, waits}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (ends, waits):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await ends
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=DRAIN_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._loop.run(stop)
         await self._link.close()
 
-    async def _send_all(self, stop: asyncio.Event) -> None:
-        start_s = now_s = time.monotonic()
-        load_s, factor = 0.0, read_factor(self._settings.control_path, 1.0)
-        for number, arrival in enumerate(self._arrivals):
-            while load_s < arrival.at_s:
-                left_s = (arrival.at_s - load_s) / factor if factor > 0 else CONTROL_PERIOD_S
-                step_s = min(left_s, CONTROL_PERIOD_S)
-                await asyncio.sleep(max(0.0, now_s + step_s - time.monotonic()))
-                # Advanced by the step, not by the clock: oversleeping must not thin the load.
-                now_s += step_s
-                load_s = min(arrival.at_s, load_s + step_s * factor)
-                factor = read_factor(self._settings.control_path, factor)
-            if self._over(now_s - start_s) or stop.is_set():
-                return
-            self._start(number, arrival, due_s=time.time() - (time.monotonic() - now_s))
+    def _factor(self) -> float:
+        self._last_factor = read_factor(self._settings.control_path, self._last_factor)
+        return self._last_factor
 
-    def _over(self, elapsed_s: float) -> bool:
-        return self._settings.seconds is not None and elapsed_s >= self._settings.seconds
-
-    def _start(self, number: int, arrival: Arrival, due_s: float) -> None:
-        self.sent += 1
-        if len(self._tasks) >= self._settings.in_flight_max:
-            self._write(due_s, None, None, "overrun: too many requests in flight")
-            return
-        task = asyncio.create_task(self._one(number, arrival, due_s))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _one(self, number: int, arrival: Arrival, due_s: float) -> None:
+    async def _ask(self, number: int, arrival: Arrival) -> Reply:
         text = text_of(arrival, number, self._settings.seed)
-        status, error = None, None
-        try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                status, answer = await self._link.post(json.dumps({"texts": [text]}).encode())
-            if status != 200:
-                error = answer[:200].decode("utf-8", "replace")
-        except TimeoutError:
-            error = f"no answer within {self._settings.deadline_s:g} s"
-        except (WattshiftError, OSError) as fault:
-            error = str(fault) or type(fault).__name__
-        except asyncio.CancelledError:
-            self._write(due_s, None, None, "no answer when the load generator stopped")
-            raise
-        self._write(due_s, (time.time() - due_s) * 1000, status, error)
+        answer = await self._link.ask(json.dumps({"texts": [text]}).encode())
+        if answer.status == 200:
+            return Reply(200)
+        told = answer.body[:200].decode("utf-8", "replace")
+        return Reply(answer.status, f"HTTP {answer.status}", told)
 
-    def _write(
-        self, due_s: float, latency_ms: float | None, status: int | None, error: str | None
-    ) -> None:
-        self.failed += error is not None
+    def _write(self, outcome: Outcome) -> None:
+        self.due += 1
+        self.failed += outcome.error is not None
+        latency_ms = outcome.latency_ms
         line = {
-            "sent_s": round(due_s, 4),
+            "sent_s": round(outcome.due_s, 4),
             "latency_ms": None if latency_ms is None else round(latency_ms, 2),
-            "status": status,
-            "error": error,
+            "status": None if outcome.reply is None else outcome.reply.status,
+            "error": outcome.error,
         }
         self._out.write(json.dumps(line) + "\n")
         self._out.flush()
@@ -178,9 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         seed=options.seed,
         log_path=options.log,
         control_path=options.burst_control,
-        seconds=options.seconds,
-        in_flight_max=options.in_flight_max,
-        deadline_s=options.deadline,
+        limits=Limits(options.seconds, options.in_flight_max, options.deadline),
     )
     if options.trace is None:
         arrivals = bursts(
@@ -201,7 +148,7 @@ async def _run(settings: LoadSettings, arrivals: Iterator[Arrival]) -> int:
         crowd = Crowd(settings, arrivals, out)
         log.info("load.started", url=settings.url, seed=settings.seed)
         await crowd.run(stop)
-    log.info("load.ended", sent=crowd.sent, failed=crowd.failed)
+    log.info("load.ended", due=crowd.due, failed=crowd.failed)
     return 0
 
 
@@ -222,8 +169,10 @@ def _parser() -> argparse.ArgumentParser:
         return int(positive(text))
 
     def web(text: str) -> str:
-        if not text.startswith("http://"):
-            raise argparse.ArgumentTypeError("allowed: an http:// URL")
+        try:
+            web_url(text)
+        except ValueError as fault:
+            raise argparse.ArgumentTypeError(str(fault)) from None
         return text
 
     parser = argparse.ArgumentParser(prog="wattshift_cluster.inference.load")

@@ -43,20 +43,36 @@ def ceilings(state: State, now_s: float) -> dict[str, float]:
     return found
 
 
+def bound_w(state: State, name: str) -> float:
+    """The most that Ray work on a node may draw: what was granted or asked for, less what limits
+    that were confirmed hold back of the units that are still there, W."""
+    node = state.nodes[name]
+    most_w = node.granted_w if np.isnan(node.asked_w) else max(node.granted_w, node.asked_w)
+    for job, limited in node.limits.items():
+        if np.isnan(limited.enforced_w) or job not in state.jobs:
+            continue
+        one = state.jobs[job]
+        units = (one.nodes if one.by_node is None else one.by_node).get(name, 0)
+        most_w -= max(one.unit_w - limited.enforced_w, 0.0) * min(limited.covers, units)
+    return max(most_w, 0.0)
+
+
 def committed_w(state: State, now_s: float) -> Floats:
     """Ceilings, compute and other load, summed up the tree anew, W; shape (feeders,)."""
     tree, site = state.site.tree, state.site
     own_w = np.zeros(len(tree.names))
     own_w[0] = site.rules.other_load_w
     for node in site.nodes:
-        own_w[tree.index[node.feeder]] += state.nodes[node.name].bound_w
+        power = state.nodes[node.name]
+        own_w[tree.index[node.feeder]] += bound_w(state, node.name)
+        own_w[tree.index[node.feeder]] += 0.0 if np.isnan(power.unasked_w) else power.unasked_w
     most_w = ceilings(state, now_s)
     gated = [d for d in state.fleet.devices if d.fenced and d.host in state.nodes]
     for device in state.fleet.devices:
         credit_w = 0.0
         if device in gated and device.host is not None:
             beside = sum(one.host == device.host for one in gated)
-            credit_w = state.nodes[device.host].bound_w / beside
+            credit_w = bound_w(state, device.host) / beside
         own_w[tree.index[device.feeder]] += max(most_w[device.id] - credit_w, 0.0)
     return tree.totals(own_w)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wattshift_cluster.simulate.agents import ModelledAgent, agent_of
-from wattshift_cluster.simulate.compute import ModelledNode
+from wattshift_cluster.simulate.compute import ModelledNode, ModelledRay
 from wattshift_cluster.simulate.devices import ModelledDevice
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.arrays import Floats
@@ -57,7 +57,8 @@ class World:
 
     Attributes:
         site: its tree and rules, the same that the controller knows.
-        agents, nodes: by name.
+        agents: by name.
+        ray: the compute nodes and what runs on them.
         rng: where the meter's noise comes from.
         now_s: simulated time.
         meter_lost: the meter does not answer (fault).
@@ -65,7 +66,7 @@ class World:
 
     site: Site
     agents: Mapping[str, ModelledAgent]
-    nodes: Mapping[str, ModelledNode]
+    ray: ModelledRay
     rng: random.Random
     now_s: float = 0.0
     meter_lost: bool = False
@@ -82,9 +83,12 @@ class World:
             owned.setdefault(device.agent, {})[device.id] = one
             feeder[device.id] = site.tree.index[device.feeder]
         agents = {name: agent_of(name, own, rng) for name, own in owned.items()}
-        work = {job.id: job for job in jobs if job.kind is not JobKind.MINING}
-        nodes = {node.name: ModelledNode(node, dict(work)) for node in site.nodes}
-        return cls(site, agents, nodes, rng, _device_feeder=feeder)
+        return cls(site, agents, ModelledRay.of(site.nodes, jobs), rng, _device_feeder=feeder)
+
+    @property
+    def nodes(self) -> Mapping[str, ModelledNode]:
+        """Compute nodes by name."""
+        return self.ray.nodes
 
     @property
     def devices(self) -> dict[str, ModelledDevice]:
@@ -103,8 +107,7 @@ class World:
                 told += [agent.seen(self.now_s), agent.read(self.now_s)]
             else:
                 told.append(ev.AgentLost(agent.name, "no answer"))
-        for node in self.nodes.values():
-            told += node.report(self.now_s)
+        told += self.ray.report(self.now_s)
         if not self.meter_lost:
             noise = 1.0 + self.rng.gauss(0.0, METER_NOISE_SHARE)
             told.append(ev.MeterRead(float(self.feeder_w()[0]) * noise, self.now_s))
@@ -117,7 +120,7 @@ class World:
             if not agent.answers:
                 return [ev.CommandEnded(command.id, False, "timeout")]
             return [agent.seen(self.now_s), agent.take(command, self.now_s)]
-        return [self.nodes[command.node].carry(command, self.now_s)]
+        return [self.ray.carry(command, self.now_s)]
 
     def advance(self, to_s: float) -> Iterator[Slice]:
         """Let time pass until `to_s`, slice by slice."""
@@ -138,8 +141,8 @@ class World:
         return any(d.moving for agent in self.agents.values() for d in agent.devices.values())
 
     def next_ready_s(self) -> float:
-        """When the next compute unit comes up; infinite if none is starting."""
-        return min((n.next_ready_s(self.now_s) for n in self.nodes.values()), default=np.inf)
+        """When the next compute unit comes up or has left; infinite if none is on its way."""
+        return self.ray.next_ready_s(self.now_s)
 
     def feeder_w(self) -> Floats:
         """What flows through each feeder now, W; shape (feeders,)."""
@@ -148,9 +151,11 @@ class World:
         own_w[0] = self.site.rules.other_load_w * OTHER_SHARE
         for name, one in self.devices.items():
             own_w[self._device_feeder[name]] += one.watts_w * self._open(one)
-        for node in self.nodes.values():
+        for name, node in self.nodes.items():
+            feeder = tree.index[node.node.feeder]
+            own_w[feeder] += node.unasked_w
             for kind in (JobKind.SERVICE, JobKind.BATCH):
-                own_w[tree.index[node.node.feeder]] += node.drawn_w(kind, self.now_s)
+                own_w[feeder] += self.ray.drawn_w(name, kind, self.now_s)
         return tree.totals(own_w)
 
     def _next_s(self) -> list[float]:
@@ -160,9 +165,9 @@ class World:
 
     def _slice(self, end_s: float) -> Slice:
         lasts_s, at_s = end_s - self.now_s, self.now_s
-        service_w = sum(n.drawn_w(JobKind.SERVICE, at_s) for n in self.nodes.values())
-        batch_w = sum(n.drawn_w(JobKind.BATCH, at_s) for n in self.nodes.values())
-        earned = sum(n.earns_usd_per_h(at_s) for n in self.nodes.values())
+        service_w = sum(self.ray.drawn_w(name, JobKind.SERVICE, at_s) for name in self.nodes)
+        batch_w = sum(self.ray.drawn_w(name, JobKind.BATCH, at_s) for name in self.nodes)
+        earned = self.ray.earns_usd_per_h(at_s)
         mining_w = reserve_w = 0.0
         for agent in self.agents.values():
             for one in agent.devices.values():
@@ -174,12 +179,12 @@ class World:
         self.now_s = end_s
         for agent in self.agents.values():
             agent.expire(end_s)
-        for node in self.nodes.values():
-            node.settle(end_s)
+        self.ray.settle(end_s)
         other_w = self.site.rules.other_load_w * OTHER_SHARE
+        other_w += sum(node.unasked_w for node in self.nodes.values())
         return Slice(at_s, lasts_s, mining_w, service_w, batch_w, other_w, reserve_w, earned)
 
     def _open(self, one: ModelledDevice) -> float:
         """Share of time in which this device's gate is open: compute on its host closes it."""
-        node = self.nodes.get(one.device.host or "") if one.device.fenced else None
-        return 1.0 if node is None else 1.0 - node.busy(self.now_s)
+        host = one.device.host if one.device.fenced else None
+        return 1.0 if host not in self.nodes else 1.0 - self.ray.busy(str(host), self.now_s)

@@ -5,161 +5,51 @@ controller asks it over the wire:
 
     hello                     what there is; the same body as report
     apply {commands: […]}     accepted, or refused with the reason; at once
-    report                    node, services and jobs as of a moment ago
+    report {after, wait_s}    nodes, services and jobs as of a moment ago; with `after`, once they
+                              differ from the report of that version
+    drain {node, within_s}    have Ray place nothing more there
+    log {job, lines}          the last words of a batch job
 
     python -m wattshift_cluster.workload.bridge --listen 127.0.0.1:7410 --name host \
         --token-file F --state-dir D --ray-address local [--power-w 300]
 
-With `local` it starts a Ray of its own on loopback and ends it when it is told to end. If it is
-killed, that Ray stays for a minute and a new bridge goes on with it.
+One bridge serves one Ray cluster of any number of nodes. With `local` it starts a Ray of its own on
+loopback and ends it when it is told to end. If it is killed, that Ray stays for a minute and a new
+bridge goes on with it.
 """
 
 import argparse
 import asyncio
 import os
-import queue
 import signal
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from wattshift_cluster.errors import ConfigInvalid, NotFound, TryLater, WattshiftError
+from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.gate import GATE_DIR_VARIABLE
 from wattshift_cluster.process import die_with_parent, stop_event
 from wattshift_cluster.wire.server import serve
 from wattshift_cluster.wire.token import read_token
+from wattshift_cluster.workload.answers import Bridge
 from wattshift_cluster.workload.engine import Engine, EngineSettings
 from wattshift_cluster.workload.local_ray import (
     LocalRay,
     LocalSettings,
     ray_token,
-    remembered_watts,
     take_lock,
 )
+from wattshift_cluster.workload.node_power import read_watts
 from wattshift_cluster.workload.ray_link import QUIET, local_environment, prepare_environment
-from wattshift_cluster.workload.specs import (
-    REPLICAS_MAX,
-    WATTS_MAX_W,
-    Reader,
-    batch_spec,
-    checked_name,
-    service_spec,
-)
+from wattshift_cluster.workload.ray_token import find_token
+from wattshift_cluster.workload.specs import WATTS_MAX_W
+from wattshift_cluster.workload.unasked import Rates
 
 log = structlog.get_logger()
 
-COMMANDS_MAX = 256
 LOCAL = "local"
 LEAVE_S = 7.0
-
-Command = Mapping[str, Any]
-
-
-class Bridge:
-    """Answers the controller."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._kinds: Mapping[str, Callable[[Command], dict[str, Any]]] = {
-            "set_node_power": self._set_node_power,
-            "set_replicas": self._set_replicas,
-            "start_job": self._start_job,
-            "pause_job": self._pause_job,
-            "cancel_job": self._cancel_job,
-        }
-
-    async def handle(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """One request of the wire."""
-        if op in ("hello", "report"):
-            return self._engine.report()
-        if op == "apply":
-            return await self._apply(fields.get("commands"))
-        raise NotFound(f"no op {op!r}; there are hello, apply and report")
-
-    async def _apply(self, commands: object) -> dict[str, Any]:
-        if not isinstance(commands, list) or len(commands) > COMMANDS_MAX:
-            raise ConfigInvalid([f"commands: allowed: a list of at most {COMMANDS_MAX}"])
-        # In order, and watts beside the rest, because a resize waits for Ray up to 0.7 s.
-        power = [command for command in commands if _is_power(command)]
-        rest = [command for command in commands if not _is_power(command)]
-        lanes = [self._overtaken(command) for command in power[:-1]]
-        last, done = await asyncio.gather(
-            asyncio.to_thread(self._all, power[-1:]), asyncio.to_thread(self._all, rest)
-        )
-        left, right = iter([*lanes, *last]), iter(done)
-        return {"results": [next(left if _is_power(row) else right) for row in commands]}
-
-    def _overtaken(self, command: Command) -> dict[str, Any]:
-        return {"id": command.get("id"), "ok": False, "error": "overtaken by a later command"}
-
-    def _all(self, commands: list[object]) -> list[dict[str, Any]]:
-        return [self._one(command) for command in commands]
-
-    def _one(self, command: object) -> dict[str, Any]:
-        number = command.get("id") if isinstance(command, dict) else None
-        result: dict[str, Any] = {"id": number, "ok": False, "error": None}
-        try:
-            if not isinstance(command, dict) or command.get("kind") not in self._kinds:
-                raise ConfigInvalid([f"kind: allowed: {', '.join(self._kinds)}"])
-            result |= self._kinds[command["kind"]](command)
-            result["ok"] = True
-        except queue.Full:
-            result["error"] = str(TryLater("too many commands are waiting"))
-        except WattshiftError as fault:
-            result["error"] = str(fault)
-        except OSError as fault:
-            log.exception("bridge.command", id=number)
-            result["error"] = f"cannot be kept: {fault.strerror or fault}"
-        return result
-
-    def _set_node_power(self, command: Command) -> dict[str, Any]:
-        read = Reader(command, "set_node_power")
-        watts_w = read.number("watts_w", 0, WATTS_MAX_W)
-        read.done()
-        return {"watts_w": self._engine.set_power(watts_w)}
-
-    def _set_replicas(self, command: Command) -> dict[str, Any]:
-        name = checked_name(command.get("service"))
-        read = Reader(command, name)
-        replicas = int(read.number("replicas", 0, REPLICAS_MAX))
-        read.done()
-        spec = service_spec(name, _mapping(command.get("spec")))
-        self._engine.services.set_target(name, spec, replicas)
-        self._engine.wake()
-        return {}
-
-    def _start_job(self, command: Command) -> dict[str, Any]:
-        job = checked_name(command.get("job"))
-        self._engine.batch.start(job, batch_spec(job, _mapping(command.get("spec"))))
-        self._engine.wake()
-        return {}
-
-    def _pause_job(self, command: Command) -> dict[str, Any]:
-        self._engine.batch.pause(checked_name(command.get("job")))
-        self._engine.wake()
-        return {}
-
-    def _cancel_job(self, command: Command) -> dict[str, Any]:
-        job = checked_name(command.get("job"))
-        if job in self._engine.services.names():
-            self._engine.submit(lambda: self._engine.cancel_service(job))
-        else:
-            self._engine.batch.cancel(job)
-            self._engine.wake()
-        return {}
-
-
-def _is_power(command: object) -> bool:
-    return isinstance(command, dict) and command.get("kind") == "set_node_power"
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    if isinstance(value, dict):
-        return value
-    raise ConfigInvalid(["spec: allowed: an object"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -202,6 +92,8 @@ async def _serve(options: argparse.Namespace, token: bytes) -> int:
         http_port=options.serve_port,
         gate_dir=str(options.gate_dir) if options.gate_dir else None,
         ray_address=None if local else options.ray_address,
+        rates=Rates(options.watts_per_core, options.watts_per_gpu),
+        meter_here=not options.meter_by_actor,
     )
     engine = Engine(settings, local, on_lost, on_connected)
     host, port = options.listen
@@ -234,13 +126,17 @@ async def _serve(options: argparse.Namespace, token: bytes) -> int:
 
 def _local(options: argparse.Namespace) -> LocalRay | None:
     if options.ray_address != LOCAL:
-        prepare_environment(QUIET)
+        token = find_token(os.environ, Path.home())
+        if token.warning:
+            log.warning("ray.token", reason=token.warning, mend=token.mend)
+        prepare_environment(QUIET | dict(token.environment))
         return None
     environment = local_environment(ray_token(options.state_dir))
     prepare_environment(environment)
-    last_w = remembered_watts(options.state_dir)
-    power_w = options.power_w if last_w is None else last_w
-    settings = LocalSettings(options.state_dir, power_w, options.num_cpus)
+    power_w = read_watts(options.state_dir).get(options.name, options.power_w)
+    settings = LocalSettings(
+        options.state_dir, power_w, options.num_cpus, gcs_storage=options.gcs_storage
+    )
     return LocalRay(settings, environment)
 
 
@@ -268,9 +164,24 @@ def _parser() -> argparse.ArgumentParser:
         "--power-w", type=watts, default=300.0, help="until anybody asks for others, W (local)"
     )
     parser.add_argument("--num-cpus", type=int, default=os.cpu_count() or 1, help="(local)")
+    parser.add_argument(
+        "--gcs-storage", type=Path, help="keep Ray's control store on disk, so that it may die"
+    )
     parser.add_argument("--serve-host", default="127.0.0.1")
     parser.add_argument("--serve-port", type=int, default=8000)
     parser.add_argument("--gate-dir", type=Path, default=Path(gate_dir) if gate_dir else None)
+    parser.add_argument(
+        "--watts-per-core", type=watts, default=10.0, help="of work that asks for no power_w, W"
+    )
+    parser.add_argument(
+        "--watts-per-gpu",
+        type=watts,
+        default=0.0,
+        help="of a GPU that such work holds, W; 0 where an agent measures the GPUs",
+    )
+    parser.add_argument(
+        "--meter-by-actor", action="store_true", help="also on this host: it hides its processes"
+    )
     parser.add_argument("--stay", action="store_true", help="do not end with the parent process")
     return parser
 

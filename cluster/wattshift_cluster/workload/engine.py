@@ -1,37 +1,47 @@
-"""The thread that does the slow work with Ray and leaves a report behind for those who ask.
+"""The threads that do the slow work with Ray and leave a report behind for those who ask.
 
-    commands in ──▶ queue ──▶ [connect] ─▶ services.poll ─▶ batch.poll ──▶ report out
-                                 ▲  │ lost: start over, with back-off
-                                 └──┘
+    engine   commands in ──▶ queue ──▶ [connect] ─▶ services.poll ─▶ batch.poll ──▶ report out
+                                          ▲  │ lost: start over, with back-off
+                                          └──┘
+    nodes    what nodes there are, and the watts of each      meter   what draws without asking
+    health   whether Ray is still there
 
-Nobody waits for this thread: an answer over the wire comes from the last report, which says how old
-it is. Watts have a thread of their own (`power_keeper`), because a cut must not wait for a service
-that is just being deployed.
+Nobody who asks waits for any of them: an answer over the wire comes from the last report, which
+says how old it is. Watts have threads of their own (`power_keeper`), because a cut must not wait
+for a service that is just being deployed.
 """
 
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from wattshift_cluster.bootclock import boot_id, boot_s
-from wattshift_cluster.errors import WattshiftError
+from wattshift_cluster.bootclock import boot_s
+from wattshift_cluster.errors import NotFound, WattshiftError
 from wattshift_cluster.workload.batch import BatchJobs
-from wattshift_cluster.workload.local_ray import LocalRay, remember_watts
-from wattshift_cluster.workload.power_keeper import PowerKeeper, actuator
-from wattshift_cluster.workload.ray_link import Node, RayLink, RayUnavailable, listens, preload
+from wattshift_cluster.workload.bulletin import Bulletin
+from wattshift_cluster.workload.local_ray import LocalRay
+from wattshift_cluster.workload.meters import Meters, living_actors
+from wattshift_cluster.workload.node_power import NodePower, Remembered
+from wattshift_cluster.workload.nodes import Inventory, Node
+from wattshift_cluster.workload.power_keeper import Actuators
+from wattshift_cluster.workload.ray_link import RayLink, RayUnavailable, listens, preload
 from wattshift_cluster.workload.services import Services
+from wattshift_cluster.workload.telling import Told, tell
+from wattshift_cluster.workload.unasked import ESTIMATE, Rates
 
 log = structlog.get_logger()
 
 PERIOD_S = 0.5
 HALTING_PERIOD_S = 0.1
+LOOK_S = 0.5
+METER_S = 2.0
 POWER_WAIT_S = 0.7
 HEALTH_PERIOD_S = 2.0
 HEALTH_FAILURES = 3
@@ -43,6 +53,8 @@ BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 QUEUE_MAX = 1000
 CANCELLED_MAX = 1000
 END_S = 4.0
+APP_KEY = "wattshift:app:"
+"""Marks a Serve application as one of ours, for whoever has to clean up without us."""
 
 Task = Callable[[], None]
 
@@ -52,11 +64,13 @@ class EngineSettings:
     """What the engine runs with.
 
     Attributes:
-        name: of the bridge, in its report.
+        name: of the bridge, in its report; and of its own node, if no label names that.
         state_dir: where it keeps what must outlive it.
         http_host, http_port: where Serve listens.
         gate_dir: folder of this host's gates; None without mining beside it.
         ray_address: host:port of a running cluster; None for a Ray of our own.
+        rates: what CPU and GPU time of unasked work is taken to draw.
+        meter_here: whether raylets of this host are metered without an actor.
     """
 
     name: str
@@ -65,6 +79,8 @@ class EngineSettings:
     http_port: int
     gate_dir: str | None
     ray_address: str | None
+    rates: Rates = ESTIMATE
+    meter_here: bool = True
 
 
 class Engine:
@@ -88,11 +104,16 @@ class Engine:
         self._queue: queue.Queue[Task] = queue.Queue(QUEUE_MAX)
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._keeper: PowerKeeper | None = None
+        self._looking = threading.Lock()
         self._link: RayLink | None = None
-        self._node: Node | None = None
+        self._remembered = Remembered(settings.state_dir)
+        self._power: NodePower | None = None
+        self._resize: str | None = None
+        self._inventory = Inventory(settings.name)
+        self._nodes: Mapping[str, Node] = {}
+        self._meters = Meters(settings.rates, living_actors, look_here=settings.meter_here)
         self._error: str | None = "not connected yet"
-        self._seen_s = self._healthy_s = time.monotonic()
+        self._seen_s = self._round_s = self._healthy_s = time.monotonic()
         self.batch = BatchJobs(settings.state_dir / "jobs", settings.gate_dir)
         self.services = Services(
             settings.http_host,
@@ -101,9 +122,17 @@ class Engine:
             settings.state_dir / "services.json",
         )
         self._cancelled_services: deque[str] = deque(maxlen=CANCELLED_MAX)
+        self._marked: set[str] = set()
+        self.bulletin = Bulletin(self._body, first=int(boot_s() * 1000))
+        self.services.on_news(self.bulletin.report)
         self._threads = [
-            threading.Thread(target=self._run, name="engine", daemon=True),
-            threading.Thread(target=self._watch, name="ray-health", daemon=True),
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in {
+                "engine": self._run,
+                "nodes": self._look_again,
+                "meter": self._meter,
+                "ray-health": self._watch,
+            }.items()
         ]
 
     def start(self) -> None:
@@ -115,10 +144,12 @@ class Engine:
         """Ask the threads to end, wait a moment for them, and leave the cluster."""
         self._stop.set()
         self._wake.set()
-        if self._keeper is not None:
-            self._keeper.stop()
-        self._threads[0].join(END_S)
-        if self._link is not None and not self._threads[0].is_alive():
+        if self._power is not None:
+            self._power.stop()
+        ends_s = time.monotonic() + END_S
+        for thread in self._threads[:3]:
+            thread.join(max(0.0, ends_s - time.monotonic()))
+        if self._link is not None and not any(one.is_alive() for one in self._threads[:3]):
             self._link.close()
 
     def submit(self, task: Task) -> None:
@@ -130,19 +161,45 @@ class Engine:
         """Have the next look at everything now."""
         self._wake.set()
 
-    def set_power(self, watts_w: float) -> float:
-        """Set the node's watts; the total there is now, W. Blocks for 0.7 s at most.
+    def own_node(self) -> str:
+        """Name of the node that this process is a driver on."""
+        return next(iter(self._nodes), self._settings.name)
+
+    def set_power(self, wanted: Mapping[str, float]) -> dict[str, float | str]:
+        """Set nodes' watts; for each the total there is now, W, or why that is not known yet.
+
+        Blocks for 0.7 s at most. What has no answer goes on being tried.
 
         Raises:
-            RayUnavailable: no answer yet; the keeper goes on trying, once there is a node.
+            OSError: the wish cannot be kept on disk; nothing was done.
         """
-        remember_watts(self._settings.state_dir, watts_w)
-        if self._keeper is None:
+        if self._power is None:
+            self._remembered.keep(wanted)
+            return dict.fromkeys(wanted, self._error or "no Ray")
+        return self._power.ask(wanted, POWER_WAIT_S)
+
+    def evict(self, node: str, job: str, units: int) -> None:
+        """Have so many units of a job end on a node. Raises: NotFound."""
+        owner = self.services if job in self.services.names() else self.batch
+        owner.evict(job, node, units)
+        self._wake.set()
+
+    def drain(self, name: str, within_s: float) -> None:
+        """Have Ray place nothing more on a node. May block for as long as Ray does.
+
+        Raises:
+            NotFound: no such node is alive.
+            RayUnavailable: Ray refused, or cannot be asked.
+        """
+        node = self._nodes.get(name)
+        if self._link is None:
             raise RayUnavailable(self._error or "no Ray")
-        total_w = self._keeper.ask(watts_w, POWER_WAIT_S)
-        if total_w is None:
-            raise RayUnavailable(self._keeper.error or "Ray has not answered yet")
-        return total_w
+        if node is None or not node.alive:
+            raise NotFound(f"no living node {name!r} in this Ray cluster")
+        self._link.drain(node.id, within_s)
+        log.info("node.draining", node=name, id=node.id)
+        self._see()
+        self._wake.set()
 
     def cancel_service(self, name: str) -> None:
         """Take a service down; in the engine's thread."""
@@ -151,34 +208,38 @@ class Engine:
             self._cancelled_services.append(name)
             self.services.cancel(name)
 
-    def report(self) -> dict[str, Any]:
+    def _body(self) -> dict[str, Any]:
         """The body of `hello` and `report`; never waits."""
         now_s = time.monotonic()
-        node, keeper = self._node, self._keeper
         error = self._error
         if error is None and now_s - self._healthy_s > STALE_S:
             error = f"no answer from Ray for {now_s - self._healthy_s:.0f} s"
-        total_w = None if node is None else node.power_w_total
-        if keeper is not None and keeper.total_w is not None:
-            total_w = keeper.total_w
-        return {
-            "bridge": self._settings.name,
-            "boot_id": boot_id(),
-            "boot_s": boot_s(),
-            "ray": {
-                "up": error is None and node is not None,
-                "address": self._link.address if self._link else None,
-                "error": error,
-                "age_s": round(now_s - self._seen_s, 3),
-            },
-            "node": {
-                "id": None if node is None else node.id,
-                "power_w_total": total_w,
-                "power_w_available": None if node is None else node.power_w_available,
-            },
-            "services": self.services.report(),
-            "jobs": self._job_rows(),
-        }
+        told = Told(
+            bridge=self._settings.name,
+            address=self._link.address if self._link else None,
+            release=self._link.release if self._link else None,
+            resize=self._resize,
+            error=error,
+            age_s=now_s - self._seen_s,
+        )
+        nodes = [
+            (
+                node,
+                node.power_w_total if self._power is None else self._power.total_w(node),
+                None if self._power is None else self._power.error(node),
+                self._meters.of(node),
+            )
+            for node in self._nodes.values()
+        ]
+        return tell(told, nodes, self.services.report(), self._job_rows())
+
+    def _job_rows(self) -> list[dict[str, Any]]:
+        ended = [
+            {"job": name, "state": "cancelled", "done": None, "total": None, "error": None}
+            for name in dict.fromkeys(self._cancelled_services.copy())
+            if name not in self.services.names()
+        ]
+        return [*self.batch.report(), *ended]
 
     def _run(self) -> None:
         attempt = 0
@@ -193,6 +254,7 @@ class Engine:
                 attempt += 1
         while not self._stop.is_set():
             self._round()
+            self.bulletin.report()
             self._wake.wait(HALTING_PERIOD_S if self.batch.halting() else PERIOD_S)
             self._wake.clear()
 
@@ -205,12 +267,28 @@ class Engine:
         assert address is not None, "a cluster of our own or an address"
         link = RayLink(address)
         self._on_connected()
-        node = link.node()
-        self._keeper = PowerKeeper(actuator(link.address, link.node_id, node.power_w_total))
+        actuators = Actuators(link.gcs)
+        self._resize = actuators.kind
+        self._power = NodePower(
+            self._remembered,
+            actuators.of,
+            as_found=frozenset({link.node_id}) if self._local is not None else frozenset(),
+            on_change=self.bulletin.report,
+        )
         self.services.recover(link.address)
-        self._link, self._node, self._error = link, node, None
-        self._seen_s = self._healthy_s = time.monotonic()
-        log.info("ray.connected", address=link.address, node=link.node_id)
+        self._link, self._error = link, None
+        self._seen_s = self._round_s = self._healthy_s = time.monotonic()
+        self._see()
+        log.info("ray.connected", address=link.address, node=link.node_id, release=link.release)
+
+    def _see(self) -> None:
+        """Look at the nodes, and have their watts followed. Raises: RayUnavailable."""
+        assert self._link is not None, "connected before the first look"
+        assert self._power is not None, "as the link is"
+        with self._looking:
+            self._nodes = self._inventory.look(self._link.look())
+            self._power.follow(self._nodes)
+            self._seen_s = time.monotonic()
 
     def _round(self) -> None:
         """Do what was asked, look at everything once, and leave a report."""
@@ -221,12 +299,13 @@ class Engine:
             except queue.Empty:
                 break
             self._do(task)
-        self.services.remember(self._link.address)
-        now_s = time.monotonic()
         try:
-            node = self._link.node()
-            self.services.poll(node, now_s)
-            self.batch.poll(node, now_s)
+            self._see()
+            self._mark()
+            self.services.remember(self._link.address)
+            now_s = time.monotonic()
+            self.services.poll(self._nodes, now_s)
+            self.batch.poll(self._nodes, now_s)
         except RayUnavailable as fault:
             self._error = str(fault)
             return
@@ -234,7 +313,14 @@ class Engine:
             log.warning("engine.round", reason=f"{type(fault).__name__}: {fault}"[:300])
         else:
             self._error = None
-        self._node, self._seen_s = node, time.monotonic()
+        self._round_s = time.monotonic()
+
+    def _mark(self) -> None:
+        """Leave word in Ray that these applications are ours, before they are deployed."""
+        assert self._link is not None, "connected before the first round"
+        for name in self.services.names() - self._marked:
+            self._link.keep(APP_KEY + name, b"1")
+            self._marked.add(name)
 
     def _do(self, task: Task) -> None:
         try:
@@ -242,13 +328,26 @@ class Engine:
         except Exception:
             log.exception("engine.task")
 
-    def _job_rows(self) -> list[dict[str, Any]]:
-        ended = [
-            {"job": name, "state": "cancelled", "done": None, "total": None, "error": None}
-            for name in dict.fromkeys(self._cancelled_services.copy())
-            if name not in self.services.names()
-        ]
-        return [*self.batch.report(), *ended]
+    def _look_again(self) -> None:
+        """Nodes come and go while the engine's thread deploys something for half a minute."""
+        while not self._stop.wait(LOOK_S):
+            if self._link is None or time.monotonic() - self._seen_s < LOOK_S:
+                continue
+            try:
+                self._see()
+            except RayUnavailable as fault:
+                log.debug("nodes.unseen", reason=str(fault))
+            else:
+                self.bulletin.report()
+
+    def _meter(self) -> None:
+        while not self._stop.wait(METER_S):
+            if self._link is None:
+                continue
+            try:
+                self._meters.turn(self._nodes)
+            except Exception as fault:  # a node without a reading is unknown, and told as such
+                log.debug("meter.turn", reason=f"{type(fault).__name__}: {fault}"[:300])
 
     def _watch(self) -> None:
         """Notice a Ray that is gone, whatever the engine's thread is stuck in."""
@@ -260,7 +359,7 @@ class Engine:
             failures = 0 if healthy else failures + 1
             if healthy:
                 self._healthy_s = time.monotonic()
-            stuck_s = time.monotonic() - self._seen_s
+            stuck_s = time.monotonic() - self._round_s
             if (failures >= HEALTH_FAILURES or stuck_s > STUCK_S) and not self._stop.is_set():
                 sign = "no sign of life" if failures else f"no round ended for {stuck_s:.0f} s"
                 self._on_lost(f"{self._link.address}: {sign}")

@@ -34,7 +34,6 @@ END_S = 10.0
 LOCK_S = 3.0
 LOG_FILE = "ray_host.log"
 TOKEN_FILE = "ray.token"
-POWER_FILE = "power.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +45,15 @@ class LocalSettings:
         power_w: watts that Ray may place at the start, W.
         num_cpus: Ray's CPUs; replicas and workers ask for a tenth, so watts bind first.
         object_store_bytes: shared memory for objects; requests here are small.
+        gcs_storage: folder in which Ray's control store keeps its state, so that a control store
+            that dies is started again; None for in memory, where its end is the end of that Ray.
     """
 
     state_dir: Path
     power_w: float
     num_cpus: int
     object_store_bytes: int = 96 << 20
+    gcs_storage: Path | None = None
 
 
 def take_lock(state_dir: Path) -> int:
@@ -71,21 +73,6 @@ def take_lock(state_dir: Path) -> int:
                 os.close(handle)
                 raise TryLater(f"another bridge uses {state_dir}") from None
             time.sleep(0.05)
-
-
-def remember_watts(state_dir: Path, watts_w: float) -> None:
-    """Keep the last watts asked for: a Ray that has to be started anew may not have more."""
-    attempt = state_dir / f"{POWER_FILE}.{threading.get_ident()}"
-    attempt.write_text(json.dumps({"watts_w": watts_w}))
-    attempt.replace(state_dir / POWER_FILE)
-
-
-def remembered_watts(state_dir: Path) -> float | None:
-    """The last watts asked for, W; None if nobody ever asked."""
-    try:
-        return float(json.loads((state_dir / POWER_FILE).read_text())["watts_w"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def ray_token(state_dir: Path) -> Path:
@@ -112,6 +99,12 @@ def temp_dir(state_dir: Path) -> Path:
     return path
 
 
+def known_address(state_dir: Path) -> str | None:
+    """Where the Ray of a bridge's state folder listens, if its host lives."""
+    found = _read_address(state_dir / ADDRESS_FILE)
+    return found[0] if found and _is_host(found[1]) else None
+
+
 class LocalRay:
     """The host process of a Ray of our own."""
 
@@ -135,7 +128,7 @@ class LocalRay:
         """
         until_s = time.monotonic() + START_S
         while time.monotonic() < until_s and not stopped.wait(0.1):
-            found = self._read()
+            found = _read_address(self._address_file)
             if found and self.running_pid() is not None:
                 return found[0]
             if self._child is not None and self._child.poll() is not None:
@@ -146,7 +139,7 @@ class LocalRay:
         """Process id of the living host; None without one."""
         if self._child is not None and self._child.poll() is None:
             return self._child.pid
-        found = self._read()
+        found = _read_address(self._address_file)
         if found and _is_host(found[1]):
             return found[1]
         return None
@@ -184,6 +177,8 @@ class LocalRay:
         command += ["--num-cpus", str(self._settings.num_cpus)]
         command += ["--power-w", str(self._settings.power_w)]
         command += ["--object-store-bytes", str(self._settings.object_store_bytes)]
+        if self._settings.gcs_storage is not None:
+            command += ["--gcs-storage", str(self._settings.gcs_storage)]
         with self._log_path().open("wb") as out:
             self._child = subprocess.Popen(
                 command,
@@ -195,13 +190,6 @@ class LocalRay:
             )
         log.info("ray_host.started", pid=self._child.pid)
 
-    def _read(self) -> tuple[str, int] | None:
-        try:
-            found = json.loads(self._address_file.read_text())
-            return str(found["address"]), int(found["pid"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
     def _log_path(self) -> Path:
         return self._settings.state_dir / LOG_FILE
 
@@ -210,6 +198,14 @@ class LocalRay:
             lines = self._log_path().read_text(errors="replace").strip().splitlines()
             return lines[-1][:300] if lines else "it said nothing"
         return "no log"
+
+
+def _read_address(file: Path) -> tuple[str, int] | None:
+    try:
+        found = json.loads(file.read_text())
+        return str(found["address"]), int(found["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_host(pid: int) -> bool:

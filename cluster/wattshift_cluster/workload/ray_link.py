@@ -7,21 +7,22 @@ first and every import of Ray lies inside a function. Checked against Ray 2.60.0
 import importlib
 import os
 import socket
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from wattshift_cluster.errors import Unreachable
+from wattshift_cluster.workload.nodes import POWER as POWER
+from wattshift_cluster.workload.nodes import Node as Node
+from wattshift_cluster.workload.nodes import Seen
+from wattshift_cluster.workload.ray_token import find_token, no_entry
 
 log = structlog.get_logger()
 
 NAMESPACE = "wattshift"
-POWER = "power_w"
-"""The custom resource in which Ray counts watts."""
-
 HEALTH_S = 2.0
 
 QUIET = {
@@ -45,21 +46,6 @@ def internal(module: str) -> Any:
 
 class RayUnavailable(Unreachable):
     """Ray cannot be started or reached, or lacks what is needed here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """The node whose watts are managed.
-
-    Attributes:
-        id: Ray's NodeID, hexadecimal.
-        power_w_total: size of its `power_w`, W; None if it has none.
-        power_w_available: what of it nobody holds, W; None if unknown.
-    """
-
-    id: str
-    power_w_total: float | None
-    power_w_available: float | None
 
 
 def local_environment(token_file: Path) -> dict[str, str]:
@@ -100,8 +86,12 @@ class RayLink:
             address: host:port of the cluster's GCS.
 
         Raises:
-            RayUnavailable: no cluster there, or no Ray here.
+            RayUnavailable: no cluster there, one of another release, one that does not let us in,
+                or no Ray here.
         """
+        if not listens(address):
+            # Asked itself, Ray's client library would wait for more than a minute.
+            raise RayUnavailable(f"{address}: nobody listens there; is that Ray running?")
         try:
             import ray
 
@@ -113,33 +103,61 @@ class RayLink:
             )
             self.address: str = ray.get_runtime_context().gcs_address
             self.node_id: str = ray.get_runtime_context().get_node_id()
+            self.gcs: Any = internal("ray._raylet").GcsClient(address=self.address)
+            self.release: str = str(ray.__version__)
         except ImportError as fault:
             raise RayUnavailable(f"Ray is not installed: {fault}") from fault
-        except (ConnectionError, OSError, RuntimeError, ValueError) as fault:
-            raise RayUnavailable(f"{address}: {_first_line(fault)}") from fault
+        except ConnectionError as fault:
+            why = no_entry(find_token(os.environ, Path.home()))
+            raise RayUnavailable(f"{address}: {why}") from fault
+        except Exception as fault:  # a release that does not fit, a token file that is not there, …
+            raise RayUnavailable(f"{address}: {_whole(fault)}") from fault
 
-    def node(self) -> Node:
-        """The managed node as the GCS sees it, up to some 100 ms old.
+    def look(self) -> Seen:
+        """What the GCS knows of the nodes, up to some 100 ms old.
 
         Raises:
-            RayUnavailable: the node is not alive or the GCS did not answer.
+            RayUnavailable: the GCS did not answer.
         """
         try:
-            rows: list[dict[str, Any]] = internal("ray").nodes()
-            free = self._available()
+            state = internal("ray._private.state").state
+            return Seen(
+                rows=internal("ray").nodes(),
+                totals=state.total_resources_per_node(),
+                free=state.available_resources_per_node(),
+                draining=frozenset(state.get_draining_nodes()),
+                driver=self.node_id,
+            )
         except Exception as fault:  # Ray's own types differ by what broke
             raise RayUnavailable(f"{self.address}: {_first_line(fault)}") from fault
-        for row in rows:
-            if row["NodeID"] == self.node_id and row["Alive"]:
-                total_w = row["Resources"].get(POWER)
-                return Node(self.node_id, total_w, None if total_w is None else free)
-        raise RayUnavailable(f"{self.address}: node {self.node_id} is not alive")
 
-    def _available(self) -> float | None:
-        per_node = internal("ray._private.state").available_resources_per_node()
-        free = per_node.get(self.node_id)
-        # Ray leaves out what is used up.
-        return None if free is None else float(free.get(POWER, 0.0))
+    def drain(self, node_id: str, within_s: float) -> None:
+        """Have a node left: Ray places nothing new there. May block for as long as Ray is gone.
+
+        Args:
+            node_id: Ray's NodeID, hexadecimal.
+            within_s: what Ray's libraries are told they have, s; at its end nothing is killed.
+
+        Raises:
+            RayUnavailable: refused, or no answer.
+        """
+        reasons = internal("ray.core.generated.autoscaler_pb2").DrainNodeReason
+        deadline_ms = int((time.time() + within_s) * 1000)
+        try:
+            taken, why = self.gcs.drain_node(
+                node_id, reasons.DRAIN_NODE_REASON_PREEMPTION, "wattshift drain", deadline_ms
+            )
+        except Exception as fault:  # Ray's own types differ by what broke
+            raise RayUnavailable(f"node {node_id}: {_first_line(fault)}") from fault
+        if not taken:
+            raise RayUnavailable(f"Ray does not drain node {node_id}: {why}")
+
+    def keep(self, key: str, value: bytes) -> None:
+        """Put a value into Ray's internal store of keys. Raises: RayUnavailable."""
+        try:
+            internal("ray.experimental.internal_kv")._internal_kv_put(key, value, overwrite=True)
+        except Exception as fault:  # Ray's own types differ by what broke
+            raise RayUnavailable(f"{key}: {_first_line(fault)}") from fault
 
     def close(self) -> None:
         """Disconnect; detached actors and Serve go on."""
@@ -157,9 +175,14 @@ def listens(address: str) -> bool:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=HEALTH_S):
             return True
-    except OSError as fault:
+    except (OSError, ValueError) as fault:
         log.warning("ray.health", address=address, reason=_first_line(fault))
         return False
+
+
+def _whole(fault: BaseException) -> str:
+    """All lines in one: of a release that does not fit, both releases stand further down."""
+    return " ".join(str(fault).split())[:300] or type(fault).__name__
 
 
 def _first_line(fault: BaseException) -> str:

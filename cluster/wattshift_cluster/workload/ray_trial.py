@@ -2,8 +2,9 @@
 
     python -m wattshift_cluster.workload.ray_trial
 
-One line of JSON on standard output: `{"started": true, "took_s": 4.2}`, or `{"started": false,
-"reason": TEXT, "mend": COMMAND, "log": FILE}`. It starts the same host process with the same
+One line of JSON on standard output: `{"started": true, "took_s": 4.2, "missing": []}`, with what
+this release lacks of what is used here, or `{"started": false, "reason": TEXT, "mend": COMMAND,
+"log": FILE}`. It starts the same host process with the same
 settings as a site does, on a few watts of its own, and leaves nothing behind but the log of a
 failure. It is a process of its own, so that nothing of Ray stays in whoever asks.
 """
@@ -35,6 +36,7 @@ from wattshift_cluster.workload.local_ray import (
     temp_dir,
 )
 from wattshift_cluster.workload.ray_link import local_environment
+from wattshift_cluster.workload.versions import capabilities
 
 OPEN_FILES_LEAST = 1024
 LOG_TAIL_CHARS = 20_000
@@ -110,6 +112,8 @@ def main(argv: list[str] | None = None) -> int:
     found = trial()
     with suppress(metadata.PackageNotFoundError):
         found["version"] = metadata.version("ray")
+    if found["started"]:
+        found["missing"] = [one.name for one in capabilities() if not one.present]
     print(json.dumps(found), flush=True)
     return 0 if found["started"] else 1
 

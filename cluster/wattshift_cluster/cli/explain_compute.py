@@ -1,0 +1,124 @@
+"""Why a job runs where it does or does not run, and who draws what on a node, in sentences.
+
+All of it follows from what the controller told: the verdict with its rule, and the units by node.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from wattshift_cluster.cli.job_text import promises, spread
+from wattshift_cluster.cli.output import UNKNOWN, number, pairs, watts
+
+GIVES_WAY: Mapping[str, str] = {
+    "mining-gives-way": "mining gives up the watts by itself, the gates first; nothing else must",
+    "batch-gives-way": "batch work of a lower rank pauses at its next checkpoint",
+    "cap": "the cap must end or rise, or work of a higher rank must leave",
+    "feeder": "work of a higher rank under {bound} must leave; a feeder's limit is never crossed",
+    "node": "work of a higher rank on {bound} must leave",
+    "no-such-node": "nothing can: no node could ever hold it; change what it asks for",
+    "gang": "work of a higher rank must leave until all of the gang fits at once",
+    "quota-watts": "other jobs of {bound} must leave, or its quota be raised in the site file",
+    "quota-gpus": "other jobs of {bound} must leave, or its quota be raised in the site file",
+    "fair-share": "tenants below their share of watts come first; it goes on as they are served",
+    "held": "a person paused it: `wattshift job resume` lets it go on",
+    "back-off": "its last attempt failed; it is tried again by itself",
+    "cluster-down": "Ray must come back, or the node must: `wattshift node list` shows which",
+}
+"""What would have to give way, by the rule of the verdict."""
+
+
+def why_job(one: dict[str, Any]) -> list[str]:
+    """Return the sentences that say why a job stands as it does."""
+    if one["kind"] == "mining" or one["state"] in ("completed", "failed", "cancelled"):
+        return []
+    found = one["verdict"]
+    told = _where(one) if one["units"] else ["it has no unit now"]
+    if found is None:
+        return [*told, "nothing has been decided about it yet"]
+    told.append(f"{found['admission'].replace('_', ' ')}, by the rule {found['rule']}: "
+                f"{found['words']}")  # fmt: skip
+    told += _short(found)
+    if found["admission"] != "fit" and one["state"] != "cancelling":
+        bound = found["bound_by"] or "its limit"
+        way = GIVES_WAY.get(found["rule"])
+        told += [] if way is None else [f"to give way: {way.format(bound=bound)}"]
+        if found["admission"] != "deny":
+            when = found["expected_at"]
+            told.append(
+                f"expected to run at {when}" if when else "when it will run, nobody can tell yet"
+            )
+    return told + _limits(one)
+
+
+def _short(found: dict[str, Any]) -> list[str]:
+    need_w, have_w = found["need_w"], found["have_w"]
+    if not need_w:
+        return []
+    limit = found["bound_by"] or "the limit"
+    if have_w is None:
+        return [f"it asks for {watts(need_w)} more"]
+    gap = f": {watts(need_w - have_w)} short" if need_w > have_w else ""
+    return [f"it asks for {watts(need_w)} more, {limit} has {watts(have_w)} for it{gap}"]
+
+
+def _where(one: dict[str, Any]) -> list[str]:
+    asked, held = one["nodes"], one["by_node"]
+    told = [f"it may run {one['units']} units of {watts(one['unit_w'])}: {spread(asked)}"]
+    if held is not None and held != asked:
+        told.append(f"watts are held by {spread(held)}: the change is under way")
+    return told
+
+
+def _limits(one: dict[str, Any]) -> list[str]:
+    """What keeps a running service where it is: its promise, its own wish, a power limit."""
+    if one["kind"] != "service":
+        return []
+    told = [f"{name} {text}" for name, text in promises(one)]
+    wants = one["desired"]
+    if wants is not None and wants > one["units"]:
+        most = f", its max_replicas is {one['max_units']}" if wants >= one["max_units"] else ""
+        told.append(f"Serve would like {wants} replicas{most}")
+    step = one["power_step"]
+    if step is not None:
+        flexible = one["spec"].get("flexibility", 0)
+        told.append(
+            f"each replica is limited to {watts(step['watts_w'])}, as its flexibility class "
+            f"{flexible} allows"
+        )
+    return told
+
+
+def job_answer(one: dict[str, Any]) -> str:
+    """Return the sentences about a job, a line each; empty where there is nothing to say."""
+    told = why_job(one)
+    return "\n".join(f"{'why' if at == 0 else '':5}{line}" for at, line in enumerate(told))
+
+
+def node_text(one: dict[str, Any]) -> str:
+    """Return one compute node for people: watts asked, granted, used, unasked and by whom."""
+    state = "up" if one["up"] else "down: Ray does not answer for it, so its grant still counts"
+    if one["draining"]:
+        state += ", draining: nothing new goes there"
+    held, granted = one["used_w"], one["power_w"]
+    free = UNKNOWN if held is None or granted is None else watts(max(0.0, granted - held))
+    rows = [
+        ("node", f"{one['node']}, on feeder {one['feeder']}"),
+        ("state", state),
+        ("granted", f"{watts(granted)} of {watts(one['max_w'])} at most"),
+        ("asked for", watts(one["asked_w"])),
+        ("used", f"{watts(held)} by jobs, {free} free"),
+        ("unasked", _unasked(one)),
+        ("jobs", ", ".join(f"{n} of {job}" for job, n in sorted(one["units"].items())) or "none"),
+        ("GPUs", number(one["gpus"], "", 0)),
+    ]
+    if one["relief_w"]:
+        rows.insert(5, ("relief", f"{watts(one['relief_w'])} kept off by power limits"))
+    rows += [(f"  {key}", value) for key, value in sorted(one["labels"].items())]
+    return pairs(rows)
+
+
+def _unasked(one: dict[str, Any]) -> str:
+    if one["unasked_w"] is None:
+        return "unknown: its meter is silent"
+    by = "; ".join(one["unasked"])
+    return f"{watts(one['unasked_w'])} by work that asked for no watts" + (f": {by}" if by else "")

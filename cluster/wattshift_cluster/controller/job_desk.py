@@ -1,0 +1,155 @@
+"""What people ask of jobs and of compute nodes: submit, act, read the log, drain.
+
+A job is answered for only after it is on disk (I5). What could never run is refused before that,
+and so is an id that another job has.
+"""
+
+import hashlib
+import json
+import secrets
+from typing import Any
+
+from wattshift_cluster.config import blueprint
+from wattshift_cluster.controller import compute_views, feasible, views
+from wattshift_cluster.controller.service import Controller
+from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
+from wattshift_cluster.wire.link import LinkError, OpFailed
+from wattshift_scheduler import events as ev
+from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.errors import JobInvalid
+from wattshift_scheduler.jobs import Job, JobKind
+
+JOBS_MAX = 10_000
+"""Jobs that are not final; more are refused with `try later`."""
+
+LINES_MAX = 1000
+View = dict[str, Any]
+
+
+class JobDesk:
+    """Jobs and nodes, as people ask of them."""
+
+    def __init__(self, controller: Controller) -> None:
+        """Wrap a controller that runs in this event loop."""
+        self._c = controller
+        self._accepting: set[str] = set()
+
+    def found(self, job_id: str) -> Job:
+        """One job. Raises NotFound."""
+        job = self._c.state.jobs.get(job_id)
+        if job is None:
+            raise NotFound(f"no job {job_id}")
+        return job
+
+    def view(self, job: Job) -> View:
+        """A job, with the address at which a service answers and its side's last error."""
+        report = self._c.bridge.report if self._c.bridge is not None else {}
+        rows = {str(row.get("name")): row for row in report.get("services", ())}
+        rows |= {str(row.get("job")): row for row in report.get("jobs", ())}
+        row = rows.get(job.id, {})
+        return {**views.job(job), "url": row.get("url"), "error": row.get("error")}
+
+    async def submit(self, spec: dict[str, Any], key: str | None, wanted: str | None) -> View:
+        """Write a job down, then take it. Raises ConfigInvalid, Refused, TryLater."""
+        c = self._c
+        if spec["kind"] != JobKind.MINING:
+            c.outlet.commanding()
+        digest = _digest(spec, wanted)
+        if key is not None and (known := c.journal.job_of_key(key)) is not None:
+            if known[0] != digest:
+                raise Refused("this Idempotency-Key was used for another job")
+            return self.view(self.found(known[1]))
+        if sum(not job.state.final for job in c.state.jobs.values()) >= JOBS_MAX:
+            raise TryLater(f"{JOBS_MAX} jobs are open; finish or cancel some")
+        job_id = f"{spec['kind']}-{secrets.token_hex(4)}" if wanted is None else wanted
+        self._free(job_id)
+        now_s = c.clock.now_s()
+        try:
+            job = blueprint.job_of(job_id, spec, now_s)
+        except JobInvalid as fault:
+            raise ConfigInvalid([Fault("job", "", None, fault.reason)]) from None
+        feasible.check(c.state, job, now_s)
+        self._accepting.add(job_id)
+        try:
+            await c.journal.accept(job, key, digest)
+        finally:
+            self._accepting.discard(job_id)
+        c.inbox.put([ev.JobSubmitted(job)])
+        c.turn(c.inbox.take())
+        late = feasible.late(c.state, job, now_s)
+        if late is not None:
+            c.tell(Decision(now_s, job_id, "warned", late, {}))
+        return {**self.view(self.found(job_id)), "warnings": [] if late is None else [late]}
+
+    def _free(self, job_id: str) -> None:
+        """Raise Refused if the id is a job's, a device's or a node's: `explain` takes all three."""
+        c = self._c
+        job = c.state.jobs.get(job_id)
+        if job is not None:
+            told = f"a {job.kind.value} named {job.name}, {job.state.value} ({job.reason})"
+            raise Refused(f"{job_id} exists: {told}; an id is never given twice")
+        if job_id in self._accepting:
+            raise Refused(f"{job_id} is being submitted by somebody else right now")
+        if job_id in c.state.nodes or job_id in c.roster.entries:
+            raise Refused(f"{job_id} is the name of a node or a device; choose another id")
+
+    async def act(self, job_id: str, action: str) -> View:
+        """Pause, resume or cancel a job. Raises NotFound, Refused."""
+        job = self.found(job_id)
+        if job.kind is not JobKind.MINING:
+            self._c.outlet.commanding()
+        if job.state.final:
+            raise Refused(f"{job_id} is {job.state.value}")
+        self._c.inbox.put([ev.JobActed(job_id, action)])
+        self._c.turn(self._c.inbox.take())
+        return self.view(self.found(job_id))
+
+    async def logs(self, job_id: str, lines: int) -> View:
+        """What was decided about a job, and what its code printed (api.compute_views.LogView)."""
+        job = self.found(job_id)
+        count = min(lines, LINES_MAX)
+        decided = [views.decision(d) for d in self._c.journal.decisions(job_id, None, count)]
+        told = [f"{one['at']} {one['action']}: {one['reason']}" for one in reversed(decided)]
+        printed, trouble = None, None
+        if job.kind is JobKind.BATCH and self._c.compute_link is not None:
+            try:
+                printed = await self._printed(job_id, count)
+            except OpFailed:
+                trouble = "the compute side keeps no log of it"
+            except LinkError as fault:
+                trouble = str(fault)
+        return {"job": job_id, "lines": told, "printed": printed, "trouble": trouble}
+
+    async def _printed(self, job_id: str, count: int) -> list[str]:
+        answer = await self._ask("log", job=job_id, lines=count)
+        rows = answer.get("lines")
+        return [str(row) for row in rows][-count:] if isinstance(rows, list) else []
+
+    async def _ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        link = self._c.compute_link
+        assert link is not None, "asked only where there is compute"
+        try:
+            return await link.call(op, **fields)
+        finally:
+            await link.close()
+
+    async def drain(self, node: str, by: str) -> View:
+        """Have a node's work leave, for good. Raises NotFound, Refused, Unreachable."""
+        c = self._c
+        if node not in c.state.nodes:
+            names = ", ".join(sorted(c.state.nodes)) or "none"
+            raise NotFound(f"no compute node {node}; there are: {names}")
+        c.outlet.commanding()
+        try:
+            answer = await self._ask("drain", node=node)
+        except OpFailed as fault:
+            raise Refused(f"{node} cannot be drained: {fault.reason}") from None
+        note = str(answer.get("note") or "its work leaves, and nothing new is placed there")
+        c.tell(Decision(c.clock.now_s(), node, "drain", f"by {by}: {note}", {}))
+        view = next(one for one in compute_views.nodes(c.state) if one["node"] == node)
+        return {**view, "note": note}
+
+
+def _digest(spec: dict[str, Any], wanted: str | None) -> str:
+    whole = spec if wanted is None else {**spec, "id": wanted}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

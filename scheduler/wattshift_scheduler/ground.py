@@ -1,0 +1,64 @@
+"""What there is to place on: nodes with their labels and GPUs, and the watts of every feeder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from wattshift_scheduler.arrays import Floats
+from wattshift_scheduler.signals import Arbitrated, Cap
+from wattshift_scheduler.site import FeederTree, Node, Site
+from wattshift_scheduler.state import NodePower
+
+Selector = tuple[tuple[str, str], ...]
+Asks = tuple[Selector, float]
+"""What a unit asks of a node beside watts: labels, and GPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The inputs of one division, beside the jobs.
+
+    Attributes:
+        site: its nodes, feeder tree, tenants and rules.
+        powers: what is known of each node now, by name.
+        room_w: watts of each feeder for compute once mining has given way, W; shape (feeders,).
+        free_w: watts by which each feeder's load may rise at once, with mining as it draws now and
+            all that is granted to compute counted, W; shape (feeders,).
+        cap: the cap in force.
+        caps: all known caps, for the time at which more may fit.
+        now_s: our clock, s.
+    """
+
+    site: Site
+    powers: Mapping[str, NodePower]
+    room_w: Floats
+    free_w: Floats
+    cap: Arbitrated
+    caps: tuple[Cap, ...]
+    now_s: float
+
+
+def labels_of(node: Node, power: NodePower) -> Mapping[str, str]:
+    """The labels of a node: what Ray tells goes before the site file."""
+    return {**node.labels, **(power.labels or {})}
+
+
+def gpus_of(node: Node, power: NodePower) -> float:
+    """The GPUs of a node: what Ray tells goes before the site file."""
+    return node.gpus if power.gpus is None else power.gpus
+
+
+def suits(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Whether labels meet a selector: each is the value, or with "!value" is not."""
+    return all(
+        labels.get(key) != value[1:] if value.startswith("!") else labels.get(key) == value
+        for key, value in selector
+    )
+
+
+def path_of(tree: FeederTree, node: Node) -> tuple[int, ...]:
+    """The feeders between a node and the root, its own first."""
+    found, feeder = [], tree.index[node.feeder]
+    while feeder >= 0:
+        found.append(feeder)
+        feeder = int(tree.parent[feeder])
+    return tuple(found)
