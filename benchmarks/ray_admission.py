@@ -39,8 +39,8 @@ def run() -> dict[str, object]:
 async def _live(*, long: bool) -> dict[str, Any]:
     async with running() as one, watching(one) as watch:
         work = ray_jobs.Work(one.folder)
-        submitted_s = await ray_scenes.submit_to_running_s(one, work, 9 if long else 4)
-        preempted = await ray_scenes.preemptions(one, work, watch, 6 if long else 3)
+        submitted_s = await ray_scenes.submit_to_running_s(one, work, 9 if long else 3)
+        preempted = await ray_scenes.preemptions(one, work, watch, 6 if long else 2)
         burst = await ray_scenes.burst(one)
         survived = await ray_survival.kills(one, work, watch, 20 if long else 6, SEED)
         return {

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -17,7 +18,10 @@ from wattshift_cluster.demo import recorder
 from wattshift_cluster.errors import WattshiftError
 
 CUT_S, OPEN_S = 14.0, 6.0
-KILL_GAP_S = (4.0, 7.0)
+KILL_GAP_S = (3.0, 5.0)
+THERE_S = 10.0
+"""A process that is to be killed may be on its way back from the kill before."""
+
 LEFT_W = 2.5 * UNIT_W
 ITEMS_A_JOB = 1200
 LOOK_S = 0.3
@@ -50,9 +54,12 @@ async def kills(one: Running, work: Work, watch: Watch, count: int, seed: int) -
         await until(lambda: serves(one, kept, 1), JOB_S, "the service does not run")
         for kind in ray_kills.order(count, seed):
             await asyncio.sleep(dice.uniform(*KILL_GAP_S))
-            killed = await ray_kills.kill(one, kind, dice)
-            (done if killed else missed).append(kind)
-            say(f"kill {len(done)}: {kind}{'' if killed else ' (none there)'}")
+            try:
+                await until(partial(ray_kills.kill, one, kind, dice), THERE_S, f"no {kind}")
+                done.append(kind)
+            except NotInTime:
+                missed.append(kind)
+            say(f"kill {len(done)}: {kind}{' (none there)' if kind in missed else ''}")
     finally:
         stop.set()
         jobs = await feeding

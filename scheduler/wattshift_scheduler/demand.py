@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from wattshift_scheduler.jobs import Job, JobKind, JobState, Look
+from wattshift_scheduler.jobs import Job, JobKind, JobState, Load, Look
 from wattshift_scheduler.site import Rules
 
 ONGOING_PER_REPLICA = 2.0
@@ -58,8 +58,7 @@ def units(job: Job) -> int:
     if job.held or job.state is JobState.CANCELLING:
         return 0
     if job.kind is JobKind.SERVICE:
-        wanted = job.units if job.wanted is None else job.wanted
-        return max(job.min_units, min(wanted, job.max_units))
+        return _clamped(job, job.units if job.wanted is None else job.wanted)
     if job.terms.gang or job.done is None or job.total is None:
         return job.max_units
     # No more workers than chunks are left; a job that has not finished has one left at least.
@@ -84,22 +83,32 @@ def sized(job: Job, rules: Rules, now_s: float) -> Job:
     """
     if job.kind is not JobKind.SERVICE:
         return job
-    job = _start_watched(job, now_s)
-    before = units(replace(job, held=False))
-    need, late = _needed(job, before, now_s)
+    load = _start_watched(job, now_s)
+    before = _clamped(job, job.units if job.wanted is None else job.wanted)
+    need, late = _needed(job, load, before, now_s)
     if need > before:
-        load = replace(job.load, late_s=now_s if late else job.load.late_s)
-        return replace(job, wanted=need, quiet_since_s=None, load=load)
+        return _kept(job, need, None, replace(load, late_s=now_s) if late else load)
     need = _easy(job, need, before)
     if need == before:
-        return replace(job, wanted=before, quiet_since_s=None)
+        return _kept(job, before, None, load)
     if job.quiet_since_s is None:
-        load = replace(job.load, quiet_most=need)
-        return replace(job, wanted=before, quiet_since_s=now_s, load=load)
-    most = max(job.load.quiet_most, need)
+        return _kept(job, before, now_s, replace(load, quiet_most=need))
+    most = max(load.quiet_most, need)
     if now_s - job.quiet_since_s < rules.scale_down_after_s:
-        return replace(job, wanted=before, load=replace(job.load, quiet_most=most))
-    return replace(job, wanted=most, quiet_since_s=None)
+        load = load if most == load.quiet_most else replace(load, quiet_most=most)
+        return _kept(job, before, job.quiet_since_s, load)
+    return _kept(job, most, None, load)
+
+
+def _kept(job: Job, wanted: int, quiet_since_s: float | None, load: Load) -> Job:
+    """The job with what was worked out; itself where nothing has changed."""
+    if (wanted, quiet_since_s) == (job.wanted, job.quiet_since_s) and load is job.load:
+        return job
+    return replace(job, wanted=wanted, quiet_since_s=quiet_since_s, load=load)
+
+
+def _clamped(job: Job, wanted: int) -> int:
+    return max(job.min_units, min(wanted, job.max_units))
 
 
 def _worst(job: Job) -> float:
@@ -113,18 +122,18 @@ def _worst(job: Job) -> float:
     return max(shares, default=math.nan)
 
 
-def _start_watched(job: Job, now_s: float) -> Job:
+def _start_watched(job: Job, now_s: float) -> Load:
     """Note when replicas were asked for, and learn from when they serve how long that takes."""
     load, due = job.load, _due(job)
     if due > max(load.asked, job.running):
-        return replace(job, load=replace(load, asked=due, asked_s=now_s))
+        return replace(load, asked=due, asked_s=now_s)
     if job.running < due or math.isnan(load.asked_s):
         asked = min(load.asked, due)
-        return job if asked == load.asked else replace(job, load=replace(load, asked=asked))
+        return load if asked == load.asked else replace(load, asked=asked)
     # Of replicas that were never seen to be missing nobody knows when they came up.
     missed = any(one.at_s >= load.asked_s and one.running < due for one in load.looks)
     up_s = now_s - load.asked_s if missed else load.up_s
-    return replace(job, load=replace(load, asked=due, asked_s=math.nan, up_s=up_s))
+    return replace(load, asked=due, asked_s=math.nan, up_s=up_s)
 
 
 def _due(job: Job) -> int:
@@ -134,10 +143,10 @@ def _due(job: Job) -> int:
     return job.units if promised or job.desired is None else min(job.units, job.desired)
 
 
-def _needed(job: Job, before: int, now_s: float) -> tuple[int, bool]:
+def _needed(job: Job, load: Load, before: int, now_s: float) -> tuple[int, bool]:
     """Replicas that its load and its promise need now, within its bounds; whether the promise
     asked for more than the load."""
-    lead_s = _lead_s(job)
+    lead_s = _lead_s(load)
     ongoing = max(job.ongoing, _foreseen(job, lead_s, now_s))
     if job.desired is not None:
         need = job.desired
@@ -147,16 +156,16 @@ def _needed(job: Job, before: int, now_s: float) -> tuple[int, bool]:
         need = math.ceil(capped / ONGOING_PER_REPLICA - 1e-9)
     late = _late(job, ongoing, lead_s, now_s)
     # One more at a time: what was asked for last must have served for a moment to show.
-    settled = job.running >= before and now_s - job.load.late_s >= lead_s
+    settled = job.running >= before and now_s - load.late_s >= lead_s
     if late:
         need = max(need, before + 1 if settled else before)
-    need = max(job.min_units, min(need, job.max_units))
+    need = _clamped(job, need)
     return need, late and need > before
 
 
-def _lead_s(job: Job) -> float:
+def _lead_s(load: Load) -> float:
     """How far ahead must be seen: the time that a further replica takes to serve, s."""
-    return UP_S if math.isnan(job.load.up_s) else min(max(job.load.up_s, 1.0), UP_MOST_S)
+    return UP_S if math.isnan(load.up_s) else min(max(load.up_s, 1.0), UP_MOST_S)
 
 
 def _late(job: Job, ongoing: float, lead_s: float, now_s: float) -> bool:

@@ -33,6 +33,7 @@ class Feasible:
         """Look at the site alone."""
         self._ground = ground
         self._reach = [_reach(ground, node) for node in ground.site.nodes]
+        self._tenants = {tenant.name: tenant for tenant in ground.site.tenants}
         self._suited: dict[Asks, list[Reach] | Verdict] = {}
 
     def refusal(self, job: Job) -> Verdict | None:
@@ -75,7 +76,7 @@ class Feasible:
         return Verdict(Admission.DENY, Rule.NODE, words, most.node.name)
 
     def _over_quota(self, job: Job) -> Verdict | None:
-        tenant = next((t for t in self._ground.site.tenants if t.name == job.terms.tenant), None)
+        tenant = self._tenants.get(job.terms.tenant)
         if tenant is None or tenant.borrows:
             return None
         units = job.max_units if job.terms.gang else 1

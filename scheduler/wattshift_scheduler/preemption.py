@@ -7,11 +7,11 @@ is the limit, its own jobs give way, and only they do while it borrows.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from wattshift_scheduler import ranking
-from wattshift_scheduler.board import Board, Seat, Short
+from wattshift_scheduler.board import Board, Seat
 from wattshift_scheduler.shedding import loss_of, take_one
 from wattshift_scheduler.tenants import EPS_W
 
@@ -37,6 +37,16 @@ class Claim:
     seat: Seat
     young_too: bool = False
     ceiling: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """What is in the way of a claim on a node: the node itself, feeders above it, a quota."""
+
+    row: int
+    full: bool
+    feeders: frozenset[int]
+    quota: bool
 
 
 class _Pool:
@@ -188,17 +198,19 @@ class Preemption:
     def _clear(self, claim: Claim, row: int, pool: _Pool) -> Taken | None:
         """Take units in order until the claim fits a node, then put back what need not have gone;
         None if it never fits."""
-        board, seat = self._board, claim.seat
-        taken: Taken = []
+        seat, taken = claim.seat, Taken()
+        lacks = self._lacks(claim, row)
         # A node that is full itself is freed first; that frees the feeders above it too.
-        for victims in (pool.on[row], pool.victims):
+        for victims, node_only in ((pool.on[row], True), (pool.victims, False)):
             for victim, may in victims:
-                while victim is not seat and victim.units and may():
-                    rows = self._helpful(claim, victim, row, node_only=victims is pool.on[row])
+                while lacks and victim is not seat and victim.units and may():
+                    rows = self._helpful(claim, victim, lacks, node_only=node_only)
                     if not rows:
                         break
-                    taken += [(victim, at, units) for at, units in take_one(board, victim, rows)]
-                if self._fits(claim, row):
+                    more = take_one(self._board, victim, rows)
+                    taken += [(victim, at, units) for at, units in more]
+                    lacks = self._lacks(claim, row)
+                if not lacks:
                     return self._put_back(claim, row, taken)
         return None
 
@@ -217,10 +229,17 @@ class Preemption:
         board.pull(seat, row)
         return kept
 
-    def _fits(self, claim: Claim, row: int) -> bool:
-        if claim.ceiling and not self._board.shares.within(claim.seat.job, claim.ceiling, 1):
-            return False
-        return self._board.fits(claim.seat, row)
+    def _lacks(self, claim: Claim, row: int) -> _Lack | None:
+        """What is in the way of a claim on a node; None if it fits."""
+        board, seat = self._board, claim.seat
+        full = board.used_w[row] + seat.job.unit_w > board.cap_w[row] + EPS_W
+        full = full or not board.cards[row].fits(seat.job.terms.gpus)
+        least_w = seat.drawn_w - EPS_W
+        feeders = [feeder for feeder in board.path[row] if board.room_w[feeder] < least_w]
+        quota = claim.ceiling is not None and not board.shares.within(seat.job, claim.ceiling, 1)
+        if not (full or feeders or quota):
+            return None
+        return _Lack(row, full, frozenset(feeders), quota)
 
     def _too_much(self, claim: Claim, row: int) -> bool:
         """Whether a node, a feeder above it, or a quota now carries more than it may."""
@@ -231,21 +250,22 @@ class Preemption:
             return True
         return board.used_w[row] > board.cap_w[row] + EPS_W or board.tightest_w(row) < -EPS_W
 
-    def _helpful(self, claim: Claim, victim: Seat, row: int, *, node_only: bool) -> list[int]:
-        """Nodes from which a unit of a victim helps a claim on `row`."""
-        board, seat = self._board, claim.seat
-        full = board.used_w[row] + seat.job.unit_w > board.cap_w[row] + EPS_W
-        full = full or not board.cards[row].fits(seat.job.terms.gpus)
+    def _helpful(
+        self, claim: Claim, victim: Seat, lacks: _Lack, *, node_only: bool
+    ) -> Sequence[int]:
+        """Nodes from which a unit of a victim helps a claim."""
         if node_only:
-            return [row] if full and row in victim.at else []
-        feeders = (f for f in board.path[row] if board.room_w[f] < seat.drawn_w - EPS_W)
-        short = Short(frozenset((row,) if full else ()), frozenset(feeders))
-        rows = [at for at in victim.at if board.relieves(at, short)]
-        tenant = seat.job.terms.tenant
-        if claim.ceiling and victim.job.terms.tenant == tenant and not rows:
+            return (lacks.row,) if lacks.full and lacks.row in victim.at else ()
+        board = self._board
+        if lacks.full and lacks.row in victim.at:
+            return (lacks.row,)
+        rows: list[int] = []
+        if lacks.feeders:
+            rows = [at for at in victim.at if not lacks.feeders.isdisjoint(board.path[at])]
+        if lacks.quota and not rows and victim.job.terms.tenant == claim.seat.job.terms.tenant:
             # Wherever it runs, it helps while the quota is in the way.
-            rows = [] if board.shares.within(seat.job, claim.ceiling, 1) else list(victim.at)
-        return sorted(rows, key=lambda at: (at != row, board.names[at]))
+            rows = list(victim.at)
+        return sorted(rows, key=lambda at: board.names[at]) if len(rows) > 1 else rows
 
 
 def _always() -> bool:

@@ -2,15 +2,17 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from wattshift_cluster.api.jobmodels import BatchJob, ServiceJob
 from wattshift_cluster.api.jobspec import job_schema, parse_job, parse_jobs
 from wattshift_cluster.config import blueprint
 from wattshift_cluster.errors import ConfigInvalid, Fault
-from wattshift_scheduler.jobs import PowerStep
+from wattshift_scheduler.jobs import PowerStep, Rule
 
 BATCH: dict[str, Any] = {
     "kind": "batch",
@@ -243,6 +245,14 @@ def test_no_error_shows_what_may_be_a_credential() -> None:
         with pytest.raises(ConfigInvalid) as caught:
             parse_job({**SERVICE, **changes}, "f")
         assert "hush" not in str(caught.value), changes
+
+
+def test_the_page_about_jobs_tells_every_key_and_every_rule() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
+    keys = {key for model in (BatchJob, ServiceJob) for key in model.model_fields}
+    untold = {"kind", "serve_app"}  # the word itself, and what `serve_config` becomes
+    words = keys - untold | {rule.value for rule in Rule}
+    assert sorted(word for word in words if f"`{word}`" not in page) == []
 
 
 def test_the_schema_describes_what_is_taken() -> None:

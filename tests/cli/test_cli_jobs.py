@@ -14,9 +14,10 @@ from click.testing import Result
 from wattshift_cluster.api.jobspec import parse_jobs
 from wattshift_cluster.api.tokens import rfc3339
 from wattshift_cluster.cli import waiting
-from wattshift_cluster.cli.explain_compute import why_job
+from wattshift_cluster.cli.explain_compute import GIVES_WAY, why_job
 from wattshift_cluster.cli.job_files import load_jobs
 from wattshift_cluster.errors import Refused
+from wattshift_scheduler.jobs import Rule
 
 Command = Callable[..., Result]
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -198,6 +199,7 @@ def test_jobs_show_only_columns_that_say_something(wattshift: Command, reach: An
     reach.port.submitted = {"a": fake("job_view")("a", spec)}
     plain = wattshift("jobs").stdout
     assert "TENANT" not in plain
+    assert "  feeder  " in plain, "the rule by which it waits"
     assert "RATE" not in plain
     more = {"tenant": "ops", "priority": 5, "rate_per_s": 2.0, "eta_s": 34.0, "units": 2}
     reach.port.submitted["b"] = fake("job_view")("b", spec, **more)
@@ -264,6 +266,10 @@ def test_explain_says_rule_limit_gap_and_what_gives_way(wattshift: Command, reac
     waits["verdict"] |= {"rule": "cap", "expected_at": "2026-12-01T18:00:00Z"}
     view = data(wattshift("explain", "b", "-o", "json"))
     assert "expected to run at 2026-12-01T18:00:00Z" in view["why"]
+
+
+def test_every_rule_says_what_would_have_to_give_way() -> None:
+    assert set(GIVES_WAY) == {rule.value for rule in Rule if rule is not Rule.FITS}
 
 
 def test_a_running_service_is_explained_by_node_promise_and_step() -> None:

@@ -104,6 +104,9 @@ def test_units_beyond_those_asked_for_are_on_their_way_out() -> None:
     job = replace(runs(service("s"), w1=2), units=1, wanted=1, nodes={"w1": 1})
     placement = place(ground(), [job])
     assert at(placement, "s") == {"w1": 1}
+    again = replace(job, wanted=2, max_units=2)
+    placement = place(ground(root_w=200.0), [again, service("t", value_usd_per_h=0.0)])
+    assert (one(placement, "s").units, one(placement, "t").units) == (1, 1)
 
 
 def test_a_planned_unit_moves_off_a_node_that_is_gone_and_a_running_one_does_not() -> None:
@@ -233,6 +236,7 @@ def test_no_more_gives_way_than_must() -> None:
     jobs = [
         runs(replace(batch("small", 100.0), checkpoint_s=NOW_S), w1=1),
         runs(replace(batch("large", 400.0), checkpoint_s=NOW_S - 9.0), w1=1),
+        batch("new", value_usd_per_h=99.0),
         service("svc", 400.0),
     ]
     placement = place(ground(root_w=500.0), jobs)
@@ -240,7 +244,19 @@ def test_no_more_gives_way_than_must() -> None:
         "svc": 1,
         "large": 0,
         "small": 1,
+        "new": 0,
     }
+    assert at(placement, "small") == {"w1": 1}
+
+
+def test_what_need_not_have_left_before_a_larger_one_stays_where_it_is() -> None:
+    jobs = [
+        runs(replace(batch("small", 100.0), checkpoint_s=NOW_S), w1=1),
+        runs(replace(batch("large", 400.0), checkpoint_s=NOW_S - 9.0), w1=1),
+        batch("new", 300.0, value_usd_per_h=99.0),
+    ]
+    placement = place(ground(root_w=350.0), jobs)
+    assert (at(placement, "small"), at(placement, "large")) == ({"w1": 1}, {})
 
 
 def test_batch_pushes_out_only_batch_of_a_lower_priority() -> None:
@@ -277,7 +293,7 @@ def test_a_service_takes_from_lower_services_only_what_they_have_beyond_their_mi
 
 def test_what_pauses_is_not_kept_and_does_not_change_who_goes() -> None:
     pausing = replace(runs(batch("p"), w1=1), state=JobState.PAUSING)
-    jobs = [pausing, runs(batch("r"), w1=1), service("svc")]
+    jobs = [pausing, runs(replace(batch("r"), checkpoint_s=NOW_S), w1=1), service("svc")]
     placement = place(ground(root_w=200.0), jobs)
     assert [(p.job.id, p.units) for p in placement.placed] == [("svc", 1), ("p", 0), ("r", 1)]
 
@@ -338,6 +354,23 @@ def test_a_service_under_a_power_limit_does_not_grow() -> None:
     job = replace(_flex("s", 3, 4), max_units=5, wanted=5)
     placement = place(ground(site(nodes=(Node("e1", "main", 2000.0),)), root_w=330.0), [job])
     assert (one(placement, "s").units, one(placement, "s").unit_limit_w) == (4, 80.0)
+    west = replace(runs(job, w1=4), wanted=5)
+    placement = place(ground(), [west, runs(service("o", 600.0), w2=1)])
+    assert (one(placement, "s").units, one(placement, "s").unit_limit_w) == (4, 60.0)
+
+
+def test_power_comes_back_before_another_service_grows() -> None:
+    jobs = [
+        runs(service("a", flexibility=3, steps=STEPS), e1=1),
+        replace(runs(service("b", 300.0, max_units=2), e1=2), wanted=2),
+        replace(service("c", 60.0, min_units=0), wanted=1, ongoing=2.0, desired=1),
+    ]
+    placement = place(ground(site(nodes=(Node("e1", "main", 2000.0),)), root_w=400.0), jobs)
+    assert [(p.job.id, p.units, p.unit_limit_w) for p in placement.placed] == [
+        ("a", 1, None),
+        ("b", 1, None),
+        ("c", 0, None),
+    ]
 
 
 def test_a_cut_takes_from_below_the_feeder_that_is_too_full_and_may_move_it() -> None:

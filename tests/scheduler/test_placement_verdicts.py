@@ -291,8 +291,18 @@ def test_what_was_borrowed_goes_back_to_its_owner_newest_first_and_only_down_to_
     found = placed(ground(lent, owner, root_w=600.0), *held, batch("o", tenant="b", max_units=5))
     assert found["o"].units == 3
     assert [name for name, one in found.items() if not one.units] == ["h3", "h4", "h5"]
+    large = placed(ground(lent, owner, root_w=400.0), *held[:4], batch("o", 200.0, tenant="b"))
+    assert large["o"].units == 0
     stranger = placed(ground(lent, B, root_w=600.0), *held, batch("o", tenant="b"))
     assert stranger["o"].units == 0
+
+
+def test_who_borrows_pushes_nobody_out() -> None:
+    lent, held = replace(B, quota_w=400.0), runs(batch("h", 560.0, tenant="a"), n2=1)
+    gang = batch("g", 280.0, tenant="b", gang=True, max_units=2, priority=20)
+    found = placed(ground(A, lent, root_w=600.0), held, gang)
+    assert {name: one.units for name, one in found.items()} == {"g": 0, "h": 1}
+    assert placed(ground(A, B, root_w=600.0), held, gang)["g"].units == 2
 
 
 def test_what_was_borrowed_keeps_its_minimum_run_time() -> None:

@@ -22,14 +22,7 @@ CAP_W = 4_000.0
 TRANSITION_S = 10.0
 NOISE_W = 5.0
 TTL_S = 6.0
-BATCH = {
-    "kind": "batch",
-    "name": "kept",
-    "callable": "wattshift_cluster.workload.samples:length",
-    "input": "/nonexistent/items.jsonl",
-    "output": "/nonexistent/out",
-    "watts": "100W",
-}
+JOB = {"kind": "mining", "name": "kept", "devices": ["no-such-device"]}
 
 
 async def _full_power(site: "SmallSite") -> None:
@@ -64,7 +57,7 @@ def _kill(site: "SmallSite") -> None:
 async def _cut(site: "SmallSite") -> dict[str, Any]:
     """Accept a job, then cut the cap; returns the job."""
     client = site.client()
-    job: dict[str, Any] = await asyncio.to_thread(client.post, "/v1/jobs", BATCH)
+    job: dict[str, Any] = await asyncio.to_thread(client.post, "/v1/jobs", JOB)
     await asyncio.to_thread(client.post, "/v1/caps", {"limit": CAP_W})
     return job
 

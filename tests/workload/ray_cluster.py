@@ -24,12 +24,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from wattshift_cluster.wire.link import Link, LinkError
 from wattshift_cluster.wire.token import create_token
 from wattshift_cluster.workload.ray_link import internal, local_environment
+from wattshift_cluster.workload.versions import known
 
 POWER_W = 300.0
 CPUS = 4
@@ -54,6 +56,17 @@ def free_port() -> int:
         return port
 
 
+def gcs_on_disk() -> bool:
+    """Whether the Ray here can keep its control store on disk, and so lose it for a moment."""
+    release = known(metadata.version("ray"))
+    return release is not None and release.gcs_on_disk
+
+
+def _on_disk(storage: Path) -> dict[str, str]:
+    storage.mkdir(exist_ok=True)
+    return {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(storage)}
+
+
 class RayCluster:
     """The cluster from outside. A context manager.
 
@@ -72,10 +85,8 @@ class RayCluster:
         create_token(token)
         # Short: Ray's sockets live under it.
         self.temp = Path(tempfile.mkdtemp(prefix="wsc-", dir="/tmp"))
-        storage = folder / "gcs"
         self.environment = local_environment(token) | {"RAY_TMPDIR": str(self.temp)}
-        store = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(storage)}
-        storage.mkdir(exist_ok=True)
+        store = _on_disk(folder / "gcs") if gcs_on_disk() else {}
         self._log = folder / "cluster.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

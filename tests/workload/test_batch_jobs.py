@@ -10,7 +10,8 @@ from batch_bench import spec_of, write_items
 from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused, TryLater
 from wattshift_cluster.workload import batch
 from wattshift_cluster.workload.batch import BatchJobs
-from wattshift_cluster.workload.batch_job import _waits
+from wattshift_cluster.workload.batch_crew import NEVER_MADE, Crew, Fallen, Seat
+from wattshift_cluster.workload.batch_job import DEATHS_MAX, _waits
 from wattshift_cluster.workload.chunk_loop import Chunks
 from wattshift_cluster.workload.chunks import ChunkStore
 from wattshift_cluster.workload.nodes import Node
@@ -204,6 +205,54 @@ def test_what_a_worker_waits_for_is_told(
     tmp_path: Path, more: dict[str, Any], workers: int, words: str | None
 ) -> None:
     assert _waits(spec_of(tmp_path, **more), node(), workers) == words
+
+
+def test_only_the_deaths_that_nobody_asked_for_fail_a_job(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path)
+    jobs.start("j", spec_of(tmp_path), {"n1": 1})
+    jobs.poll({}, 0.0)
+    job, store = jobs._jobs["j"], ChunkStore(tmp_path / "out")
+    here, gone = {"n1": node()}, {"n1": node(alive=False)}
+
+    def falls(nodes: dict[str, Node], reason: str = "SIGSEGV", **seat: Any) -> None:
+        job._fell(Fallen(Seat(0, "n1", **seat), reason), store, None, nodes, 0.0)
+
+    (tmp_path / "out/claims").mkdir(parents=True)
+    for _ in range(2 * DEATHS_MAX):
+        falls(gone)
+        falls({})
+        falls(here, NEVER_MADE)
+        falls(here, stop_by_s=1.0)
+        for why in ("idle", "stopped"):
+            store.leave(0, why)
+            falls(here)
+        store.arrive(0)
+    assert job.state == "starting"
+    for _ in range(DEATHS_MAX - 1):
+        falls(here)
+    assert job.state == "starting"
+    store.leave(0, "ended")  # and yet there is no outcome
+    falls(here, "ValueError: no such folder")
+    assert job.state == "failed"
+    assert job.error == (
+        f"{DEATHS_MAX} workers in a row ended with no chunk done: ValueError: no such folder"
+    )
+    assert store.outcome() == Outcome("failed", job.error)
+
+
+def test_who_sat_where_is_known_after_a_restart(tmp_path: Path) -> None:
+    crew = Crew("j", tmp_path / "j.seats", None)
+    assert crew.empty
+    crew.seats = {n: Seat(n, f"n{n}") for n in (0, 2)}
+    crew._bundles = ("n0", "n1", "n2")
+    crew._keep()
+    again = Crew("j", tmp_path / "j.seats", None)
+    assert {number: seat.node for number, seat in again.seats.items()} == {0: "n0", 2: "n2"}
+    assert again.bundles == ("n0", "n1", "n2")
+    assert again.free_number() == 1
+    again.seats, again._bundles = {}, ()
+    again._keep()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_rate_is_right_from_the_first_figure_on_and_follows_within_minutes() -> None:

@@ -72,6 +72,7 @@ from ray.util.placement_group import placement_group, placement_group_table
 from wattshift_cluster.workload.meters import Meters, living_actors
 from wattshift_cluster.workload.nodes import Inventory
 from wattshift_cluster.workload.power_keeper import Hold
+from wattshift_cluster.workload.purge import purge
 from wattshift_cluster.workload.ray_link import RayLink
 from wattshift_cluster.workload.unasked import Rates
 
@@ -230,9 +231,7 @@ def test_batch_workers_sit_where_they_are_told_and_a_gang_wholly_or_not_at_all(
     bridge.until(lambda r: row(r, "fits")["by_node"] == {"n1": 2, "n2": 1}, 20)
     report = bridge.until(lambda r: row(r, "fits")["state"] == "completed", 60)
     results = (tmp_path / "fits.jsonl-out/results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in results] == [
-        {"index": n, "output": n} for n in range(300)
-    ]
+    assert [json.loads(line) for line in results] == [{"index": n, "output": n} for n in range(300)]
     bridge.until(lambda r: node(r, "n1")["power_w_available"] == 199.0, 20)
 
 
@@ -290,16 +289,16 @@ def test_a_node_that_is_killed_is_told_and_its_successor_gets_its_watts(
     assert not row["ok"]
     assert "gone from Ray" in row["error"]
     ray_cluster.ask("add", name="n1")
-    ray_cluster.ask("add", name="n3")
-    report = bridge.until(lambda r: node(r, "n3") and node(r, "n1")["alive"], 20)
+    report = bridge.until(lambda r: node(r, "n1")["alive"], 20)
     assert node(report, "n1")["id"] != old
     bridge.until(lambda r: node(r, "n1")["power_w_available"] == 77.0, 10)
-    bridge.until(lambda r: node(r, "n3")["power_w_available"] == 0.0, 10)
 
 
 def test_a_control_store_that_starts_again_loses_nothing(
     bridge: Any, ray_cluster: Any, driver: Driver
 ) -> None:
+    if not bench.gcs_on_disk():
+        pytest.skip("this Ray keeps no control store on disk")
     pid = bridge.process.pid
     ray_cluster.ask("restart_gcs")
     assert bridge.command("set_node_power", node="n2", watts_w=140)["id"]
@@ -313,9 +312,9 @@ def test_without_the_resize_call_a_placement_group_holds_watts_back(
     bridge: Any, driver: Driver
 ) -> None:
     """The last of the three is another bridge, which must not add its hold to the first one's."""
-    bridge.command("set_node_power", node="n3", watts_w=300)
-    bridge.until(lambda r: node(r, "n3")["power_w_available"] == 300.0, 10)
-    assert driver.ask("held('n3')") == [120.0, 250.0, 200.0]
+    bridge.command("set_node_power", node="n1", watts_w=300)
+    bridge.until(lambda r: node(r, "n1")["power_w_available"] == 300.0, 10)
+    assert driver.ask("held('n1')") == [120.0, 250.0, 200.0]
 
 
 def test_a_drained_node_is_told_as_such_with_no_way_back(bridge: Any, driver: Driver) -> None:
@@ -325,6 +324,19 @@ def test_a_drained_node_is_told_as_such_with_no_way_back(bridge: Any, driver: Dr
     row = bridge.command("drain_node", node="n9")
     assert not row["ok"]
     assert "n9" in row["error"]
+
+
+def test_a_node_that_hangs_holds_up_no_other(bridge: Any, ray_cluster: Any) -> None:
+    ray_cluster.ask("hang", name="n2")
+    commands = [
+        {"id": 1, "kind": "set_node_power", "node": "n2", "watts_w": 100},
+        {"id": 2, "kind": "set_node_power", "node": "n1", "watts_w": 250},
+    ]
+    hung, well = bridge.call("apply", commands=commands)["results"]
+    assert well["ok"], well
+    assert not hung["ok"], "nobody knows whether it has them"
+    bridge.until(lambda r: not node(r, "n2")["alive"], 30)
+    ray_cluster.ask("wake", name="n2")
 
 
 def test_purge_takes_what_is_ours_and_nothing_else(
@@ -339,25 +351,23 @@ def test_purge_takes_what_is_ours_and_nothing_else(
     driver.ask("link.keep('theirs', b'1')")
     bridge.process.kill()
     bridge.process.wait(10)
-    environment = os.environ | ray_cluster.environment
-
-    def purge(*arguments: str) -> dict[str, Any]:
-        command = [*PURGE, "--address", ray_cluster.address, *arguments]
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, env=environment, check=True, timeout=60
-        )
-        told: dict[str, Any] = json.loads(done.stdout)
-        return told
-
-    would = purge("--dry-run")
-    did = purge()
-    assert would["found"] == did["found"]
+    would = driver.ask("purge(dry_run=True)")
+    assert would["dry_run"]
+    done = subprocess.run(
+        [*PURGE, "--address", ray_cluster.address],
+        stdout=subprocess.PIPE,
+        env=os.environ | ray_cluster.environment,
+        check=True,
+        timeout=60,
+    )
+    did = json.loads(done.stdout)
+    assert would["found"] == did["found"], "a dry run ends nothing"
     names = {(row["kind"], row["name"]) for row in did["found"]}
     assert {("actor", "batch:lost:0"), ("placement group", "gang:lost"),
-            ("placement group", "wattshift-power-hold:n3"),
+            ("placement group", "wattshift-power-hold:n1"),
             ("key", "wattshift:allow:gone")} <= names  # fmt: skip
     assert not any("theirs" in name or "not-ours" in name for _, name in names)
     assert did["left"] == []
     assert driver.ask("actors()") == ["batch:not-ours"]
     assert driver.ask("groups()") == ["theirs"]
-    assert purge()["found"] == []
+    assert driver.ask("purge(dry_run=True)")["found"] == []

@@ -87,7 +87,7 @@ def test_a_bridge_without_ray_says_so_and_accepts_jobs_all_the_same(tmp_path: Pa
         ({"id": 1, "kind": "evict_units", "job": "j", "node": "n", "units": 0}, "units"),
         ({"id": 1, "kind": "evict_units", "job": "j", "node": "n", "units": 1}, "no batch job j"),
         ({"id": 1, "kind": "drain_node", "node": "n", "within_s": -1}, "within_s"),
-        ({"id": 1, "kind": "drain_node", "node": "n"}, "not connected"),
+        ({"id": 1, "kind": "drain_node", "node": "n"}, "no Ray yet"),
         ({"id": 1, "kind": "start_job", "job": "../x", "spec": BATCH}, "job"),
         ({"id": 1, "kind": "start_job", "job": "j", "spec": None}, "spec"),
         ({"id": 1, "kind": "start_job", "job": "j", "spec": {**BATCH, "callable": 1}}, "callable"),
@@ -137,11 +137,11 @@ def test_an_answer_never_waits_for_a_stuck_engine(tmp_path: Path) -> None:
         assert not any(row["ok"] for row in results)
 
     node = Node("1" * 56, "host", True, False, {}, 0.0, 300.0, 300.0)
-    stuck._power = NodePower(Remembered(tmp_path), lambda node: Actuator())
-    stuck._power.follow({"host": node})
+    stuck.nodes._power = power = NodePower(Remembered(tmp_path), lambda node: Actuator())
+    power.follow({"host": node})
     asyncio.run(over_the_wire(tmp_path, talk, stuck))
     gate.set()
-    stuck._power.stop()
+    power.stop()
 
 
 class Clamping:

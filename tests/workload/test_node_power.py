@@ -120,8 +120,8 @@ def test_one_node_that_hangs_delays_no_other(tmp_path: Path) -> None:
     power.follow(nodes(*(node(f"n{n}", chr(97 + n), watts_w=None) for n in range(15))))
     world.stuck = {chr(97 + n) * 56: threading.Event() for n in range(12)}
     began_s = time.monotonic()
-    answers = power.ask({f"n{n}": 10.0 + n for n in range(15)}, 0.3)
-    assert time.monotonic() - began_s < 2.0, "together, not one after the other"
+    answers = power.ask({f"n{n}": 10.0 + n for n in range(15)}, 1.5)
+    assert time.monotonic() - began_s < 9.0, "together, not one after the other"
     assert [answers[f"n{n}"] for n in range(12)] == ["Ray has not answered yet"] * 12
     assert [answers[f"n{n}"] for n in range(12, 15)] == [22.0, 23.0, 24.0]
     for event in world.stuck.values():

@@ -1,5 +1,6 @@
 """Watts and scaling laid into applications, and what is said of one that cannot be built."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.workload import fault_words
 from wattshift_cluster.workload.app_watts import Asks, Part, autoscaling, bearing, hook, laid_in
 from wattshift_cluster.workload.builds import request
+from wattshift_cluster.workload.ray_link import internal
 from wattshift_cluster.workload.specs import service_spec
 
 ASKS = Asks(100.0, 0.1, env={"A": "1", "B": "1"})
@@ -243,3 +245,27 @@ def test_an_application_that_cannot_be_built_says_why(shop: None, path: str, wor
     error = build(request("job", spec, 1, None))["error"]
     assert error.startswith(f"{path}: ")
     assert words in error
+
+
+def test_the_policy_travels_to_a_controller_that_has_no_wattshift(
+    shop: None, tmp_path: Path
+) -> None:
+    from wattshift_cluster.workload.building import POLICY_CLASS
+
+    config = internal("ray.serve.config")
+    policy = config.AutoscalingPolicy(policy_function=POLICY_CLASS, policy_kwargs={"app": "s"})
+    (tmp_path / "policy").write_bytes(policy.get_serialized_policy_def() or b"")
+    packages = Path(pytest.importorskip("ray").__file__).parents[1]
+    controller = f"""
+import importlib.util, pickle, sys
+sys.path.append({str(packages)!r})
+assert importlib.util.find_spec("wattshift_cluster") is None
+policy = pickle.load(open({str(tmp_path / "policy")!r}, "rb"))("s", threaded=False)
+print(policy.clamped(desired=3, target=1))
+"""
+    # Without site the editable install's paths are not there, as on a foreign node.
+    command = [sys.executable, "-S", "-c", controller]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, cwd=tmp_path, timeout=60
+    )
+    assert done.stdout == "1\n"

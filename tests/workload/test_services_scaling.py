@@ -9,7 +9,14 @@ import pytest
 
 from wattshift_cluster.workload import scaling_policy
 from wattshift_cluster.workload.allowances import REWRITE_S, STALE_S, Allowances, Wish
-from wattshift_cluster.workload.scaling_policy import ALLOW, COLD_S, DESIRE, Clamped
+from wattshift_cluster.workload.scaling_policy import (
+    ALLOW,
+    COLD_S,
+    DESIRE,
+    HUNGRY_S,
+    REFRESH_S,
+    Clamped,
+)
 
 
 def policy(**more: object) -> Clamped:
@@ -73,6 +80,16 @@ def test_a_silent_serve_without_replicas_is_a_cold_start_and_wants_one() -> None
     assert one.desire(began_s + COLD_S + 0.1)["desired"] == 0, "Serve itself hangs"
 
 
+def test_a_service_that_wishes_more_than_it_may_have_looks_more_often() -> None:
+    one = policy()
+    one.steady(3, 1, 0.0)
+    assert one.pause_s() == REFRESH_S
+    one.allowed = {"replicas": 2, "least": 0}
+    assert one.pause_s() == HUNGRY_S
+    one.allowed = {"replicas": 3, "least": 0}
+    assert one.pause_s() == REFRESH_S
+
+
 def test_the_thread_ends_with_its_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     turned = threading.Event()
 
@@ -81,6 +98,7 @@ def test_the_thread_ends_with_its_policy(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ValueError("no store here")
 
     monkeypatch.setattr(scaling_policy, "REFRESH_S", 0.01)
+    monkeypatch.setattr(scaling_policy, "HUNGRY_S", 0.01)
     monkeypatch.setattr(Clamped, "exchange", exchange)
     before = set(threading.enumerate())
     one = Clamped("s")

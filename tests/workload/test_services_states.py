@@ -118,6 +118,14 @@ def test_a_replica_that_goes_for_a_reason_has_not_died(
     assert see(one, [replica("a", node_id="id1")], target, leaving=leaving) == 0, why
 
 
+def test_replicas_that_a_restarted_serve_controller_finds_again_have_not_died() -> None:
+    one = service()
+    see(one, [replica("a"), replica("b")])
+    assert see(one, [replica("a", "RECOVERING"), replica("b", "RECOVERING")]) == 0
+    assert one.running == 2
+    assert see(one, [replica("a"), replica("b")]) == 0
+
+
 def test_replicas_that_are_replaced_by_a_new_version_have_not_died() -> None:
     one = service()
     one.settled = False

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from wattshift_cluster.workload.meters import SILENT_S, Meters, Reading
+from wattshift_cluster.workload.nodes import Node
 from wattshift_cluster.workload.unasked import (
     Actor,
     Rates,
@@ -69,6 +71,19 @@ def test_what_asked_for_watts_does_not_count_and_the_rest_is_named() -> None:
     assert len(crowd.what) == 16
     assert crowd.watts_w == pytest.approx(200.0), "all count, if not all are named"
     assert Unasked().watts_w is None, "no reading is not nothing"
+
+
+def test_a_meter_that_has_gone_silent_makes_a_node_unknown() -> None:
+    node = Node("n", "n1", True, False, {}, 0.0, 300.0, 300.0)
+    meters = Meters(RATES, lambda: [actor(11, "Fed", power_w=60.0)])
+    assert meters.of(node).watts_w is None
+    meters._readings["n"] = Reading(
+        RAYLET, [Usage(RAYLET, "raylet", 1.0), Usage(11, "ray::Fed", 1.0)], 100.0
+    )
+    meters.judge(100.0 + SILENT_S)
+    assert meters.of(node).watts_w == 10.0
+    meters.judge(100.1 + SILENT_S)
+    assert (meters.of(node).watts_w, meters.of(node).quality) == (None, "unknown")
 
 
 BUSY = """

@@ -100,13 +100,16 @@ def node_text(one: dict[str, Any]) -> str:
     if one["draining"]:
         state += ", draining: nothing new goes there"
     held, granted = one["used_w"], one["power_w"]
-    free = UNKNOWN if held is None or granted is None else watts(max(0.0, granted - held))
+    used = UNKNOWN
+    if held is not None:
+        free_w = None if granted is None else max(0.0, granted - held)
+        used = f"{watts(held)} by jobs, {watts(free_w)} free"
     rows = [
         ("node", f"{one['node']}, on feeder {one['feeder']}"),
         ("state", state),
         ("granted", f"{watts(granted)} of {watts(one['max_w'])} at most"),
         ("asked for", watts(one["asked_w"])),
-        ("used", f"{watts(held)} by jobs, {free} free"),
+        ("used", used),
         ("unasked", _unasked(one)),
         ("jobs", ", ".join(f"{n} of {job}" for job, n in sorted(one["units"].items())) or "none"),
         ("GPUs", number(one["gpus"], "", 0)),

@@ -39,6 +39,7 @@ def jobs_text(found: list[dict[str, Any]]) -> str:
         "DONE": progress,
         "RATE": lambda one: "-" if one.get("rate_per_s") is None else f"{one['rate_per_s']:.1f}/s",
         "LEFT": lambda one: "-" if one.get("eta_s") is None else age(round(one["eta_s"])),
+        "RULE": _rule,
         "REASON": lambda one: one["reason"],
     }
     always = ("ID", "KIND", "NAME", "STATE", "WATTS", "DONE", "REASON")
@@ -46,6 +47,13 @@ def jobs_text(found: list[dict[str, Any]]) -> str:
     shown = [name for name in columns if name in always or set(cells[name]) != {"-"}]
     rows = list(zip(*(cells[name] for name in shown), strict=True))
     return grid(shown, rows, ("PRIORITY", "UNITS", "WATTS", "DONE", "RATE", "LEFT"))
+
+
+def _rule(one: dict[str, Any]) -> str:
+    """Return by which rule a job that is not over has less than it asked for."""
+    found = one.get("verdict")
+    over = one["state"] in ("completed", "failed", "cancelled")
+    return "-" if found is None or over or found["rule"] == "fits" else str(found["rule"])
 
 
 def _unusual(one: dict[str, Any], key: str) -> str:

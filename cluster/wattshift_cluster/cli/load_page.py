@@ -60,7 +60,7 @@ def _over_time(view: Mapping[str, Any]) -> str:
     for at, part in enumerate(slices):
         x = LEFT + (at + 0.5) * step
         rate = part["rate_due_per_s"]
-        under = f"{part['from_s']:g} s" + ("" if rate is None else f", {rate:.3g}/s")
+        under = f"{part['from_s']:.3g} s" + ("" if rate is None else f", {rate:.3g}/s")
         marks.append(_word(x, HEIGHT - 8, under, "middle"))
         if part["failed"]:
             marks.append(f"<text x={x:.1f} y=14 text-anchor=middle fill='{RED}'>&times;</text>")

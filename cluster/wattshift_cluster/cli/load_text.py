@@ -68,10 +68,9 @@ def compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
         old, new = _at(before, path), _at(now, path)
         if old is None and new is None:
             continue
-        change = 100 * (new / old - 1) if old and new is not None else None
-        if old == new:
-            change = 0.0
-        change_pct = None if change is None else round(change, 1)
+        change_pct = 0.0 if old == new else None
+        if old and new is not None:
+            change_pct = round(100 * (new / old - 1), 1)
         figures.append(
             {"name": name, "unit": unit, "before": old, "now": new, "change_pct": change_pct}
         )

@@ -21,8 +21,8 @@ MISSING_S = 30.0
 and to start a job that is only slow once more would be worse than to notice late."""
 
 WAIT_S = 1.0
-"""How long the bridge may keep a report without news: well below the connection's deadline, and short
-enough to notice in time that nobody is there."""
+"""How long the bridge may keep a report without news: well below the connection's deadline, and
+short enough to notice in time that nobody is there."""
 
 BETWEEN_S = 0.03
 """Least time between two reports: a cluster in turmoil costs the controller thirty a second."""

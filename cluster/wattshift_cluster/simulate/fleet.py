@@ -86,7 +86,9 @@ def jobs_of(config: SiteConfig) -> tuple[Job, ...]:
         for one in config.services
     ]
     used_w = sum(job.unit_w * job.max_units for job in jobs)
-    batch_w = max(config.compute.max_w - used_w, config.compute.max_w / 4.0)
+    # A worker runs on one node, so it asks for no more than the largest has.
+    most_w = max(node.max_w for node in config.compute.nodes)
+    batch_w = max(min(config.compute.max_w - used_w, most_w), most_w / 4.0)
     value = config.values.batch_usd_per_kwh * batch_w / 1000.0
     jobs.append(
         Job("batch", JobKind.BATCH, "batch", {}, 0.0, unit_w=batch_w, value_usd_per_h=value)
@@ -98,7 +100,7 @@ def devices_of(config: SiteConfig, fleet: Sequence[Mapping[str, Any]]) -> tuple[
     """Hang a fleet on the site's agents, in turn. Raises ConfigInvalid on an unknown model."""
     homes = [(agent.name, agent.feeder) for agent in config.agents]
     homes = homes or [("modelled", config.feeders[-1].name)]
-    host = None if config.compute is None else config.compute.name
+    host = None if config.compute is None else config.compute.nodes[0].name
     devices: list[Device] = []
     turns = itertools.cycle(homes)
     for row in fleet:

@@ -7,6 +7,7 @@ telling        the words of a report       bulletin   its version, and waiting f
 Ray itself
     ray_link       a connection to a Ray cluster: nodes, health, drain     ray_token  its token
     nodes          what nodes there are, by the site's names for them
+    node_desk      all of a cluster's nodes at once, for the engine
     node_power     the watts of every node     power_keeper  one node's, kept at what was asked
     unasked        what draws watts without asking     meters  who looks, on which node
     local_ray      starting and ending a Ray of our own    ray_host  the process that holds it
@@ -15,7 +16,7 @@ Ray itself
     purge          taking away what is left when nobody else is
 
 Services: Ray Serve applications
-    services service    all of them; one of them     deploying builds app_watts   how one is built
+    services service    all of them; one of them     building builds app_watts    how one is built
     serve_link          Ray Serve's own calls        room   where a replica finds watts
     allowances scaling_policy   what Serve's own scaling is allowed; the policy inside Serve
     evictions hand_over         ending a replica without a failed request; a GPU's memory

@@ -118,7 +118,7 @@ class Bridge:
                 results[last[node]]["error"] = "overtaken by a later command"
             last[node], wanted[node] = place, watts_w
         try:
-            answers = self._engine.set_power(wanted) if wanted else {}
+            answers = self._engine.nodes.set_power(wanted) if wanted else {}
         except OSError as fault:
             log.exception("bridge.power")
             answers = dict.fromkeys(wanted, _unkept(fault))
@@ -132,7 +132,7 @@ class Bridge:
         watts_w = read.number("watts_w", 0, WATTS_MAX_W)
         read.done()
         node = command.get("node")
-        return self._engine.own_node() if node is None else _node_name(node), watts_w
+        return self._engine.nodes.own_node() if node is None else _node_name(node), watts_w
 
     def _all(self, commands: list[Any]) -> list[dict[str, Any]]:
         return [self._one(command) for command in commands]
@@ -197,7 +197,8 @@ class Bridge:
         read = Reader(command, "drain")
         within_s = read.number("within_s", 0, DRAIN_MAX_S, DRAIN_S)
         read.done()
-        self._engine.drain(_node_name(command.get("node")), within_s)
+        self._engine.nodes.drain(_node_name(command.get("node")), within_s)
+        self._engine.wake()
         return {"note": NO_WAY_BACK}
 
 

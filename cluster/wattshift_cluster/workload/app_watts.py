@@ -136,7 +136,7 @@ KEPT = (
 )
 """What of the user's autoscaling configuration goes on to Serve as it is."""
 
-METRICS_INTERVAL_S = 0.2
+METRICS_INTERVAL_S = 0.1
 LOOK_BACK_S = 1.0
 """A burst is seen within these: Serve's own 10 s and 30 s would answer it after half a minute."""
 

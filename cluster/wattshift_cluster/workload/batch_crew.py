@@ -36,7 +36,9 @@ HUNG_S = 300.0
 """And after so long it is ended. Loading a model may hold the interpreter for minutes."""
 
 KILL_AGAIN_S = 2.0
-CREATED = "CREATED"
+CREATED, REMOVED = "CREATED", "REMOVED"
+NEVER_MADE = "Ray knows no such worker"
+"""It ended while nobody looked, or Ray failed when it was to be made."""
 
 
 @dataclass(slots=True)
@@ -208,7 +210,10 @@ class Crew:
                 bundle_label_selector=selectors,
             )
             log.info("batch.gang", job=self._job, bundles=list(bundles))
-        return self._group_state() == CREATED
+        state = self._group_state()
+        if state == REMOVED:
+            self._group = None
+        return state == CREATED
 
     @property
     def bundles(self) -> tuple[str, ...]:
@@ -247,7 +252,7 @@ class Crew:
             try:
                 seat.actor = ray.get_actor(actor_name(self._job, seat.number), NAMESPACE)
             except ValueError:
-                return "it was never made, or has ended"
+                return NEVER_MADE
         if not seat.placed:
             seat.placed = _is_placed(seat.actor)
         if seat.ping is None:

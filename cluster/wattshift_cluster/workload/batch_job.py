@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.errors import WattshiftError
-from wattshift_cluster.workload.batch_crew import Crew, Fallen
+from wattshift_cluster.workload.batch_crew import NEVER_MADE, Crew, Fallen
 from wattshift_cluster.workload.batch_wishes import CANCEL, PAUSE, RUN, Wish
 from wattshift_cluster.workload.chunk_loop import ENDED
 from wattshift_cluster.workload.chunks import ChunkStore
@@ -37,6 +37,7 @@ PAUSE_GRACE_S = 2.0
 DEATHS_MAX = 5
 """Workers that may die in a row without one chunk done, before the job counts as failed."""
 
+AGAIN_S = 1.0
 BACK_OFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)
 LOOK_PART = 20.0
 """Looking at the output folder takes at most this part of the time."""
@@ -191,6 +192,9 @@ class BatchJob:
         if seat.stop_by_s is not None or self.wish.wanted != RUN or outcome or store is None:
             return
         if not _there(node) or store.left(seat.number) not in (None, ENDED):
+            return
+        if fallen.reason == NEVER_MADE:
+            self._not_before_s = now_s + AGAIN_S
             return
         self._deaths += 1
         self._last_words = f"worker {seat.number} on {seat.node} died: {fallen.reason}"

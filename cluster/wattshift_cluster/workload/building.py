@@ -99,12 +99,14 @@ def _taken(
 ) -> list[bytes]:
     """Deployments as the Serve controller takes them; one version, so that none starts anew."""
     from ray.serve._private.deploy_utils import get_deploy_args
-    from ray.serve._private.utils import _callable_uses_multiplexing
 
     arguments = internal("ray.serve.generated.serve_pb2").DeploymentArgs
+    # Ray 2.56 has no such word yet.
+    multiplexes = getattr(internal("ray.serve._private.utils"), "_callable_uses_multiplexing", None)
     taken = []
     for one in deployments:
         quiet = one if one.logging_config else one.options(logging_config=QUIET)
+        more = {"uses_multiplexing": multiplexes(one.func_or_class)} if multiplexes else {}
         row = get_deploy_args(
             one.name,
             ingress=one.name == ingress,
@@ -112,7 +114,7 @@ def _taken(
             deployment_config=quiet._deployment_config,
             version=version,
             route_prefix=route if one.name == ingress else None,
-            uses_multiplexing=_callable_uses_multiplexing(one.func_or_class),
+            **more,
         )
         told = arguments(
             deployment_name=row["deployment_name"],
@@ -120,7 +122,7 @@ def _taken(
             replica_config=row["replica_config_proto_bytes"],
             deployer_job_id=row["deployer_job_id"],
             ingress=row["ingress"],
-            uses_multiplexing=row["uses_multiplexing"],
+            **more,
         )
         if row["route_prefix"]:
             told.route_prefix = row["route_prefix"]

@@ -79,6 +79,13 @@ class Bulletin:
                 log.debug("bulletin.loop_gone")
         return report
 
+    def refresh(self) -> None:
+        """Look whether there are news, if anybody waits for them."""
+        with self._lock:
+            awaited = bool(self._waiters)
+        if awaited:
+            self.report()
+
     async def after(self, version: int, wait_s: float) -> dict[str, Any]:
         """The first report of another version, or the one after `wait_s` at the latest."""
         loop, event = asyncio.get_running_loop(), asyncio.Event()

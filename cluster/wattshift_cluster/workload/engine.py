@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,13 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.bootclock import boot_s
-from wattshift_cluster.errors import NotFound, WattshiftError
+from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.workload.batch import BatchJobs
 from wattshift_cluster.workload.bulletin import Bulletin
 from wattshift_cluster.workload.local_ray import LocalRay
 from wattshift_cluster.workload.meters import Meters, living_actors
-from wattshift_cluster.workload.node_power import NodePower, Remembered
-from wattshift_cluster.workload.nodes import Inventory, Node
-from wattshift_cluster.workload.power_keeper import Actuators
+from wattshift_cluster.workload.node_desk import NodeDesk
+from wattshift_cluster.workload.node_power import Remembered
 from wattshift_cluster.workload.ray_link import RayLink, RayUnavailable, listens, preload
 from wattshift_cluster.workload.services import Services
 from wattshift_cluster.workload.telling import Told, tell
@@ -41,8 +40,13 @@ log = structlog.get_logger()
 PERIOD_S = 0.5
 HALTING_PERIOD_S = 0.1
 LOOK_S = 0.5
+NEWS_S = 0.1
+"""So soon somebody who waits for news is told of a burst of requests or of a job's end."""
+
+NEWS_SHARE = 20.0
+"""A report of a thousand jobs takes some ms; looking for news may take a twentieth of a core."""
+
 METER_S = 2.0
-POWER_WAIT_S = 0.7
 HEALTH_PERIOD_S = 2.0
 HEALTH_FAILURES = 3
 STALE_S = 10.0
@@ -104,16 +108,11 @@ class Engine:
         self._queue: queue.Queue[Task] = queue.Queue(QUEUE_MAX)
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._looking = threading.Lock()
         self._link: RayLink | None = None
-        self._remembered = Remembered(settings.state_dir)
-        self._power: NodePower | None = None
-        self._resize: str | None = None
-        self._inventory = Inventory(settings.name)
-        self._nodes: Mapping[str, Node] = {}
-        self._meters = Meters(settings.rates, living_actors, look_here=settings.meter_here)
         self._error: str | None = "not connected yet"
-        self._seen_s = self._round_s = self._healthy_s = time.monotonic()
+        self._round_s = self._healthy_s = time.monotonic()
+        meters = Meters(settings.rates, living_actors, look_here=settings.meter_here)
+        self.nodes = NodeDesk(settings.name, Remembered(settings.state_dir), meters)
         self.batch = BatchJobs(settings.state_dir / "jobs", settings.gate_dir)
         self.services = Services(
             settings.http_host,
@@ -144,8 +143,7 @@ class Engine:
         """Ask the threads to end, wait a moment for them, and leave the cluster."""
         self._stop.set()
         self._wake.set()
-        if self._power is not None:
-            self._power.stop()
+        self.nodes.stop()
         ends_s = time.monotonic() + END_S
         for thread in self._threads[:3]:
             thread.join(max(0.0, ends_s - time.monotonic()))
@@ -161,44 +159,10 @@ class Engine:
         """Have the next look at everything now."""
         self._wake.set()
 
-    def own_node(self) -> str:
-        """Name of the node that this process is a driver on."""
-        return next(iter(self._nodes), self._settings.name)
-
-    def set_power(self, wanted: Mapping[str, float]) -> dict[str, float | str]:
-        """Set nodes' watts; for each the total there is now, W, or why that is not known yet.
-
-        Blocks for 0.7 s at most. What has no answer goes on being tried.
-
-        Raises:
-            OSError: the wish cannot be kept on disk; nothing was done.
-        """
-        if self._power is None:
-            self._remembered.keep(wanted)
-            return dict.fromkeys(wanted, self._error or "no Ray")
-        return self._power.ask(wanted, POWER_WAIT_S)
-
     def evict(self, node: str, job: str, units: int) -> None:
         """Have so many units of a job end on a node. Raises: NotFound."""
         owner = self.services if job in self.services.names() else self.batch
         owner.evict(job, node, units)
-        self._wake.set()
-
-    def drain(self, name: str, within_s: float) -> None:
-        """Have Ray place nothing more on a node. May block for as long as Ray does.
-
-        Raises:
-            NotFound: no such node is alive.
-            RayUnavailable: Ray refused, or cannot be asked.
-        """
-        node = self._nodes.get(name)
-        if self._link is None:
-            raise RayUnavailable(self._error or "no Ray")
-        if node is None or not node.alive:
-            raise NotFound(f"no living node {name!r} in this Ray cluster")
-        self._link.drain(node.id, within_s)
-        log.info("node.draining", node=name, id=node.id)
-        self._see()
         self._wake.set()
 
     def cancel_service(self, name: str) -> None:
@@ -218,20 +182,11 @@ class Engine:
             bridge=self._settings.name,
             address=self._link.address if self._link else None,
             release=self._link.release if self._link else None,
-            resize=self._resize,
+            resize=self.nodes.resize,
             error=error,
-            age_s=now_s - self._seen_s,
+            age_s=now_s - self.nodes.seen_s,
         )
-        nodes = [
-            (
-                node,
-                node.power_w_total if self._power is None else self._power.total_w(node),
-                None if self._power is None else self._power.error(node),
-                self._meters.of(node),
-            )
-            for node in self._nodes.values()
-        ]
-        return tell(told, nodes, self.services.report(), self._job_rows())
+        return tell(told, self.nodes.rows(), self.services.report(), self._job_rows())
 
     def _job_rows(self) -> list[dict[str, Any]]:
         ended = [
@@ -267,28 +222,11 @@ class Engine:
         assert address is not None, "a cluster of our own or an address"
         link = RayLink(address)
         self._on_connected()
-        actuators = Actuators(link.gcs)
-        self._resize = actuators.kind
-        self._power = NodePower(
-            self._remembered,
-            actuators.of,
-            as_found=frozenset({link.node_id}) if self._local is not None else frozenset(),
-            on_change=self.bulletin.report,
-        )
+        self.nodes.connect(link, own=self._local is not None, bulletin=self.bulletin)
         self.services.recover(link.address)
         self._link, self._error = link, None
-        self._seen_s = self._round_s = self._healthy_s = time.monotonic()
-        self._see()
+        self._round_s = self._healthy_s = time.monotonic()
         log.info("ray.connected", address=link.address, node=link.node_id, release=link.release)
-
-    def _see(self) -> None:
-        """Look at the nodes, and have their watts followed. Raises: RayUnavailable."""
-        assert self._link is not None, "connected before the first look"
-        assert self._power is not None, "as the link is"
-        with self._looking:
-            self._nodes = self._inventory.look(self._link.look())
-            self._power.follow(self._nodes)
-            self._seen_s = time.monotonic()
 
     def _round(self) -> None:
         """Do what was asked, look at everything once, and leave a report."""
@@ -300,12 +238,12 @@ class Engine:
                 break
             self._do(task)
         try:
-            self._see()
+            self.nodes.see()
             self._mark()
             self.services.remember(self._link.address)
             now_s = time.monotonic()
-            self.services.poll(self._nodes, now_s)
-            self.batch.poll(self._nodes, now_s)
+            self.services.poll(self.nodes.nodes, now_s)
+            self.batch.poll(self.nodes.nodes, now_s)
         except RayUnavailable as fault:
             self._error = str(fault)
             return
@@ -330,22 +268,23 @@ class Engine:
 
     def _look_again(self) -> None:
         """Nodes come and go while the engine's thread deploys something for half a minute."""
-        while not self._stop.wait(LOOK_S):
-            if self._link is None or time.monotonic() - self._seen_s < LOOK_S:
-                continue
-            try:
-                self._see()
-            except RayUnavailable as fault:
-                log.debug("nodes.unseen", reason=str(fault))
-            else:
-                self.bulletin.report()
+        wait_s = NEWS_S
+        while not self._stop.wait(wait_s):
+            if self._link is not None and time.monotonic() - self.nodes.seen_s >= LOOK_S:
+                try:
+                    self.nodes.see()
+                except RayUnavailable as fault:
+                    log.debug("nodes.unseen", reason=str(fault))
+            began_s = time.monotonic()
+            self.bulletin.refresh()
+            wait_s = max(NEWS_S, NEWS_SHARE * (time.monotonic() - began_s))
 
     def _meter(self) -> None:
         while not self._stop.wait(METER_S):
             if self._link is None:
                 continue
             try:
-                self._meters.turn(self._nodes)
+                self.nodes.meter()
             except Exception as fault:  # a node without a reading is unknown, and told as such
                 log.debug("meter.turn", reason=f"{type(fault).__name__}: {fault}"[:300])
 

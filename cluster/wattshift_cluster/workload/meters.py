@@ -41,7 +41,9 @@ NICE = 19
 
 
 @dataclass(slots=True)
-class _Reading:
+class Reading:
+    """CPU use under one raylet, and when it was read."""
+
     raylet: int
     usages: Sequence[Usage]
     at_s: float
@@ -69,9 +71,9 @@ class NodeMeter:
     def _work(self) -> None:
         sampler = Sampler()
         while True:
-            raylet = raylets(processes()).get(self._node_id, os.getppid())
-            now_s = time.monotonic()
-            usages = (sampler.look([raylet], now_s) or {}).get(raylet)
+            table, now_s = processes(), time.monotonic()
+            raylet = raylets(table).get(self._node_id, os.getppid())
+            usages = (sampler.look([raylet], now_s, table) or {}).get(raylet)
             if usages is not None:
                 busiest = sorted(usages, key=lambda usage: -usage.cores)[:ROWS_MAX]
                 rows = [[one.pid, one.title, one.cores] for one in busiest]
@@ -104,7 +106,7 @@ class Meters:
         self._look_here = look_here
         self._clock = clock
         self._sampler = Sampler()
-        self._readings: dict[str, _Reading] = {}
+        self._readings: dict[str, Reading] = {}
         self._meters: dict[str, Any] = {}
         self._asked: dict[str, Any] = {}
         self._results: Mapping[str, Unasked] = {}
@@ -117,17 +119,18 @@ class Meters:
         """Look once. Raises: RayUnavailable when Ray did not tell its actors."""
         now_s = self._clock()
         living = {node.id: node for node in nodes.values() if node.alive}
-        here = raylets(processes()) if self._look_here else {}
+        table = processes() if self._look_here else {}
+        here = raylets(table)
         here = {id_: pid for id_, pid in here.items() if id_ in living}
-        found = self._sampler.look(here.values(), now_s) or {}
+        found = self._sampler.look(here.values(), now_s, table) or {}
         for id_, pid in here.items():
             if pid in found:
-                self._readings[id_] = _Reading(pid, found[pid], now_s)
+                self._readings[id_] = Reading(pid, found[pid], now_s)
         for id_, node in living.items():
             if id_ not in here:
                 self._ask(node, now_s)
         self._forget(living)
-        self._judge(now_s)
+        self.judge(now_s)
 
     def _forget(self, living: Mapping[str, Node]) -> None:
         for id_ in [id_ for id_ in self._meters if id_ not in living]:
@@ -137,7 +140,8 @@ class Meters:
             for id_ in [id_ for id_ in known if id_ not in living]:
                 known.pop(id_)
 
-    def _judge(self, now_s: float) -> None:
+    def judge(self, now_s: float) -> None:
+        """Work out the watts of every node that was read lately. Raises: RayUnavailable."""
         by_node: dict[str, dict[int, Actor]] = {}
         for actor in self._actors():
             by_node.setdefault(actor.node_id, {})[actor.pid] = actor
@@ -171,7 +175,7 @@ class Meters:
             rows = told["rows"][:ROWS_MAX]
             usages = [Usage(int(pid), str(title), float(cores)) for pid, title, cores in rows]
             at_s = now_s - float(told["age_s"])
-            self._readings[node.id] = _Reading(int(told["raylet"]), usages, at_s)
+            self._readings[node.id] = Reading(int(told["raylet"]), usages, at_s)
 
     def _meter(self, node: Node) -> Any:
         options = {

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import structlog
 
 from wattshift_cluster.workload.nodes import POWER, Node
-from wattshift_cluster.workload.ray_link import RayUnavailable, internal
+from wattshift_cluster.workload.ray_link import RayUnavailable
 
 log = structlog.get_logger()
 
@@ -215,8 +215,3 @@ class Actuators:
         if self.kind == "internal":
             return Resize(self._client, node.id)
         return Hold(node.id, node.power_w_total or 0.0, node.name)
-
-
-def gcs_client(address: str) -> Any:
-    """Ray's own client of a control store. Internal to Ray: only for this room."""
-    return internal("ray._raylet").GcsClient(address=address)

@@ -46,7 +46,7 @@ GROUPS = ("gang:", f"{HOLD_NAME}:")
 KEYS = "wattshift:"
 APP_KEYS = ("wattshift:app:", "wattshift:allow:")
 GONE_WITHIN_S = 15.0
-LOOK_S = 0.2
+LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         _keep_on_disk(options.gcs_storage)
     import ray
 
+    if options.gcs_storage is not None and not _knows_disk():
+        log.error("ray_host.failed", reason=f"Ray {ray.__version__} keeps no control store on disk")
+        return 3
     ray.init(
         address="local",
         num_cpus=options.num_cpus,
@@ -112,6 +115,10 @@ def _keep_on_disk(storage: Path) -> None:
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(RECONNECT_S),
     }
     os.environ.update(settings)
+
+
+def _knows_disk() -> bool:
+    return hasattr(importlib.import_module("ray._private.node").Node, "_is_rocksdb_gcs")
 
 
 def _revive_gcs() -> None:

@@ -15,8 +15,6 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.errors import Unreachable
-from wattshift_cluster.workload.nodes import POWER as POWER
-from wattshift_cluster.workload.nodes import Node as Node
 from wattshift_cluster.workload.nodes import Seen
 from wattshift_cluster.workload.ray_token import find_token, no_entry
 

@@ -28,6 +28,9 @@ DESIRE = "wattshift:desire:"
 REFRESH_S = 0.2
 """A changed allowance is in force after that long, plus a turn of Serve's loop (0.1 s)."""
 
+HUNGRY_S = 0.1
+"""The same while more is wished than allowed: then every tenth is one that a burst waits."""
+
 BEAT_S = 2.0
 """An unchanged desire is written again after that long, so that a dead writer can be told."""
 
@@ -75,9 +78,10 @@ class Clamped:
         self._written_s = 0.0
         self._beat = 0
         self.allowed: dict[str, int] | None = None
+        self._news = threading.Event()
         if threaded:
-            exchange = threading.Thread(target=_exchange_forever, args=(weakref.ref(self),))
-            exchange.daemon = True
+            arguments = (weakref.ref(self), self._news)
+            exchange = threading.Thread(target=_exchange_forever, args=arguments, daemon=True)
             exchange.start()
 
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
@@ -89,7 +93,10 @@ class Clamped:
         self._running = ctx.current_num_replicas
         self._called_s = time.monotonic()
         whole = min(-int(-wish // 1), ctx.capacity_adjusted_max_replicas)
+        before = self._held
         desired = self.steady(max(whole, self._least), ctx.target_num_replicas, self._called_s)
+        if desired != before:
+            self._news.set()
         return self.clamped(desired, ctx.target_num_replicas), {}
 
     def clamped(self, desired: int, target: int) -> int:
@@ -143,15 +150,22 @@ class Clamped:
             _internal_kv_put(DESIRE + self._app, json.dumps({**row, "beat": self._beat}))
             self._written, self._written_s = row, now_s
 
+    def pause_s(self) -> float:
+        """How long until the next exchange, s."""
+        hungry = self.allowed is not None and (self._held or 0) > self.allowed["replicas"]
+        return HUNGRY_S if hungry else REFRESH_S
 
-def _exchange_forever(reference: Any) -> None:
+
+def _exchange_forever(reference: Any, news: threading.Event) -> None:
     """Exchange until the policy object is gone: Serve makes a new one with each configuration."""
-    said = ""
+    said, pause_s = "", REFRESH_S
     while True:
-        time.sleep(REFRESH_S)
+        news.wait(pause_s)
+        news.clear()
         policy = reference()
         if policy is None:
             return
+        pause_s = policy.pause_s()
         try:
             policy.exchange()
             said = ""

@@ -23,7 +23,9 @@ REQUEST_S = 60.0
 RUNNING = "RUNNING"
 STARTING = "STARTING"
 STOPPING = "STOPPING"
-SERVING = (RUNNING, "UPDATING", "PENDING_MIGRATION")
+SERVING = (RUNNING, "UPDATING", "PENDING_MIGRATION", "RECOVERING")
+"""States in which a replica answers; RECOVERING is how a restarted controller first shows all."""
+
 FAILED = "DEPLOY_FAILED"
 
 

@@ -161,8 +161,8 @@ class Service:
 
     @property
     def error(self) -> str | None:
-        """What is wrong with it, the gravest first."""
-        return self.failed or self.trouble or self.waits
+        """What is wrong with it; watts before Serve's complaint that a replica is missing."""
+        return self.failed or self.waits or self.trouble
 
     def see(self, app: Application, names: Mapping[str, str], leaving: frozenset[str]) -> int:
         """Take in what Serve shows; how many replicas died since the last look.

@@ -28,11 +28,11 @@ OURS = "meter:"
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process as the kernel shows it: its parent, its title, and its CPU time so far, s."""
+    """One process as the kernel shows it: its parent, its short name, its CPU time so far, s."""
 
     pid: int
     parent: int
-    title: str
+    name: str
     cpu_s: float
 
 
@@ -103,14 +103,17 @@ class Sampler:
     _before: dict[int, float] = field(default_factory=dict)
     _at_s: float | None = None
 
-    def look(self, raylets: Iterable[int], now_s: float) -> dict[int, list[Usage]] | None:
+    def look(
+        self, raylets: Iterable[int], now_s: float, table: Mapping[int, Process] | None = None
+    ) -> dict[int, list[Usage]] | None:
         """Usages by raylet since the last look; None at the first. New and gone ones are absent.
 
         Args:
             raylets: process ids.
             now_s: a monotonic clock.
+            table: the processes, if somebody has read them just now.
         """
-        table = processes(self.proc)
+        table = processes(self.proc) if table is None else table
         children: dict[int, list[int]] = {}
         for process in table.values():
             children.setdefault(process.parent, []).append(process.pid)
@@ -130,12 +133,21 @@ class Sampler:
         return {
             raylet: [
                 # A process that was not there before has used all its time within the span.
-                Usage(pid, table[pid].title, max(0.0, spent[pid] - before.get(pid, 0.0)) / span_s)
+                Usage(pid, self._title(table[pid]), _rise(spent, before, pid) / span_s)
                 for pid in pids
             ]
             for raylet, pids in by_raylet.items()
             if raylet in before
         }
+
+    def _title(self, process: Process) -> str:
+        """What a process calls itself: Ray's workers write their work there."""
+        words = _words(self.proc / str(process.pid))
+        return words[0] if words else process.name
+
+
+def _rise(spent: Mapping[int, float], before: Mapping[int, float], pid: int) -> float:
+    return max(0.0, spent[pid] - before.get(pid, 0.0))
 
 
 def processes(proc: Path = PROC) -> dict[int, Process]:
@@ -153,7 +165,7 @@ def raylets(table: Mapping[int, Process], proc: Path = PROC) -> dict[str, int]:
     """Process ids of the raylets of this host by NodeID: it stands on their command line."""
     found: dict[str, int] = {}
     for process in table.values():
-        if "raylet" not in process.title:
+        if process.name != "raylet":
             continue
         for word in _words(proc / str(process.pid)):
             if word.startswith("--node_id="):
@@ -223,9 +235,8 @@ def _process(folder: Path, pid: int) -> Process | None:
         fields = stat[stat.rindex(")") + 2 :].split()
         # Own time, and that of children that have ended and were waited for.
         ticks = sum(int(field) for field in fields[11:15])
-        words = _words(folder)
-        title = words[0] if words else stat[stat.index("(") + 1 : stat.rindex(")")]
-        return Process(pid, int(fields[1]), title, ticks / TICKS_HZ)
+        name = stat[stat.index("(") + 1 : stat.rindex(")")]
+        return Process(pid, int(fields[1]), name, ticks / TICKS_HZ)
     except (OSError, ValueError, IndexError):
         return None
 

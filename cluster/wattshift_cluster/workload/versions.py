@@ -20,17 +20,26 @@ class Release:
         run: what was run with it here; empty if nothing.
         resize: whether a node's `power_w` can be resized while it runs.
         external_scaler: whether Serve's replicas can be set from outside.
-        note: what else to know.
+        gcs_on_disk: whether its control store can be kept on disk without Redis.
     """
 
     release: str
     run: str
     resize: bool
     external_scaler: bool
-    note: str = ""
+    gcs_on_disk: bool
 
 
-RELEASES: tuple[Release, ...] = (Release("2.60", "all tests", resize=True, external_scaler=True),)
+RELEASES: tuple[Release, ...] = (
+    Release("2.60", "all tests", resize=True, external_scaler=True, gcs_on_disk=True),
+    Release(
+        "2.56",
+        "nodes, watts, unasked work, batch workers, drain, purge",
+        resize=True,
+        external_scaler=True,
+        gcs_on_disk=False,
+    ),
+)
 """Newest first. docs/ray.md has it with the particulars."""
 
 
@@ -62,6 +71,7 @@ def capabilities() -> list[Capability]:
     """
     client = _attribute("ray._raylet", "InnerGcsClient")
     state = _attribute("ray._private.state", "GlobalState")
+    node = _attribute("ray._private.node", "Node")
     controller = _attribute("ray.serve._private.controller", "ServeController")
     policy = _attribute("ray.serve.config", "AutoscalingPolicy")
     return [
@@ -69,6 +79,11 @@ def capabilities() -> list[Capability]:
             "resize of power_w while a node runs",
             hasattr(client, "resize_raylet_resource_instances"),
             "watts are held back by placement groups, which is coarser",
+        ),
+        Capability(
+            "control store on disk",
+            hasattr(node, "_is_rocksdb_gcs"),
+            "a Ray of our own ends when its control store does",
         ),
         Capability(
             "node drain", hasattr(client, "drain_node"), "a node cannot be drained from here"
