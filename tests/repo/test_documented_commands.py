@@ -35,10 +35,12 @@ def fault(words: list[str]) -> str | None:
     context = click.Context(main, info_name="wattshift")
     rest = words[1:]
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-        found = command.get_command(context, rest[0])
-        if found is None:
+        try:  # as the group itself does: `submit` takes a file for its hidden command
+            _, found, rest = command.resolve_command(context, rest)
+        except click.UsageError:
             return f"no such command: {rest[0]}"
-        command, rest = found, rest[1:]
+        assert found is not None, "a group raises for what it does not know"
+        command = found
     options = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
     for word in rest:
         option = word.split("=")[0]
