@@ -16,9 +16,9 @@ from functools import partial
 
 import numpy as np
 
-from wattshift_scheduler.ground import Ground
+from wattshift_scheduler.compute.ground import Ground
+from wattshift_scheduler.compute.placement import Placement, place
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Terms
-from wattshift_scheduler.placement import Placement, place
 from wattshift_scheduler.signals import Arbitrated, Cap
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site, Tenant
 from wattshift_scheduler.state import NodePower, State, initial

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools
-from wattshift_scheduler.compute import EVICT_AFTER_S
+from wattshift_scheduler.compute.act import EVICT_AFTER_S
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.state import Alarm, State
 

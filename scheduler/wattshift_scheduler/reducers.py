@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from wattshift_scheduler import compute_news, leases
 from wattshift_scheduler import events as ev
+from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import Ints
+from wattshift_scheduler.compute import news as compute_news
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState

@@ -14,17 +14,18 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from wattshift_scheduler import alarms, budget, compute, cycles, leases, moves
+from wattshift_scheduler import alarms, budget, cycles, leases, moves
 from wattshift_scheduler.allocate import Allocation, allocate
 from wattshift_scheduler.arrays import Bools, Floats
 from wattshift_scheduler.commands import Command
+from wattshift_scheduler.compute import act
+from wattshift_scheduler.compute.ground import Ground
+from wattshift_scheduler.compute.placement import Placement, place
+from wattshift_scheduler.compute.raises import raises_w
 from wattshift_scheduler.decisions import AnyDecision, Decision, Input
 from wattshift_scheduler.events import Event
-from wattshift_scheduler.ground import Ground
 from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.placement import Placement, place
-from wattshift_scheduler.raises import raises_w
 from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.signals import Arbitrated, arbitrate, lasts_s
 from wattshift_scheduler.state import Outlook, State
@@ -70,7 +71,7 @@ def decide(state: State, now_s: float) -> Stepped:
     placement = _placed(state, view, now_s)
     raise_w = raises_w(state.site, state.nodes, placement, view.headroom_w)
     before_w = {name: node.bound_w for name, node in state.nodes.items()}
-    state, asked, why = compute.act(state, placement, raise_w=raise_w, now_s=now_s)
+    state, asked, why = act.act(state, placement, raise_w=raise_w, now_s=now_s)
     commands.extend(asked)
     told.extend(why)
     bound_w = {name: node.bound_w for name, node in state.nodes.items()}

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from wattshift_scheduler import compute
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import (
     CancelJob,
@@ -17,8 +16,9 @@ from wattshift_scheduler.commands import (
     SetReplicas,
     StartJob,
 )
+from wattshift_scheduler.compute import act
+from wattshift_scheduler.compute.placement import Placed, Placement
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Rule, Terms, Verdict
-from wattshift_scheduler.placement import Placed, Placement
 from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Site
 from wattshift_scheduler.state import NodePower, State, initial
@@ -66,7 +66,7 @@ class Bench:
                 target_w[node] += units * job.unit_w
             rows.append(Placed(job, sum(nodes.values()), nodes, None, verdict))
         raise_w = dict.fromkeys(NODES, room_w)
-        self.state, commands, why = compute.act(
+        self.state, commands, why = act.act(
             self.state, Placement(tuple(rows), target_w), raise_w=raise_w, now_s=self.now_s
         )
         self.told += [f"{one.subject} {one.action}" for one in why]

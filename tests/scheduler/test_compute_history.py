@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from wattshift_cluster.simulate import witness
 from wattshift_cluster.simulate.world import World
-from wattshift_scheduler import budget, compute, compute_news, relief, rooms
+from wattshift_scheduler import budget
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import step as core
 from wattshift_scheduler.commands import Command, LimitUnits
+from wattshift_scheduler.compute import news as compute_news
+from wattshift_scheduler.compute import relief, rooms
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Terms
 from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.signals import Cap
@@ -268,8 +270,8 @@ MUTATIONS: list[tuple[str, Any, str, Any, str, int]] = [
     ("limit believed at once", relief, "_asked", _believed_at_once, "I3", 7),
     ("limit for ever", relief, "_relief_w", _for_ever, "I", 1),
     ("limit raised before it is counted", relief, "_raises", lambda *_: False, "I3", 1),
-    ("watts lowered once", compute, "ASK_AGAIN_S", 1e9, "I1", 1),
-    ("verdicts untold", compute, "_explain", lambda *_: (), "I7", 0),
+    ("watts lowered once", act, "ASK_AGAIN_S", 1e9, "I1", 1),
+    ("verdicts untold", act, "_explain", lambda *_: (), "I7", 0),
 ]
 """The number is a seed that shows it; later ones are tried, too, should that change."""
 
@@ -291,7 +293,7 @@ def test_work_that_is_neither_lowered_nor_evicted_keeps_the_site_above_its_cap(
 ) -> None:
     """Two guards: either alone brings the site down."""
     monkeypatch.setattr(rooms.Rooms, "take", _all_stay)
-    monkeypatch.setattr(compute, "_evict", lambda *_: None)
+    monkeypatch.setattr(act, "_evict", lambda *_: None)
     assert _first_found(range(40)).startswith("I1")
 
 
@@ -322,5 +324,5 @@ def test_a_replica_that_serve_keeps_in_the_wrong_place_is_moved_by_eviction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert _moved_by_eviction() == ["a", "c", "c"]
-    monkeypatch.setattr(compute, "_evict", lambda *_: None)
+    monkeypatch.setattr(act, "_evict", lambda *_: None)
     assert _moved_by_eviction() != ["a", "c", "c"]

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from wattshift_scheduler import compute
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import ComputeCommand, LimitUnits
+from wattshift_scheduler.compute import act
+from wattshift_scheduler.compute.placement import Placed, Placement
 from wattshift_scheduler.jobs import (
     Admission,
     Job,
@@ -19,7 +20,6 @@ from wattshift_scheduler.jobs import (
     Terms,
     Verdict,
 )
-from wattshift_scheduler.placement import Placed, Placement
 from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Site
 from wattshift_scheduler.state import NodePower, State, initial
@@ -71,7 +71,7 @@ class Bench:
         rows = () if job.state.final else (Placed(job, sum(nodes.values()), nodes, limit_w, FITS),)
         target_w = {name: nodes.get(name, 0) * 300.0 for name in ("a", "b")}
         raise_w = {"a": room_w, "b": room_w}
-        self.state, commands, _ = compute.act(
+        self.state, commands, _ = act.act(
             self.state, Placement(rows, target_w), raise_w=raise_w, now_s=self.now_s
         )
         self.others: list[ComputeCommand] = [c for c in commands if not isinstance(c, LimitUnits)]

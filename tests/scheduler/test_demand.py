@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from wattshift_scheduler import demand
+from wattshift_scheduler.compute import demand
 from wattshift_scheduler.jobs import Job, JobKind, JobState, Terms
 from wattshift_scheduler.site import Rules
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wattshift_scheduler import filling, placement, preemption, ranking, shedding
-from wattshift_scheduler.board import Board
-from wattshift_scheduler.ground import Ground, path_of
+from wattshift_scheduler.compute import filling, placement, preemption, ranking, shedding
+from wattshift_scheduler.compute.board import Board
+from wattshift_scheduler.compute.ground import Ground, path_of
+from wattshift_scheduler.compute.placement import Placed, Placement, place
+from wattshift_scheduler.compute.tenants import Shares
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Terms
-from wattshift_scheduler.placement import Placed, Placement, place
 from wattshift_scheduler.signals import NO_CAP, Arbitrated
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site, Tenant
 from wattshift_scheduler.state import NodePower
-from wattshift_scheduler.tenants import Shares
 
 STEPS = (PowerStep(90.0, 0.9), PowerStep(75.0, 0.8), PowerStep(50.0, 0.55))
 PLAIN = (Tenant("a", weight=2.0),)

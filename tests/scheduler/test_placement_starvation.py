@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wattshift_scheduler import filling
-from wattshift_scheduler.ground import Ground
+from wattshift_scheduler.compute import filling
+from wattshift_scheduler.compute.ground import Ground
+from wattshift_scheduler.compute.placement import Placed, place
 from wattshift_scheduler.jobs import Job, JobKind, JobState, Terms
-from wattshift_scheduler.placement import Placed, place
 from wattshift_scheduler.signals import NO_CAP, Arbitrated
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.state import NodePower

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wattshift_scheduler.ground import Ground
+from wattshift_scheduler.compute.ground import Ground
+from wattshift_scheduler.compute.placement import Placed, place
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Rule, Terms, Verdict
-from wattshift_scheduler.placement import Placed, place
 from wattshift_scheduler.signals import NO_CAP, Arbitrated, Cap, arbitrate
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site, Tenant
 from wattshift_scheduler.state import NodePower

@@ -125,7 +125,7 @@ MUTATIONS: list[tuple[str, Any, str, Any, str]] = [
     ("agent forgets epochs", ModelledAgent, "_taken", _careless, "I"),
     ("sequence stands still", leases, "granted", _unnumbered, "I6"),
     ("moves untold", moves, "_told", lambda *_: (), "I7"),
-    ("verdicts untold", core.compute, "_explain", lambda *_: (), "I7"),
+    ("verdicts untold", core.act, "_explain", lambda *_: (), "I7"),
     ("cap untold", core, "_cap_told", lambda *_: (), "I7"),
     ("state shared", leases, "_copy", lambda ledger: ledger, "step changed"),
 ]

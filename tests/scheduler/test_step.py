@@ -8,9 +8,9 @@ import pytest
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import Command, GrantLeases, SetNodePower, SetReplicas, StartJob
-from wattshift_scheduler.ground import Ground
+from wattshift_scheduler.compute.ground import Ground
+from wattshift_scheduler.compute.placement import place
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState
-from wattshift_scheduler.placement import place
 from wattshift_scheduler.signals import NO_CAP, Arbitrated, Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import NodePower, State, initial

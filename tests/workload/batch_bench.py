@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from wattshift_cluster.workload.chunk_loop import Chunks
+from wattshift_cluster.workload.batch.chunk_loop import Chunks
 from wattshift_cluster.workload.specs import BatchSpec
 
 LENGTH = "wattshift_cluster.workload.samples:length"

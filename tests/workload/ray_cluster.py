@@ -30,8 +30,8 @@ from typing import Any
 
 from wattshift_cluster.wire.link import Link, LinkError
 from wattshift_cluster.wire.token import create_token
-from wattshift_cluster.workload.ray_link import internal, local_environment
-from wattshift_cluster.workload.versions import known
+from wattshift_cluster.workload.cluster.ray_link import internal, local_environment
+from wattshift_cluster.workload.cluster.versions import known
 
 POWER_W = 300.0
 CPUS = 4

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from batch_bench import results, spec_of, write_items
 
-from wattshift_cluster.workload import claims as claims_module
-from wattshift_cluster.workload.chunk_loop import Chunks
-from wattshift_cluster.workload.chunks import ChunkStore
-from wattshift_cluster.workload.claims import Claims
-from wattshift_cluster.workload.datasets import survey
-from wattshift_cluster.workload.plans import planned
+from wattshift_cluster.workload.batch import claims as claims_module
+from wattshift_cluster.workload.batch.chunk_loop import Chunks
+from wattshift_cluster.workload.batch.chunks import ChunkStore
+from wattshift_cluster.workload.batch.claims import Claims
+from wattshift_cluster.workload.batch.datasets import survey
+from wattshift_cluster.workload.batch.plans import planned
 
 
 class Clock:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from batch_bench import gone, nursery, results, spec_of
 
-from wattshift_cluster.workload.callables import WrongOutputs
-from wattshift_cluster.workload.chunk_loop import Chunks
-from wattshift_cluster.workload.chunks import ChunkStore
-from wattshift_cluster.workload.commands import Command, CommandFailed
-from wattshift_cluster.workload.formats import InputInvalid
-from wattshift_cluster.workload.job_log import JobLog, tail
-from wattshift_cluster.workload.plans import Outcome
+from wattshift_cluster.workload.batch.callables import WrongOutputs
+from wattshift_cluster.workload.batch.chunk_loop import Chunks
+from wattshift_cluster.workload.batch.chunks import ChunkStore
+from wattshift_cluster.workload.batch.commands import Command, CommandFailed
+from wattshift_cluster.workload.batch.formats import InputInvalid
+from wattshift_cluster.workload.batch.job_log import JobLog, tail
+from wattshift_cluster.workload.batch.plans import Outcome
 
 CAT = ("/bin/cat",)
 
@@ -125,7 +125,7 @@ def test_a_stop_waits_for_the_command_until_its_deadline_and_kills_it_then(
 def test_a_job_of_a_command_has_its_folders_its_environment_and_dead_letters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wattshift_cluster.workload.trial.RETRY_S", 0.001)
+    monkeypatch.setattr("wattshift_cluster.workload.batch.trial.RETRY_S", 0.001)
     (tmp_path / "code").mkdir()
     (tmp_path / "code/doubling.py").write_text("def double(x): return 2 * x\n")
     (tmp_path / "run.py").write_text(

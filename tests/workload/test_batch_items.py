@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from batch_bench import results, spec_of, write_items, written
 
-from wattshift_cluster.workload import trial
-from wattshift_cluster.workload.callables import Called, WrongOutputs, called, imported
-from wattshift_cluster.workload.chunk_loop import Chunks
-from wattshift_cluster.workload.chunks import ChunkStore
-from wattshift_cluster.workload.formats import InputInvalid, Item
-from wattshift_cluster.workload.plans import Outcome
-from wattshift_cluster.workload.rows import (
+from wattshift_cluster.workload.batch import trial
+from wattshift_cluster.workload.batch.callables import Called, WrongOutputs, called, imported
+from wattshift_cluster.workload.batch.chunk_loop import Chunks
+from wattshift_cluster.workload.batch.chunks import ChunkStore
+from wattshift_cluster.workload.batch.formats import InputInvalid, Item
+from wattshift_cluster.workload.batch.plans import Outcome
+from wattshift_cluster.workload.batch.rows import (
     ITEM_CHARS_MAX,
     as_letter,
     as_result,
     is_dead,
     output_row,
 )
-from wattshift_cluster.workload.trial import Broken, Health, Stopped, Trial
+from wattshift_cluster.workload.batch.trial import Broken, Health, Stopped, Trial
 
 
 class Counting:
@@ -190,7 +190,7 @@ def test_work_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     ):
         imported("not_here:work", "n1")
     with pytest.raises(InputInvalid, match="which cannot be called"):
-        called("wattshift_cluster.workload.plans:NAME_DIGITS")
+        called("wattshift_cluster.workload.batch.plans:NAME_DIGITS")
     more = written(tmp_path, "import missing_below\n", "needs_more")
     outcome = Chunks("j", spec_of(write_items(tmp_path / "items.jsonl", 3).parent, **more)).run()
     assert outcome is not None
@@ -209,7 +209,7 @@ def test_work_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_built_fails_the_job_with_its_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wattshift_cluster.workload.chunk_loop.RETRY_S", 0.01)
+    monkeypatch.setattr("wattshift_cluster.workload.batch.chunk_loop.RETRY_S", 0.01)
     write_items(tmp_path / "items.jsonl", 3)
     code = "class work:\n    def __init__(self):\n        raise MemoryError('no room')\n"
     outcome = Chunks("j", spec_of(tmp_path, **written(tmp_path, code, "unbuilt")), node="n2").run()
@@ -272,7 +272,7 @@ def test_a_job_none_of_whose_items_has_an_output_has_failed(
 
 
 def test_python_path_comes_first_and_stands_once(tmp_path: Path) -> None:
-    from wattshift_cluster.workload.callables import look_in
+    from wattshift_cluster.workload.batch.callables import look_in
 
     before = list(sys.path)
     try:

@@ -8,15 +8,15 @@ import pytest
 from batch_bench import spec_of, write_items
 
 from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused, TryLater
-from wattshift_cluster.workload import batch
-from wattshift_cluster.workload.batch import BatchJobs
-from wattshift_cluster.workload.batch_crew import NEVER_MADE, Crew, Fallen, Seat
-from wattshift_cluster.workload.batch_job import DEATHS_MAX, _waits
-from wattshift_cluster.workload.chunk_loop import Chunks
-from wattshift_cluster.workload.chunks import ChunkStore
-from wattshift_cluster.workload.nodes import Node
-from wattshift_cluster.workload.plans import Outcome
-from wattshift_cluster.workload.progress import Rate
+from wattshift_cluster.workload.batch import jobs as batch
+from wattshift_cluster.workload.batch.chunk_loop import Chunks
+from wattshift_cluster.workload.batch.chunks import ChunkStore
+from wattshift_cluster.workload.batch.crew import NEVER_MADE, Crew, Fallen, Seat
+from wattshift_cluster.workload.batch.job import DEATHS_MAX, _waits
+from wattshift_cluster.workload.batch.jobs import BatchJobs
+from wattshift_cluster.workload.batch.plans import Outcome
+from wattshift_cluster.workload.batch.progress import Rate
+from wattshift_cluster.workload.cluster.nodes import Node
 from wattshift_cluster.workload.specs import BatchSpec, batch_spec
 
 SECRET = "hf_very_secret"

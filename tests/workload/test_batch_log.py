@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from wattshift_cluster.workload.job_log import LINE_CHARS_MAX, Copied, JobLog, tail
+from wattshift_cluster.workload.batch.job_log import LINE_CHARS_MAX, Copied, JobLog, tail
 
 
 def said(lines: list[str]) -> list[str]:

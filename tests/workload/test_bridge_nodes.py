@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 bench: Any = sys.modules["ray_cluster"]  # conftest.py has loaded it
 node = bench.node
 
-PURGE = [sys.executable, "-m", "wattshift_cluster.workload.purge"]
+PURGE = [sys.executable, "-m", "wattshift_cluster.workload.cluster.purge"]
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +69,12 @@ DRIVER = """
 import json, sys, time
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
-from wattshift_cluster.workload.meters import Meters, living_actors
-from wattshift_cluster.workload.nodes import Inventory
-from wattshift_cluster.workload.power_keeper import Hold
-from wattshift_cluster.workload.purge import purge
-from wattshift_cluster.workload.ray_link import RayLink
-from wattshift_cluster.workload.unasked import Rates
+from wattshift_cluster.workload.cluster.meters import Meters, living_actors
+from wattshift_cluster.workload.cluster.nodes import Inventory
+from wattshift_cluster.workload.cluster.power_keeper import Hold
+from wattshift_cluster.workload.cluster.purge import purge
+from wattshift_cluster.workload.cluster.ray_link import RayLink
+from wattshift_cluster.workload.cluster.unasked import Rates
 
 link = RayLink(sys.argv[1])
 kept = []

@@ -14,14 +14,14 @@ from wattshift_cluster.wire import server
 from wattshift_cluster.wire.link import Link, OpFailed
 from wattshift_cluster.workload.answers import Bridge
 from wattshift_cluster.workload.bulletin import Bulletin
+from wattshift_cluster.workload.cluster.local_ray import take_lock, temp_dir
+from wattshift_cluster.workload.cluster.node_power import NodePower, Remembered
+from wattshift_cluster.workload.cluster.nodes import Node
+from wattshift_cluster.workload.cluster.power_keeper import PowerKeeper
+from wattshift_cluster.workload.cluster.ray_host import is_locked
+from wattshift_cluster.workload.cluster.ray_link import RayLink, RayUnavailable
+from wattshift_cluster.workload.cluster.ray_token import find_token, no_entry
 from wattshift_cluster.workload.engine import Engine, EngineSettings
-from wattshift_cluster.workload.local_ray import take_lock, temp_dir
-from wattshift_cluster.workload.node_power import NodePower, Remembered
-from wattshift_cluster.workload.nodes import Node
-from wattshift_cluster.workload.power_keeper import PowerKeeper
-from wattshift_cluster.workload.ray_host import is_locked
-from wattshift_cluster.workload.ray_link import RayLink, RayUnavailable
-from wattshift_cluster.workload.ray_token import find_token, no_entry
 from wattshift_cluster.workload.specs import batch_spec, service_spec
 
 BATCH = {"callable": "pkg.mod:work", "input": "in.jsonl", "output": "out", "watts_w": 60.0}

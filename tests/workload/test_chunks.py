@@ -15,12 +15,12 @@ import pytest
 from batch_bench import gone, nursery, results, spec_of, write_items, written
 
 from wattshift_cluster.errors import Refused
-from wattshift_cluster.workload.chunk_loop import Chunks
-from wattshift_cluster.workload.chunks import ChunkStore
-from wattshift_cluster.workload.datasets import survey
-from wattshift_cluster.workload.formats import InputInvalid
-from wattshift_cluster.workload.plans import Outcome, Plan, planned
-from wattshift_cluster.workload.rows import Wrong, dead_row, output_row
+from wattshift_cluster.workload.batch.chunk_loop import Chunks
+from wattshift_cluster.workload.batch.chunks import ChunkStore
+from wattshift_cluster.workload.batch.datasets import survey
+from wattshift_cluster.workload.batch.formats import InputInvalid
+from wattshift_cluster.workload.batch.plans import Outcome, Plan, planned
+from wattshift_cluster.workload.batch.rows import Wrong, dead_row, output_row
 
 WAIT_S = 30.0
 
@@ -78,7 +78,7 @@ def test_the_second_commit_of_a_chunk_changes_nothing(tmp_path: Path) -> None:
 COMMIT_MANY = """
 import os, sys
 from pathlib import Path
-from wattshift_cluster.workload.chunks import ChunkStore
+from wattshift_cluster.workload.batch.chunks import ChunkStore
 store = ChunkStore(Path(sys.argv[1]))
 ready, go = os.pipe()
 for _ in range(3):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from wattshift_cluster.workload import datasets, formats
-from wattshift_cluster.workload.datasets import Dataset, Index, SurveyEnded, find, survey
-from wattshift_cluster.workload.formats import InputInvalid, Item
+from wattshift_cluster.workload.batch import datasets, formats
+from wattshift_cluster.workload.batch.datasets import Dataset, Index, SurveyEnded, find, survey
+from wattshift_cluster.workload.batch.formats import InputInvalid, Item
 
 
 def values(path: Path, chunk_items: int, wanted: str = "auto") -> list[list[Any]]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wattshift_cluster.workload.node_power import NodePower, Remembered, read_watts
-from wattshift_cluster.workload.nodes import Node
+from wattshift_cluster.workload.cluster.node_power import NodePower, Remembered, read_watts
+from wattshift_cluster.workload.cluster.nodes import Node
 
 
 def node(name: str, number: str, alive: bool = True, watts_w: float | None = 300.0) -> Node:

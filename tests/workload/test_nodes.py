@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from wattshift_cluster.workload.nodes import Inventory, Node, Seen
+from wattshift_cluster.workload.cluster.nodes import Inventory, Node, Seen
 
 A, B, C = "aa" * 28, "bb" * 28, "cc" * 28
 

@@ -14,9 +14,9 @@ import pytest
 
 from wattshift_cluster.cli.findings import Place
 from wattshift_cluster.cli.ray_check import elsewhere, judged, ray
-from wattshift_cluster.workload.versions import RELEASES, known
+from wattshift_cluster.workload.cluster.versions import RELEASES, known
 
-TRIAL = [sys.executable, "-m", "wattshift_cluster.workload.ray_trial"]
+TRIAL = [sys.executable, "-m", "wattshift_cluster.workload.cluster.ray_trial"]
 
 
 def broken_ray(folder: Path, line: str) -> dict[str, str]:

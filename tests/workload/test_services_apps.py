@@ -10,9 +10,16 @@ import pytest
 
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.workload import fault_words
-from wattshift_cluster.workload.app_watts import Asks, Part, autoscaling, bearing, hook, laid_in
-from wattshift_cluster.workload.builds import request
-from wattshift_cluster.workload.ray_link import internal
+from wattshift_cluster.workload.cluster.ray_link import internal
+from wattshift_cluster.workload.serving.app_watts import (
+    Asks,
+    Part,
+    autoscaling,
+    bearing,
+    hook,
+    laid_in,
+)
+from wattshift_cluster.workload.serving.builds import request
 from wattshift_cluster.workload.specs import service_spec
 
 ASKS = Asks(100.0, 0.1, env={"A": "1", "B": "1"})
@@ -160,7 +167,7 @@ def built(path: str, **more: Any) -> tuple[list[Any], dict[str, Any]]:
     from ray.serve._private.build_app import build_app
     from ray.serve.schema import ServeApplicationSchema
 
-    from wattshift_cluster.workload import building
+    from wattshift_cluster.workload.serving import building
 
     spec = service_spec("x", {**SPEC, "import_path": path, "env": {"A": "1"}, **more})
     asked = request("job", spec, 2, "/gates")
@@ -239,7 +246,7 @@ def test_a_bound_application_of_a_config_file_is_overridden_as_serve_does(shop: 
     ],
 )
 def test_an_application_that_cannot_be_built_says_why(shop: None, path: str, words: str) -> None:
-    from wattshift_cluster.workload.building import build
+    from wattshift_cluster.workload.serving.building import build
 
     spec = service_spec("x", {**SPEC, "import_path": path})
     error = build(request("job", spec, 1, None))["error"]
@@ -250,7 +257,7 @@ def test_an_application_that_cannot_be_built_says_why(shop: None, path: str, wor
 def test_the_policy_travels_to_a_controller_that_has_no_wattshift(
     shop: None, tmp_path: Path
 ) -> None:
-    from wattshift_cluster.workload.building import POLICY_CLASS
+    from wattshift_cluster.workload.serving.building import POLICY_CLASS
 
     config = internal("ray.serve.config")
     policy = config.AutoscalingPolicy(policy_function=POLICY_CLASS, policy_kwargs={"app": "s"})

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from wattshift_cluster.workload import hand_over
-from wattshift_cluster.workload.hand_over import Sleeper
+from wattshift_cluster.workload.serving import hand_over
+from wattshift_cluster.workload.serving.hand_over import Sleeper
 
 
 @pytest.fixture

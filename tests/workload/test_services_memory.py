@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from wattshift_cluster.errors import NotFound
-from wattshift_cluster.workload.service import Plan
-from wattshift_cluster.workload.services import EVICT_ORDERS_MAX, Services
+from wattshift_cluster.workload.serving.service import Plan
+from wattshift_cluster.workload.serving.services import EVICT_ORDERS_MAX, Services
 from wattshift_cluster.workload.specs import service_spec
 
 SPEC = service_spec(

@@ -7,9 +7,9 @@ import weakref
 
 import pytest
 
-from wattshift_cluster.workload import scaling_policy
-from wattshift_cluster.workload.allowances import REWRITE_S, STALE_S, Allowances, Wish
-from wattshift_cluster.workload.scaling_policy import (
+from wattshift_cluster.workload.serving import scaling_policy
+from wattshift_cluster.workload.serving.allowances import REWRITE_S, STALE_S, Allowances, Wish
+from wattshift_cluster.workload.serving.scaling_policy import (
     ALLOW,
     COLD_S,
     DESIRE,

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from wattshift_cluster.workload.nodes import Node
-from wattshift_cluster.workload.room import Room, carries, slots
-from wattshift_cluster.workload.serve_link import Application, Deployed, Replica, read
-from wattshift_cluster.workload.service import (
+from wattshift_cluster.workload.cluster.nodes import Node
+from wattshift_cluster.workload.serving.room import Room, carries, slots
+from wattshift_cluster.workload.serving.serve_link import Application, Deployed, Replica, read
+from wattshift_cluster.workload.serving.service import (
     ALLOW_WITHIN_S,
     BACK_OFF_S,
     CRASHES_MAX,

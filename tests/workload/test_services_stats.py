@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from wattshift_cluster.workload import serve_metrics
-from wattshift_cluster.workload.serve_metrics import (
+from wattshift_cluster.workload.serving import serve_metrics
+from wattshift_cluster.workload.serving.serve_metrics import (
     WINDOW_S,
     Metrics,
     added,
@@ -18,7 +18,7 @@ from wattshift_cluster.workload.serve_metrics import (
     parsed,
     quantile,
 )
-from wattshift_cluster.workload.service_stats import (
+from wattshift_cluster.workload.serving.service_stats import (
     Seen,
     Stats,
     of_replicas,

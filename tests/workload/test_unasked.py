@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from wattshift_cluster.workload.meters import SILENT_S, Meters, Reading
-from wattshift_cluster.workload.nodes import Node
-from wattshift_cluster.workload.unasked import (
+from wattshift_cluster.workload.cluster.meters import SILENT_S, Meters, Reading
+from wattshift_cluster.workload.cluster.nodes import Node
+from wattshift_cluster.workload.cluster.unasked import (
     Actor,
     Rates,
     Sampler,

@@ -22,7 +22,7 @@ from wattshift_cluster.errors import (
     WattshiftError,
 )
 
-PURGE = "wattshift_cluster.workload.purge"
+PURGE = "wattshift_cluster.workload.cluster.purge"
 PURGE_S = 120.0
 PROBE_S = 2.0
 ERROR_CHARS = 300
@@ -106,8 +106,8 @@ def _cluster(address: str | None) -> tuple[str, dict[str, str]]:
     if state_dir is None:
         raise NotFound("no Ray is known here; name one with --address or RAY_ADDRESS")
     # Only now: a command must not wait for what it does not need.
-    from wattshift_cluster.workload.local_ray import known_address, ray_token
-    from wattshift_cluster.workload.ray_link import local_environment
+    from wattshift_cluster.workload.cluster.local_ray import known_address, ray_token
+    from wattshift_cluster.workload.cluster.ray_link import local_environment
 
     folder = Path(state_dir) / "compute"
     found = known_address(folder)

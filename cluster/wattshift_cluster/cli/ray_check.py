@@ -10,7 +10,7 @@ from typing import Any
 
 from wattshift_cluster.cli.findings import Finding, Place
 
-TRIAL = "wattshift_cluster.workload.ray_trial"
+TRIAL = "wattshift_cluster.workload.cluster.ray_trial"
 TRIAL_S = 90.0
 """Ray's own start may take a minute, and its end ten seconds."""
 
@@ -41,8 +41,8 @@ def _down(place: Place) -> bool:
 
 def elsewhere(address: str) -> Finding:
     """A Ray that somebody else runs: whether anybody listens, and what is known of its token."""
-    from wattshift_cluster.workload.ray_link import listens
-    from wattshift_cluster.workload.ray_token import find_token
+    from wattshift_cluster.workload.cluster.ray_link import listens
+    from wattshift_cluster.workload.cluster.ray_token import find_token
 
     if not listens(address):
         text = f"nobody listens at {address}, where the site's Ray should be"
@@ -80,7 +80,7 @@ def _started(needed: str) -> Finding:
 
 def judged(found: dict[str, Any]) -> Finding:
     """What a Ray that starts is worth: a release that was tried, with all that is used of it."""
-    from wattshift_cluster.workload.versions import RELEASES, known
+    from wattshift_cluster.workload.cluster.versions import RELEASES, known
 
     release = str(found["version"])
     text = f"{release} starts here, in {found['took_s']} s"

@@ -1,8 +1,8 @@
 """What could never run here is refused at once, with the nearest request that could.
 
-The core says what an empty site could hold (wattshift_scheduler.feasible). Here it is asked before
-a job is written down, for a whole service at once, and with what the site file says of a node that
-Ray has not told of yet.
+The core says what an empty site could hold (wattshift_scheduler.compute.feasible). Here it is asked
+before a job is written down, for a whole service at once, and with what the site file says of a
+node that Ray has not told of yet.
 """
 
 import math
@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from wattshift_cluster.config.quantities import format_watts
 from wattshift_cluster.errors import Refused
-from wattshift_scheduler.feasible import Feasible
-from wattshift_scheduler.ground import Ground
+from wattshift_scheduler.compute.feasible import Feasible
+from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.jobs import Admission, Job, JobKind, Rule, Verdict
 from wattshift_scheduler.signals import arbitrate
 from wattshift_scheduler.site import Node

@@ -99,7 +99,7 @@ class BatchOutput:
 
 
 def batch_output(folder: Path, key: str = "index") -> BatchOutput:
-    """Count the items in the committed chunks of a batch job (workload/chunks.py)."""
+    """Count the items in the committed chunks of a batch job (workload/batch/chunks.py)."""
     counts: Counter[Any] = Counter()
     for file in sorted((folder / "chunks").glob("*.jsonl")):
         counts.update(row[key] for row in json_lines(file))

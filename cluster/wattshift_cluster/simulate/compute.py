@@ -21,7 +21,7 @@ from wattshift_scheduler.commands import (
     SetReplicas,
     StartJob,
 )
-from wattshift_scheduler.demand import ONGOING_PER_REPLICA
+from wattshift_scheduler.compute.demand import ONGOING_PER_REPLICA
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.site import Node
 

@@ -13,8 +13,8 @@ import structlog
 
 from wattshift_cluster.errors import ConfigInvalid, NotFound, TryLater, WattshiftError
 from wattshift_cluster.workload.bulletin import WAIT_MAX_S
+from wattshift_cluster.workload.cluster.nodes import NODES_MAX
 from wattshift_cluster.workload.engine import Engine
-from wattshift_cluster.workload.nodes import NODES_MAX
 from wattshift_cluster.workload.specs import (
     REPLICAS_MAX,
     WATTS_MAX_W,

@@ -33,18 +33,22 @@ from wattshift_cluster.process import die_with_parent, stop_event
 from wattshift_cluster.wire.server import serve
 from wattshift_cluster.wire.token import read_token
 from wattshift_cluster.workload.answers import Bridge
-from wattshift_cluster.workload.engine import Engine, EngineSettings
-from wattshift_cluster.workload.local_ray import (
+from wattshift_cluster.workload.cluster.local_ray import (
     LocalRay,
     LocalSettings,
     ray_token,
     take_lock,
 )
-from wattshift_cluster.workload.node_power import read_watts
-from wattshift_cluster.workload.ray_link import QUIET, local_environment, prepare_environment
-from wattshift_cluster.workload.ray_token import find_token
+from wattshift_cluster.workload.cluster.node_power import read_watts
+from wattshift_cluster.workload.cluster.ray_link import (
+    QUIET,
+    local_environment,
+    prepare_environment,
+)
+from wattshift_cluster.workload.cluster.ray_token import find_token
+from wattshift_cluster.workload.cluster.unasked import Rates
+from wattshift_cluster.workload.engine import Engine, EngineSettings
 from wattshift_cluster.workload.specs import WATTS_MAX_W
-from wattshift_cluster.workload.unasked import Rates
 
 log = structlog.get_logger()
 

@@ -24,16 +24,16 @@ import structlog
 
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.errors import WattshiftError
-from wattshift_cluster.workload.batch import BatchJobs
+from wattshift_cluster.workload.batch.jobs import BatchJobs
 from wattshift_cluster.workload.bulletin import Bulletin
-from wattshift_cluster.workload.local_ray import LocalRay
-from wattshift_cluster.workload.meters import Meters, living_actors
-from wattshift_cluster.workload.node_desk import NodeDesk
-from wattshift_cluster.workload.node_power import Remembered
-from wattshift_cluster.workload.ray_link import RayLink, RayUnavailable, listens, preload
-from wattshift_cluster.workload.services import Services
+from wattshift_cluster.workload.cluster.local_ray import LocalRay
+from wattshift_cluster.workload.cluster.meters import Meters, living_actors
+from wattshift_cluster.workload.cluster.node_desk import NodeDesk
+from wattshift_cluster.workload.cluster.node_power import Remembered
+from wattshift_cluster.workload.cluster.ray_link import RayLink, RayUnavailable, listens, preload
+from wattshift_cluster.workload.cluster.unasked import ESTIMATE, Rates
+from wattshift_cluster.workload.serving.services import Services
 from wattshift_cluster.workload.telling import Told, tell
-from wattshift_cluster.workload.unasked import ESTIMATE, Rates
 
 log = structlog.get_logger()
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wattshift_cluster.bootclock import boot_id, boot_s
-from wattshift_cluster.workload.nodes import Node
-from wattshift_cluster.workload.unasked import Unasked
+from wattshift_cluster.workload.cluster.nodes import Node
+from wattshift_cluster.workload.cluster.unasked import Unasked
 
 GONE = "Ray holds this node for dead"
 
