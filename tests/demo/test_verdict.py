@@ -1,9 +1,12 @@
 """The verdict follows the evidence: each part of the promise breaks by its own evidence alone."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from wattshift_cluster.demo import recorder
 from wattshift_cluster.demo.verdict import Evidence, Request, judge, percentile
 
 READY_S, CUT_S, RESTORE_S, END_S = 1000.0, 1020.0, 1040.0, 1060.0
@@ -137,3 +140,15 @@ def test_percentile_is_the_value_that_a_share_does_not_exceed() -> None:
     assert percentile([], 0.99) is None
     assert percentile([5.0], 0.99) == 5.0
     assert percentile(list(map(float, range(1, 101))), 0.99) == 99.0
+
+
+def test_a_request_that_was_never_answered_is_a_failure_and_no_crash(tmp_path: Path) -> None:
+    rows = [
+        {"sent_s": READY_S, "latency_ms": 40.0, "status": 200, "error": None},
+        {"sent_s": READY_S + 1, "latency_ms": None, "status": None, "error": "overrun"},
+    ]
+    log = tmp_path / "requests.jsonl"
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    good, lost = recorder.requests(log)
+    assert (good.ok, lost.ok) == (True, False)
+    assert lost.latency_ms >= 10_000.0

@@ -17,6 +17,9 @@ from wattshift_cluster.demo.verdict import Request
 
 LINE_MAX = 1 << 20
 
+NO_ANSWER_MS = 10_000.0
+"""The load's own deadline: a request that was never answered took at least so long."""
+
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a JSONL file; a line that is being written is left out."""
@@ -67,9 +70,13 @@ def first_commands(truth: Mapping[str, Any], cut_s: float, now_s: float) -> dict
 
 
 def requests(path: Path) -> list[Request]:
-    """Every request of the load generator."""
+    """Every request of the load generator; one without an answer counts as NO_ANSWER_MS."""
     return [
-        Request(float(row["sent_s"]), float(row["latency_ms"]), row["status"] == 200)
+        Request(
+            float(row["sent_s"]),
+            NO_ANSWER_MS if row["latency_ms"] is None else float(row["latency_ms"]),
+            row["status"] == 200,
+        )
         for row in json_lines(path)
     ]
 
