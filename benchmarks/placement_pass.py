@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from wattshift_scheduler.compute import demand
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placement, place
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Terms
@@ -145,6 +146,9 @@ def _at_rest(site: Site, queued: int) -> tuple[list[Job], list[Job]]:
             one.job,
             state=JobState.RUNNING,
             units=one.units,
+            running=one.units,
+            ongoing=demand.ONGOING_PER_REPLICA * one.units,
+            wanted=one.units,
             nodes=one.nodes,
             by_node=one.nodes,
             began_s=NOW_S - rng.uniform(0.0, 3600.0),
@@ -153,6 +157,7 @@ def _at_rest(site: Site, queued: int) -> tuple[list[Job], list[Job]]:
         for one in placement.placed
         if one.units
     ]
+    runs = [demand.sized(job, site.rules, NOW_S) for job in runs]
     queue = [one.job for one in placement.placed if not one.units]
     return queue[:queued], runs
 

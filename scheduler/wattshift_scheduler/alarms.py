@@ -13,11 +13,11 @@ NAMED = 5
 """Devices named in one alarm; the rest are counted."""
 
 UNASKED_SHARE = 0.01
-"""Share of a node's most watts from which work that asked for none is told of: less is noise of the
-estimate."""
+"""Share of a node's most watts from which work that asked for none is told of, until it is half."""
 
 UNASKED_W = 5.0
-"""And from so many watts on however large the node is: half a processor core's draw."""
+"""Less is not told of however small the node is: half a processor core's draw, the noise of the
+estimate."""
 
 
 def raised(
@@ -81,7 +81,8 @@ def _nodes(state: State, now_s: float) -> Iterator[tuple[str, tuple[str, str]]]:
             yield f"compute-down:{name}", ("warning", f"Ray on {name} does not answer")
         if node.trouble:
             yield f"compute-watts:{name}", ("warning", f"{name}: its watts: {node.trouble}")
-        if node.unasked_w > min(UNASKED_SHARE * most_w[name], UNASKED_W):
+        least_w = max(UNASKED_SHARE * most_w[name], UNASKED_W)
+        if node.unasked_w > (least_w / 2.0 if f"unasked:{name}" in state.alarms else least_w):
             named = "; ".join(node.unasked[:NAMED]) or "unnamed work"
             text = f"{name}: {node.unasked_w:,.0f} W are drawn by work that asked for none: {named}"
             yield f"unasked:{name}", ("warning", text)

@@ -58,13 +58,17 @@ def budget(state: State, verdict: Arbitrated, now_s: float) -> Budget:
 
 
 def unasked_w(state: State) -> Floats:
-    """Draw of work on compute nodes that asked for no watts, at the nodes' own feeders, W.
+    """Draw on compute nodes that no watts were asked for, at the nodes' own feeders, W: others'
+    work, and what Ray and Serve need themselves.
 
     While it is unknown it counts at what was last seen; a node of which nothing was ever told
     counts none, as before that sort of work was looked for.
     """
-    told = {name: node.unasked_w for name, node in state.nodes.items()}
-    return compute_w(state, {name: 0.0 if np.isnan(w) else w for name, w in told.items()})
+    told = {
+        name: float(np.nansum((node.unasked_w, node.system_w)))
+        for name, node in state.nodes.items()
+    }
+    return compute_w(state, told)
 
 
 def credit_w(state: State) -> Floats:

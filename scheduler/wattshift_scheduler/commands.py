@@ -59,7 +59,7 @@ class SetReplicas:
     node: str
     job: str
     replicas: int
-    spec: dict[str, Any]
+    spec: dict[str, Any] = field(repr=False)
     nodes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -73,7 +73,7 @@ class StartJob:
     id: int
     node: str
     job: str
-    spec: dict[str, Any]
+    spec: dict[str, Any] = field(repr=False)
     nodes: Mapping[str, int] = field(default_factory=dict)
 
 

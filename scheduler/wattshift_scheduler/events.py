@@ -210,7 +210,8 @@ class ComputeSeen:
         reason: words for a node that is down.
         used_w: what of it Ray work holds, W; None if unknown.
         unasked_w: draw of work on the node that asked for no `power_w`, W; None if unknown.
-        unasked: what that work is, for people.
+        system_w: draw of what Ray and Serve need there themselves, W; None if unknown.
+        unasked: what both are, for people.
         labels: the node's labels in Ray.
         gpus: the node's GPUs in Ray; None if unknown.
         draining: the node is leaving: nothing new goes there.
@@ -222,10 +223,32 @@ class ComputeSeen:
     reason: str = ""
     used_w: float | None = None
     unasked_w: float | None = None
+    system_w: float | None = None
     unasked: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     gpus: float | None = None
     draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnitsLearnt:
+    """What sensors show of the watts of one replica of a service that lets them be learnt.
+
+    Said again while it waits to be put to use, so that it is as soon as it can be.
+
+    Attributes:
+        job: the service.
+        unit_w: the most that one replica draws, by what was seen, W.
+        quality: of the sensors, "measured" or "emulated".
+        samples: readings that it rests on.
+        since_s: when the first of them was taken, our clock.
+    """
+
+    job: str
+    unit_w: float
+    quality: str
+    samples: int
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +283,7 @@ Event: TypeAlias = (
     | JobActed
     | JobReported
     | ComputeSeen
+    | UnitsLearnt
     | CommandEnded
     | PlanUpdated
 )

@@ -184,6 +184,25 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Learnt:
+    """What sensors have taught of the watts of one replica of a service.
+
+    Attributes:
+        given_w: what its owner gave as the most, W.
+        unit_w: what one replica is now believed to draw at most, W; never above `given_w`.
+        quality: of the sensors, "measured" or "emulated".
+        samples: readings that it rests on.
+        since_s: when the first of them was taken, our clock.
+    """
+
+    given_w: float
+    unit_w: float
+    quality: str
+    samples: int
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One job.
 
@@ -191,7 +210,7 @@ class Job:
         id: unique in the site, never reused.
         kind: service, batch or mining.
         name: the owner's name for it.
-        spec: what was submitted, passed on to the compute side as it is.
+        spec: what was submitted, passed on to the compute side as it is; may hold credentials.
         submitted_s: our clock at acceptance, s.
         unit_w: watts of one replica (service) or of the job (batch), W; 0 for mining.
         min_units, max_units: replicas that a service needs and may have; 1 and 1 for batch.
@@ -221,12 +240,13 @@ class Job:
         refused: how often in a row its last command failed with the same words, and those.
         shelved: its power steps while they are out of use, because a limit was refused.
         shelved_s: since when, our clock.
+        learnt: watts of a replica as sensors show them; None while nothing is learnt.
     """
 
     id: str
     kind: JobKind
     name: str
-    spec: Mapping[str, Any]
+    spec: Mapping[str, Any] = field(repr=False)
     submitted_s: float
     unit_w: float = 0.0
     min_units: int = 1
@@ -263,6 +283,7 @@ class Job:
     refused: tuple[int, str] = (0, "")
     shelved: tuple[PowerStep, ...] = ()
     shelved_s: float = -math.inf
+    learnt: Learnt | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.unit_w) and self.unit_w >= 0):

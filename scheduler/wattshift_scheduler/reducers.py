@@ -18,7 +18,7 @@ from wattshift_scheduler.arrays import Ints
 from wattshift_scheduler.compute import news as compute_news
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState
+from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Agent, State
@@ -229,6 +229,35 @@ ACTIONS: Mapping[str, Callable[[Job], Job]] = MappingProxyType(
 )
 
 
+def _learnt(state: State, event: ev.UnitsLearnt, now_s: float) -> Reduced:
+    job = state.jobs.get(event.job)
+    if job is None or job.state.final or not job.spec.get("learn_watts"):
+        return state, ()
+    given_w = job.unit_w if job.learnt is None else job.learnt.given_w
+    unit_w = min(event.unit_w, given_w)
+    new = replace(job, learnt=Learnt(given_w, unit_w, event.quality, event.samples, event.since_s))
+    if _undeployed(state, job):
+        new = replace(new, unit_w=unit_w, spec={**job.spec, "watts_per_replica_w": unit_w})
+    if new == job:
+        return state, ()
+    use = "in use" if new.unit_w == unit_w else f"not in use, its replicas hold {job.unit_w:,.0f} W"
+    words = f"{unit_w:,.0f} W per replica from {event.samples} samples ({event.quality}), "
+    words += f"{given_w:,.0f} W were given; {use}"
+    told = Decision(now_s, job.id, "learnt", words, {"unit_w": unit_w, "given_w": given_w})
+    return replace(state, jobs={**state.jobs, job.id: new}), (told,)
+
+
+def _undeployed(state: State, job: Job) -> bool:
+    """Whether no replica of a service holds watts in Ray, or can hold some before it is told anew.
+
+    What a replica holds there is fixed when it is deployed, so that another figure for those that
+    run would grant or free watts that are not there. Replicas that sleep hold theirs, too.
+    """
+    told = job.by_node is not None and not any(job.by_node.values())
+    asked = job.units or job.refused[0] or any(s.subject == job.id for s in state.sent.values())
+    return told and not asked and job.spec.get("hand_over") != "sleep"
+
+
 def _plan(state: State, event: ev.PlanUpdated, _now_s: float) -> Reduced:
     return replace(state, reserve_w=max(0.0, event.reserve_w)), ()
 
@@ -249,6 +278,7 @@ REDUCERS: Mapping[type, Callable[[State, Any, float], Reduced]] = MappingProxyTy
         ev.JobActed: _acted,
         ev.JobReported: compute_news.reported,
         ev.ComputeSeen: compute_news.seen,
+        ev.UnitsLearnt: _learnt,
         ev.CommandEnded: compute_news.ended,
         ev.PlanUpdated: _plan,
     }

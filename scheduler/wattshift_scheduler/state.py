@@ -65,7 +65,8 @@ class NodePower:
         up: whether Ray answers.
         used_w: what Ray work holds of it, W; NaN unknown.
         unasked_w: draw of work there that asked for no `power_w`, W; NaN unknown.
-        unasked: what that work is, for people.
+        system_w: draw of what Ray and Serve need there themselves, W; NaN unknown.
+        unasked: what both are, for people.
         relief_w: watts by which confirmed power limits keep the work below what it holds, W.
         labels, gpus: as Ray tells; None before the first time.
         draining: the node is leaving: nothing new goes there.
@@ -81,6 +82,7 @@ class NodePower:
     up: bool = False
     used_w: float = math.nan
     unasked_w: float = math.nan
+    system_w: float = math.nan
     unasked: tuple[str, ...] = ()
     relief_w: float = 0.0
     labels: Mapping[str, str] | None = None

@@ -14,7 +14,7 @@ from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.build import Asics, build
-from wattshift_cluster.agent.epochs import EpochFile
+from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_cluster.agent.leases import Terms
 from wattshift_cluster.agent.protocol import DeviceInfo, Reading
 from wattshift_cluster.agent.service import Agent

@@ -20,7 +20,7 @@ from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.build import Asics, Parts, build
-from wattshift_cluster.agent.epochs import EpochFile
+from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_cluster.agent.service import Agent
 from wattshift_cluster.asic.driver import SLEEP, AsicUnreachable
 from wattshift_cluster.config.load import load_agent

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattshift_cluster.agent.epochs import EpochDamaged, EpochFile
+from wattshift_cluster.wire.epochs import EpochDamaged, EpochFile
 from wattshift_cluster.agent.leases import (
     Lease,
     LeaseBook,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wattshift_cluster.agent.epochs import EpochFile
+from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_cluster.agent.leases import Lease, Terms
 from wattshift_cluster.agent.protocol import DeviceInfo, Reading
 from wattshift_cluster.agent.service import Agent, BadRequest

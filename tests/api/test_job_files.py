@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from wattshift_cluster.api import jobfields
 from wattshift_cluster.api.jobmodels import BatchJob, ServiceJob
 from wattshift_cluster.api.jobspec import job_schema, parse_job, parse_jobs
 from wattshift_cluster.config import blueprint
+from wattshift_cluster.config.credentials import hidden
 from wattshift_cluster.errors import ConfigInvalid, Fault
 from wattshift_scheduler.jobs import PowerStep, Rule
 
@@ -241,10 +243,23 @@ def test_no_error_shows_what_may_be_a_credential() -> None:
         {"args": "hush"},
         {"serve_app": [app]},
         {"serve_app": app, "import_path": "a:b"},
+        {"envs": {"HF_TOKEN": "hush"}},
+        {"hf_token": "hush"},
     ):
         with pytest.raises(ConfigInvalid) as caught:
             parse_job({**SERVICE, **changes}, "f")
         assert "hush" not in str(caught.value), changes
+
+
+@pytest.mark.parametrize("inner", [lambda tree: {"a": tree}, lambda tree: [tree]])
+def test_no_tree_is_too_deep_for_what_walks_it(inner: Any) -> None:
+    tree: Any = "leaf"
+    for _ in range(jobfields.TREE_DEPTH_MAX - 1):
+        tree = inner(tree)
+    body = {**SERVICE, "import_path": "a.b:c", "args": {"a": tree}}
+    hidden(parse_job(body, "body").to_spec())
+    with pytest.raises(ConfigInvalid, match="tables within tables; allowed: 32"):
+        parse_job({**body, "args": {"a": inner(tree)}}, "body")
 
 
 def test_the_page_about_jobs_tells_every_key_and_every_rule() -> None:

@@ -16,7 +16,7 @@ from wattshift_cluster.api.tokens import rfc3339
 from wattshift_cluster.cli import waiting
 from wattshift_cluster.cli.explain_compute import GIVES_WAY, why_job
 from wattshift_cluster.cli.job_files import load_jobs
-from wattshift_cluster.errors import Refused
+from wattshift_cluster.errors import Refused, TryLater, Unreachable
 from wattshift_scheduler.jobs import Rule
 
 Command = Callable[..., Result]
@@ -103,6 +103,41 @@ def test_half_an_option_is_a_usage_error(wattshift: Command, extra: tuple[str, s
     assert wattshift("submit", "service", *args, *extra).exit_code == 2
 
 
+def test_measured_steps_come_from_a_file(wattshift: Command, tmp_path: Path) -> None:
+    args = ("--name", "s", "--import-path", "a.b:c", "--watts-per-replica", "300W", "--dry-run")
+    file = tmp_path / "steps.json"
+
+    def steps(rows: object, *more: str) -> Result:
+        file.write_text(json.dumps(rows))
+        return wattshift("submit", "service", *args, "--power-steps", file, "-o", "json", *more)
+
+    rates = [{"watts": 300, "rate": 40}, {"watts": "200W", "rate": 30}, {"watts": 250, "rate": 41}]
+    assert data(steps(rates))["power_steps"] == [
+        {"watts_w": 250.0, "throughput": 1.0},
+        {"watts_w": 200.0, "throughput": 0.75},
+    ]
+    shares = [{"watts": 250, "throughput": "95%"}]
+    assert data(steps(shares))["power_steps"] == [{"watts_w": 250.0, "throughput": 0.95}]
+    assert steps(shares, "--power-step", "200W:90%").exit_code == 2
+    for wrong, says in (
+        ({"watts": 1}, "not a list of 1 to 33 rows"),
+        ([], "not a list of 1 to 33 rows"),
+        ([1], "[0]"),
+        ([{"watts": 250, "rate": 1, "note": "x"}], "[0].note"),
+        ([{"watts": 250}], "a row has watts and one of throughput, rate"),
+        ([{"watts": "x", "rate": 1}], "[0].watts"),
+        ([{"watts": 250, "rate": 0}], "[0].rate = 0: not a number above 0"),
+        ([{"watts": 250, "rate": 1}], "a run without a limit, too"),
+        ([*rates, *shares], "allowed: one"),
+        ([{"watts": 350, "throughput": 0.9}], "is not below watts_per_replica"),
+    ):
+        refused = steps(wrong)
+        assert refused.exit_code == 3, wrong
+        assert says in refused.stderr, refused.stderr
+    missing = wattshift("submit", "service", *args, "--power-steps", tmp_path / "no.json")
+    assert missing.exit_code == 4
+
+
 def test_help_is_in_groups(wattshift: Command) -> None:
     text = wattshift("submit", "service", "-h").stdout
     heads = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
@@ -186,6 +221,27 @@ def test_waiting_tells_how_far_it_is(wattshift: Command, reach: Any, monkeypatch
     assert done.exit_code == 0, done.output
     assert "40 of 80 items, 4.0/s, 10s left, 1 failed" in done.stderr
     assert "dead letters" in done.stdout
+
+
+def test_waiting_outlives_a_restart_of_the_controller(
+    wattshift: Command, reach: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(waiting, "POLL_S", 0.01)
+    away = [Unreachable("no answer"), Unreachable("no answer"), TryLater("it starts")]
+
+    def look(job_id: str) -> dict[str, Any]:
+        if away:
+            raise away.pop()
+        return {**reach.port.submitted[job_id], "state": "running"}
+
+    reach.port.job = look
+    args = ("--name", "s", "--import-path", "a:b", "--watts-per-replica", "60W")
+    found = wattshift("submit", "service", *args, "--wait")
+    assert (found.exit_code, away) == (0, []), found.output
+    assert found.stderr.count("is looked for again") == 1
+    monkeypatch.setattr(waiting, "GONE_S", 0.0)
+    away = [Unreachable("no answer")]
+    assert wattshift("submit", "service", *args, "--wait").exit_code == 5
 
 
 def test_waiting_for_a_service_ends_when_it_runs(wattshift: Command, reach: Any) -> None:
@@ -304,7 +360,7 @@ def test_nodes_are_listed_explained_and_drained(wattshift: Command, reach: Any) 
     assert "nodes (2)" in wattshift("top", "--once").stdout
     told = wattshift("explain", "gpu-1").stdout
     assert "600 W by jobs, 300 W free" in told
-    assert "40 W by work that asked for no watts: actor Foo 4.0 CPU: 40 W" in told
+    assert "40 W by work that asked for no watts, 4 W by Ray itself: actor Foo 4.0" in told
     assert "unknown: its meter is silent" in wattshift("explain", "gpu-2").stdout
     asked = wattshift("node", "drain", "gpu-1")
     assert asked.exit_code == 130, "nobody said yes"

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from wattshift_cluster.cli import load_text
+
 Command = Callable[..., Result]
 PARTS = [{"choices": [{"delta": {"content": "word "}}]}] * 3
 USAGE = {"choices": [], "usage": {"completion_tokens": 3}}
@@ -144,6 +146,14 @@ def test_two_loads_are_compared_and_shown(load: Any, wattshift: Command, tmp_pat
     assert page.read_text().count("<svg") == 2
     path.write_text("[]")
     assert wattshift("load", url, "--compare", path).exit_code == 3
+    path.write_text('{"latency_ms": {"p50": NaN, "p95": "x"}, "rate_due_per_s": 1e400}')
+    _, view = load("/echo", "--compare", path)
+    assert {row["before"] for row in view["compared"]["figures"]} == {None}
+
+
+def test_what_a_server_says_does_not_steer_the_terminal() -> None:
+    view = {"examples": {"HTTP 500": "a\x1b[2Jb\nc"}}
+    assert load_text._failure(view, "HTTP 500", 3) == "3 HTTP 500: a\ufffd[2Jb c"
 
 
 def test_bodies_of_a_file_take_turns(load: Any, tmp_path: Path) -> None:

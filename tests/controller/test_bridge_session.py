@@ -112,7 +112,7 @@ def _run(
         )
         port = listening.sockets[0].getsockname()[1]
         links = (Link("127.0.0.1", port, TOKEN), Link("127.0.0.1", port, TOKEN))
-        session = BridgeSession("a", nodes, links, heard, lambda: active or {}, 0.05)
+        session = BridgeSession("a", nodes, links, heard, lambda: active or {}, 0.05, 7)
         running = asyncio.create_task(session.run())
         try:
             await test(bridge, session, heard)
@@ -263,6 +263,23 @@ def test_commands_go_out_at_once_though_a_report_is_being_kept_back() -> None:
     _run(test, {"ray": UP, "nodes": [_node("a"), _node("b")]}, results=results)
 
 
+def test_large_specifications_go_out_one_by_one_and_keep_no_watts_from_being_set() -> None:
+    """A line of the wire has a limit; commands that did not fit would fail, and the nodes' too."""
+    spec = {"args": {"text": "x" * (900 << 10)}}
+    sent: list[ComputeCommand] = [StartJob(n, "a", f"b{n}", spec) for n in range(8)]
+
+    async def test(bridge: ScriptedBridge, session: BridgeSession, heard: Heard) -> None:
+        await heard.until(lambda: heard.of(ev.ComputeSeen))
+        for one in [*sent, SetNodePower(8, "a", 200.0)]:
+            session.send(one)
+        ends = await heard.until(lambda: (e := heard.of(ev.CommandEnded))[8:] and e)
+        assert [(end.command, end.ok) for end in ends] == [(n, True) for n in range(9)]
+        assert not any(not seen.up for seen in heard.of(ev.ComputeSeen))
+
+    results = [{"id": n, "ok": True, "error": None} for n in range(9)]
+    _run(test, {"ray": UP, "nodes": [_node("a")]}, nodes=("a",), results=results)
+
+
 def test_a_refusal_of_all_commands_ends_them_and_the_cluster_is_not_taken_for_gone() -> None:
     async def test(bridge: ScriptedBridge, session: BridgeSession, heard: Heard) -> None:
         await heard.until(lambda: heard.of(ev.ComputeSeen))
@@ -279,7 +296,7 @@ def test_when_nobody_answers_the_nodes_are_gone_before_the_commands_fail() -> No
 
     async def main() -> None:
         heard, links = Heard(), [Link("127.0.0.1", 9, TOKEN) for _ in range(2)]
-        session = BridgeSession("a", ("a",), (links[0], links[1]), heard, dict, 0.05)
+        session = BridgeSession("a", ("a",), (links[0], links[1]), heard, dict, 0.05, 7)
         running = asyncio.create_task(session.run())
         session.send(PauseJob(9, "a", "bat"))
         await heard.until(lambda: heard.of(ev.CommandEnded))
@@ -297,6 +314,21 @@ def test_an_answer_that_is_no_report_is_no_report() -> None:
         assert not any(one.up for one in heard.of(ev.ComputeSeen))
 
     _run(test, {"ray": UP, "nodes": [{"alive": True}]})
+
+
+def test_a_figure_that_is_none_is_unknown_and_gives_the_budget_nothing() -> None:
+    """1e400 is an infinity to JSON, and a negative draw would be watts out of nothing (I1)."""
+    wrong = {"power_w_total": float("inf"), "unasked_w": -500.0, "gpus": -1}
+    report = {"ray": UP, "nodes": [_node("a", **wrong)]}
+    (seen, _) = bridge_words.Names("a", ("a", "b")).nodes(report)
+    assert (seen.up, seen.power_w, seen.used_w, seen.unasked_w, seen.gpus) == (True, *[None] * 4)
+    row = {"name": "s", "state": "running", "desired": float("inf"), "by_node": {"a": -3, "b": 2}}
+    (service,) = bridge_words.jobs({"services": [row], "jobs": []})
+    assert (service.desired, service.by_node) == (None, None)
+    told = {"results": [{"id": 1, "ok": True, "watts_w": -1e9}]}
+    (end,) = bridge_words.ended(told, [SetNodePower(1, "a", 300.0)])
+    assert isinstance(end, ev.CommandEnded)
+    assert (end.ok, end.watts_w) == (True, None)
 
 
 def test_a_job_that_the_bridge_no_longer_knows_is_lost_after_a_while(

@@ -17,7 +17,7 @@ from wattshift_cluster.controller.feasible import Infeasible
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.service import Controller, Tokens
-from wattshift_cluster.errors import NotFound, Refused
+from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused
 from wattshift_cluster.wire.server import serve
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.jobs import Job, JobState, Rule
@@ -229,7 +229,25 @@ def test_values_of_the_environment_are_never_shown(front: Front) -> None:
     view = submit(front, {**body, "env": {"TOKEN": "hush"}})
     assert "hush" not in str([view, front.jobs(), front.site()])
     assert view["spec"]["env"] == {"TOKEN": "(hidden)"}
-    assert front._c.state.jobs[view["id"]].spec["env"] == {"TOKEN": "hush"}, "the bridge gets it"
+    job = front._c.state.jobs[view["id"]]
+    assert job.spec["env"] == {"TOKEN": "hush"}, "the bridge gets it"
+    assert "hush" not in repr([job, front._c.state])
+
+
+def test_texts_that_are_named_as_secrets_are_never_shown(front: Front) -> None:
+    secret = {"hf_token": "hush", "apiKey": "hush", "deep": [{"PASSWORD": ["hush"]}]}
+    plain = {"max_tokens": 8, "tokenizer": "qwen", "key": 3, "keyword": "k", "": "e"}
+    view = submit(front, {**SERVICE, "args": {**secret, **plain}})
+    assert "hush" not in str(view)
+    assert view["spec"]["args"].items() >= plain.items()
+
+
+@pytest.mark.parametrize("key", ["input", "output", "python_path"])
+def test_a_relative_path_means_nothing_on_a_worker(front: Front, key: str) -> None:
+    path: Any = ["code"] if key == "python_path" else "x/../y"
+    with pytest.raises(ConfigInvalid, match=f"{key} = .*: allowed: a path from the root"):
+        submit(front, {**BATCH, "watts": "60W", key: path})
+    assert front.jobs() == []
 
 
 Answer = Callable[[str, dict[str, Any]], dict[str, Any]]

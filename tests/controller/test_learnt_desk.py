@@ -16,7 +16,6 @@ from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.build import Asics
-from wattshift_cluster.agent.epochs import EpochFile
 from wattshift_cluster.agent.service import Agent
 from wattshift_cluster.api.app import create_app
 from wattshift_cluster.api.server import start
@@ -29,6 +28,7 @@ from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import NotFound
 from wattshift_cluster.fleet.learn import Learnt
 from wattshift_cluster.wire import server
+from wattshift_cluster.wire.epochs import EpochFile
 
 _SPEC = spec_from_file_location(
     "asic_machine", Path(__file__).parents[1] / "agent" / "asic_machine.py"

@@ -150,6 +150,24 @@ def test_an_agent_that_refuses_or_is_silent_confirms_nothing(fault: LinkError) -
     _run(test)
 
 
+NEGATIVE = [{"device": "g0", "enforced_w": -90.0}, {"device": "g1", "enforced_w": 90.0}]
+
+
+@pytest.mark.parametrize(
+    "rows", [7, [7], [{"enforced_w": 9.0}], [{"device": "g0"}, None], NEGATIVE]
+)
+def test_an_answer_that_is_none_fails_the_limit_and_not_the_controller(rows: Any) -> None:
+    async def test(site: Site) -> None:
+        async def ask(agent: str, op: str, **fields: Any) -> dict[str, Any]:
+            return {"limits": rows}
+
+        site.limits._ask = ask
+        end = await site.end(LimitUnits(1, "n0", "svc", 100.0))
+        assert (end.ok, end.watts_w) == (False, None)
+
+    _run(test)
+
+
 def test_a_limit_that_is_not_enforced_is_none() -> None:
     async def test(site: Site) -> None:
         site.rounding_w = 40.0
@@ -197,10 +215,12 @@ def test_replicas_on_other_gpus_end_the_confirmation() -> None:
     _run(test)
 
 
-def test_a_limit_that_somebody_else_has_raised_ends_the_confirmation() -> None:
+@pytest.mark.parametrize("gates", [["g2"], []], ids=["told", "not told any more"])
+def test_a_limit_that_somebody_else_has_raised_ends_the_confirmation(gates: list[str]) -> None:
     async def test(site: Site) -> None:
         site.roster.offered("agent-n1", [{"id": "g2"}])
         assert (await site.end(LimitUnits(5, "n1", "svc", 200.0))).ok
+        site.row["gates"] = gates
         before = {"device": "g2", "enforced_limit_w": 350.0}
         site.roster.read([before], site.now_s + 1.0)  # sampled before the write was seen
         await asyncio.sleep(0.1)
@@ -211,6 +231,21 @@ def test_a_limit_that_somebody_else_has_raised_ends_the_confirmation() -> None:
         site.roster.read([before], site.now_s + 6.0)
         end = await site.next()
         assert (end.command, end.ok, "somebody else" in end.reason) == (5, False, True)
+
+    _run(test)
+
+
+def test_a_gpu_that_two_services_share_is_limited_until_both_are_lifted() -> None:
+    async def test(site: Site) -> None:
+        other = {"name": "too", "by_node": {"n0": 1}, "gates": ["g1"]}
+        site.limits._report = lambda: {"services": [site.row, other]}
+        await site.end(LimitUnits(1, "n0", "svc", 100.0))
+        await site.end(LimitUnits(2, "n0", "too", 100.0))
+        site.asked.clear()
+        assert (await site.end(LimitUnits(3, "n0", "svc", None))).ok
+        assert [what for _, _, what in site.asked] == ["g0"]
+        assert (await site.end(LimitUnits(4, "n0", "too", None))).ok
+        assert [what for _, _, what in site.asked] == ["g0", "g1"]
 
     _run(test)
 

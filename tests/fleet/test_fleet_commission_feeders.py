@@ -26,7 +26,7 @@ from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.asics.rhythm import Rhythm
 from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.build import Asics
-from wattshift_cluster.agent.epochs import EpochFile
+from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_cluster.agent.service import Agent
 from wattshift_cluster.api import server as http
 from wattshift_cluster.api.app import create_app

@@ -20,8 +20,8 @@ from wattshift_scheduler import budget
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import step as core
 from wattshift_scheduler.commands import Command, LimitUnits
-from wattshift_scheduler.compute import news as compute_news
 from wattshift_scheduler.compute import act, relief, rooms
+from wattshift_scheduler.compute import news as compute_news
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Terms
 from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.signals import Cap

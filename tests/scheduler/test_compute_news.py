@@ -126,7 +126,10 @@ def test_work_that_asked_for_no_watts_is_counted_at_its_feeder_and_named() -> No
     state, _, _ = step(state, [ev.ComputeSeen("a", True, 0.0, unasked_w=2.0)], 4.0)
     assert "unasked:a" not in state.alarms
     state, _, _ = step(state, [ev.ComputeSeen("b", True, 0.0, unasked_w=4.5)], 5.0)
-    assert "unasked:b" in state.alarms, "more than a hundredth of that node's most"
+    assert "unasked:b" not in state.alarms, "less than half a core is noise"
+    for seen_w, told in ((5.5, True), (3.0, True), (2.0, False)):
+        state, _, _ = step(state, [ev.ComputeSeen("b", True, 0.0, unasked_w=seen_w)], 6.0)
+        assert ("unasked:b" in state.alarms) is told, "it does not flap about its threshold"
 
 
 def test_unasked_work_leaves_less_for_what_asks() -> None:

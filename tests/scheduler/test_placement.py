@@ -152,6 +152,9 @@ def test_work_that_asked_for_no_watts_takes_from_its_node() -> None:
     power = NodePower(0.0, up=True, unasked_w=150.0)
     placement = place(ground(site(nodes=NODES[:1]), w1=power), [batch("a", 700.0)])
     assert at(placement, "a") == {}
+    power = NodePower(0.0, up=True, unasked_w=20.0, system_w=150.0)
+    placement = place(ground(site(nodes=NODES[:1]), w1=power), [batch("a", NODES[0].max_w)])
+    assert at(placement, "a") == {"w1": 1}, "neither a little helper nor Ray itself costs a unit"
 
 
 # Gangs and workers.

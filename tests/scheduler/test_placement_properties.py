@@ -316,7 +316,7 @@ def _watts_alone(self: Board, seat: Any, row: int) -> bool:
 
 
 def _power_first(board: Any, seats: Any, was: Any = shedding.shed) -> None:
-    for seat in [seat for seat in seats if seat.units and seat.service]:
+    for seat in [seat for seat in seats if seat.units and seat.kin.service]:
         shedding._slow(board, seat)
     was(board, seats)
 

@@ -1,11 +1,15 @@
 """The bridge's book of batch jobs without Ray: what is kept, refused, reported and evicted."""
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_bench import spec_of, write_items
+from batch_bench import results, spec_of, write_items, written
 
 from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused, TryLater
 from wattshift_cluster.workload.batch import jobs as batch
@@ -87,7 +91,7 @@ def test_progress_dead_letters_and_the_end_are_read_from_the_folder(tmp_path: Pa
     assert any("TypeError" in line for line in jobs.log_tail("j", 100))
     jobs.cancel("j")
     assert wish(jobs)[0] == "run"
-    assert not jobs.halting()
+    assert not jobs.moving(100.0)
 
 
 def test_pause_and_cancel_without_workers_are_done_at_the_next_look(tmp_path: Path) -> None:
@@ -253,6 +257,69 @@ def test_who_sat_where_is_known_after_a_restart(tmp_path: Path) -> None:
     again.seats, again._bundles = {}, ()
     again._keep()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_comes_second_to_a_folder_fails_with_the_name_of_the_first(
+    tmp_path: Path,
+) -> None:
+    write_items(tmp_path / "items.jsonl", 8)
+    jobs, spec = jobs_in(tmp_path), spec_of(tmp_path)
+    jobs.start("j", spec, {"n1": 1})
+    jobs.poll({}, 0.0)
+    assert row(jobs)["state"] == "starting"
+    Chunks("k", spec).run()
+    jobs.poll({}, 100.0)
+    words = f"{tmp_path / 'out'} holds the output of job k; name another output"
+    assert (row(jobs)["state"], row(jobs)["error"]) == ("failed", words)
+    assert ChunkStore(tmp_path / "out").outcome() == Outcome("completed", None, 0)
+
+
+def test_a_crew_is_looked_at_often_while_a_worker_comes_or_goes(tmp_path: Path) -> None:
+    crew = Crew("j", tmp_path / "j.seats", None)
+    crew.seats = {0: Seat(0, "n0", since_s=10.0)}
+    assert crew.arriving(10.1)
+    assert not crew.arriving(100.0), "it waits for watts, and may do so for days"
+    crew.seats[0].alive = True
+    assert not crew.arriving(10.1)
+    assert not crew.leaving
+    crew.halt(crew.seats[0], 5.0, 10.1)
+    assert crew.leaving
+
+
+ALONE = """
+import os
+
+def work(items):
+    import numpy
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "WATTSHIFT_GATE_DIR", "HIS")
+    return [[os.environ.get(name) for name in names] for _ in items]
+"""
+
+WORKER = """
+import json, sys, time
+from wattshift_cluster.workload.batch.worker import BatchWorker
+assert "numpy" not in sys.modules, "its threads would be fixed before the worker sets them"
+BatchWorker("j", *json.loads(sys.argv[1]))
+time.sleep(60)
+"""
+
+
+def test_a_worker_sets_its_threads_and_gates_before_numpy_is_loaded(tmp_path: Path) -> None:
+    """In whatever process Ray had ready: nothing of it comes from Ray's runtime environments."""
+    write_items(tmp_path / "items.jsonl", 3)
+    crew = Crew("j", tmp_path / "j.seats", str(tmp_path / "gates"))
+    spec = spec_of(tmp_path, env={"HIS": "own"}, **written(tmp_path, ALONE, "alone_work"))
+    told = [asdict(spec), 0, 1, "n0", crew.environment(spec)]
+    bare = {name: value for name, value in os.environ.items() if "THREADS" not in name}
+    bare["RAY_ENABLE_AUTO_CONNECT"] = "0"  # no Ray here, and none shall be started for it
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, json.dumps(told)],
+        env=bare, timeout=60, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "batch.threads" not in done.stdout + done.stderr
+    wanted = ["1", "1", str(tmp_path / "gates"), "own"]
+    assert [row["output"] for row in results(tmp_path)] == [wanted] * 3
 
 
 def test_a_rate_is_right_from_the_first_figure_on_and_follows_within_minutes() -> None:

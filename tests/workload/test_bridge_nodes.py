@@ -326,6 +326,7 @@ def test_a_drained_node_is_told_as_such_with_no_way_back(bridge: Any, driver: Dr
     assert "n9" in row["error"]
 
 
+@pytest.mark.nightly
 def test_a_node_that_hangs_holds_up_no_other(bridge: Any, ray_cluster: Any) -> None:
     ray_cluster.ask("hang", name="n2")
     commands = [

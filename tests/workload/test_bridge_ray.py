@@ -175,9 +175,14 @@ def test_a_service_comes_up_answers_and_keeps_to_its_watts(site: Site) -> None:
     assert 0 < service(report)["p95_ms"] < 20_000
     assert service(report)["state"] == "running"
     assert service(report)["gates"] == ["cpu0"]
+    assert site.scale(0)["ok"]
+    site.until(lambda r: r["node"]["power_w_available"] == 300, 20)
 
 
+@pytest.mark.nightly
 def test_replicas_beyond_the_watts_wait_with_the_reason_and_come_with_them(site: Site) -> None:
+    assert site.scale(1)["ok"]
+    site.until(lambda r: service(r)["running"] == 1, 60)
     assert site.command("set_node_power", watts_w=UNIT_W + 10)["watts_w"] == UNIT_W + 10
     site.until(lambda r: r["node"]["power_w_available"] == 10, 5)
     assert site.scale(2)["ok"]
@@ -189,6 +194,7 @@ def test_replicas_beyond_the_watts_wait_with_the_reason_and_come_with_them(site:
     site.until(lambda r: service(r)["running"] == 2 and not service(r)["error"], 40)
 
 
+@pytest.mark.nightly
 def test_a_shrink_below_use_tells_the_clamp_and_follows_the_replicas_down(site: Site) -> None:
     row = site.command("set_node_power", watts_w=40)
     assert row["ok"]
@@ -211,7 +217,7 @@ def test_a_batch_job_pauses_resumes_and_survives_the_kill_of_its_worker(site: Si
     assert site.command("pause_job", job="corpus")["ok"]
     site.until(lambda r: job(r, "corpus")["state"] == "paused", 10)
     paused = site.until(lambda r: r["node"]["power_w_available"] == 300, 5)
-    time.sleep(1)
+    time.sleep(0.5)
     still = site.call("report")
     assert job(still, "corpus")["done"] == job(paused, "corpus")["done"] < 600
 
@@ -274,6 +280,7 @@ def test_a_job_whose_callable_is_missing_fails_with_the_reason(site: Site) -> No
     assert "nothing" in job(report, "fourth")["error"]
 
 
+@pytest.mark.nightly
 def test_a_ray_that_is_killed_is_told_and_started_again(site: Site) -> None:
     assert site.command("set_node_power", watts_w=170)["ok"]
     old = site.host_pid()

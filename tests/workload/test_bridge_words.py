@@ -22,6 +22,7 @@ from wattshift_cluster.workload.cluster.ray_host import is_locked
 from wattshift_cluster.workload.cluster.ray_link import RayLink, RayUnavailable
 from wattshift_cluster.workload.cluster.ray_token import find_token, no_entry
 from wattshift_cluster.workload.engine import Engine, EngineSettings
+from wattshift_cluster.workload.fence import Fence
 from wattshift_cluster.workload.specs import batch_spec, service_spec
 
 BATCH = {"callable": "pkg.mod:work", "input": "in.jsonl", "output": "out", "watts_w": 60.0}
@@ -37,7 +38,8 @@ def engine(folder: Path) -> Engine:
 async def over_the_wire(
     folder: Path, talk: Callable[[Link], Awaitable[None]], a: Engine | None = None
 ) -> None:
-    handler = Bridge(a or engine(folder)).handle
+    one = a or engine(folder)
+    handler = Bridge(one, Fence(folder, one.nodes.told_w, one.services.target)).handle
     token = b"a token of the test"
     listening = await server.serve("127.0.0.1", 0, name="host", token=token, handler=handler)
     link = Link("127.0.0.1", listening.sockets[0].getsockname()[1], token)
@@ -115,6 +117,19 @@ def test_every_fault_of_a_specification_is_named() -> None:
         "callable", "input", "output", "watts_w", "chunk_items",
     }  # fmt: skip
     assert service_spec("service-embed", SERVICE).route == "/embed"
+
+
+def test_no_text_of_a_specification_shows_what_may_be_a_credential() -> None:
+    secret = {"env": {"T": "hush"}, "args": {"t": "hush"}}
+    assert "hush" not in repr(
+        [service_spec("s", SERVICE | secret), batch_spec("j", BATCH | secret)]
+    )
+    with pytest.raises(ConfigInvalid) as caught:
+        service_spec("s", SERVICE | {"env": "hush", "args": ["hush"]})
+    assert "hush" not in str(caught.value)
+
+
+def test_paths_of_a_specification_are_absolute() -> None:
     assert Path(batch_spec("j", BATCH).input).is_absolute()
 
 
@@ -301,3 +316,37 @@ def test_one_bridge_per_state_folder_and_a_short_private_folder_for_ray(tmp_path
             temp_dir(tmp_path)
     finally:
         folder.unlink()
+
+
+def test_an_older_controller_may_only_lower(tmp_path: Path) -> None:
+    power = {"id": 1, "kind": "set_node_power", "node": "a"}
+    replicas = {"id": 2, "kind": "set_replicas", "service": "svc", "spec": SERVICE}
+    start = {"id": 3, "kind": "start_job", "job": "j", "spec": BATCH}
+
+    async def talk(link: Link) -> None:
+        async def errors(epoch: int | None, *commands: dict[str, Any]) -> list[str]:
+            fields = {} if epoch is None else {"epoch": epoch}
+            answer = await link.call("apply", **fields, commands=list(commands))
+            return [str(row["error"] or "") for row in answer["results"]]
+
+        raised = (power | {"watts_w": 200.0}, replicas | {"replicas": 3}, start)
+        assert not any("newer controller" in text for text in await errors(5, *raised))
+        for epoch in (4, None):
+            fenced = (power | {"watts_w": 250.0}, replicas | {"replicas": 4}, start)
+            cancel = {"id": 4, "kind": "cancel_job", "job": "j"}
+            assert all("epoch 5" in text for text in await errors(epoch, *fenced, cancel))
+            lower = (power | {"watts_w": 150.0}, replicas | {"replicas": 2})
+            pause = {"id": 5, "kind": "pause_job", "job": "j"}
+            assert not any("newer controller" in t for t in await errors(epoch, *lower, pause))
+        with pytest.raises(OpFailed, match="epoch"):
+            await link.call("apply", epoch=True, commands=[])
+
+    asyncio.run(over_the_wire(tmp_path, talk))
+    asyncio.run(over_the_wire(tmp_path, _is_still_fenced))
+
+
+async def _is_still_fenced(link: Link) -> None:
+    """After a restart of the bridge, from its disk."""
+    command = {"id": 1, "kind": "set_node_power", "node": "a", "watts_w": 900.0}
+    answer = await link.call("apply", epoch=4, commands=[command])
+    assert "epoch 5" in answer["results"][0]["error"]

@@ -112,7 +112,7 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         running = bench.BridgeProcess(
             folder / "bridge", ["--ray-address", cluster.address], cluster.environment
         )
-        running.shop, running.raylets = folder, set(cluster.pids.values())
+        running.shop, running.cluster = folder, cluster
         running.start()
         running.until(lambda report: report["ray"]["up"], 60)
         for name in cluster.ids:
@@ -120,7 +120,8 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         # All at once: they start beside each other.
         serve(running, "wsshop:app", 1)
         for name, path in {"lost": "wsnowhere:app", "broken": "wsshop:broken"}.items():
-            serve(running, path, 1, name, watts_per_replica_w=SMALL_W)
+            # Serve itself gives up after three tries, or never: it depends on how it was scaled.
+            serve(running, path, 1, name, watts_per_replica_w=SMALL_W, healthy_within_s=12)
         serve(running, "wsshop:sleepy", 1, "llm", **SLEEPS)
         yield running
         if running.process.poll() is None:
@@ -218,6 +219,7 @@ def test_a_replica_of_one_node_is_evicted_and_no_request_fails(bridge: Any) -> N
     assert row(bridge.call("report"))["deaths"] == 0, "it was ours"
 
 
+@pytest.mark.nightly
 def test_a_service_cut_to_nothing_is_held_and_what_waits_is_answered_later(bridge: Any) -> None:
     with Crowd(row(bridge.call("report"))["url"], rate_per_s=10) as crowd:
         bridge.until(lambda r: row(r)["ongoing"] or row(r)["queued"], 30)
@@ -234,12 +236,33 @@ def test_a_service_cut_to_nothing_is_held_and_what_waits_is_answered_later(bridg
     assert crowd.failed == []
 
 
+@pytest.mark.nightly
 def test_targets_are_put_back_after_the_serve_controller_was_killed(bridge: Any) -> None:
     assert bridge.command("set_node_power", node="n1", watts_w=300)["ok"]
-    (pid,) = serve_controllers(bridge.raylets)
+    (pid,) = serve_controllers(set(bridge.cluster.pids.values()))
     os.kill(pid, signal.SIGKILL)
     serve(bridge, "wsshop:app", 2)
     bridge.until(lambda r: row(r)["running"] == 2, 90)
     assert row(bridge.call("report"))["deaths"] == 0
+
+
+@pytest.mark.nightly
+def test_a_replica_whose_node_was_killed_is_no_death_and_comes_back_with_the_node(
+    bridge: Any,
+) -> None:
+    bridge.cluster.ask("kill", name="n1")
+    report = bridge.until(lambda r: row(r)["by_node"] == {"n0": 1}, 60)
+    assert row(report)["state"] == "running"
+    report = bridge.until(lambda r: "a replica asks for 200 W" in (row(r)["error"] or ""), 30)
+    assert httpx2.get(row(report)["url"], timeout=20).text == "answered!"
+    bridge.cluster.ask("add", name="n1")
+    report = bridge.until(lambda r: row(r)["running"] == 2, 90)
+    assert row(report)["by_node"] == {"n0": 1, "n1": 1}
+    assert row(report)["deaths"] == 0
     assert bridge.command("cancel_job", job="svc")["ok"]
-    bridge.until(lambda r: free_w(r) == [300.0, 300.0], 30)
+    bridge.until(lambda r: free_w(r)[:2] == [300.0, 300.0], 30)
+
+
+def test_a_bridge_that_ends_says_nothing_of_a_ray_it_has_left(bridge: Any) -> None:
+    bridge.stop()
+    assert "allowances.failed" not in (bridge.folder / "bridge.log").read_text()

@@ -199,3 +199,31 @@ def test_the_thread_reports_news_and_outlives_a_store_that_fails() -> None:
     both.allow("s", 1, 0)
     assert news.wait(10)
     assert both.wish("s") == Wish(4, 3.5, 1.0)
+
+
+class Gone:
+    """A store whose Ray was shut down."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def get(self, key: str) -> bytes | None:
+        self.asked.set()
+        return None
+
+    def put(self, key: str, value: str) -> None:
+        self.asked.set()
+
+    def drop(self, key: str) -> None:
+        self.asked.set()
+
+
+def test_a_store_is_left_alone_once_the_exchange_was_stopped() -> None:
+    store = Gone()
+    one = Allowances(store)
+    one.allow("s", 1, 0)
+    assert store.asked.wait(10)
+    one.stop()
+    store.asked.clear()
+    one.allow("s", 2, 0)
+    assert not store.asked.wait(0.3)

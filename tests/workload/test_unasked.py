@@ -55,7 +55,8 @@ def test_what_asked_for_watts_does_not_count_and_the_rest_is_named() -> None:
         )
     }
     found = judged(usages, RAYLET, actors, RATES)
-    assert found.watts_w == pytest.approx(218.8)
+    assert found.watts_w == pytest.approx(215.0)
+    assert found.system_w == pytest.approx(3.8), "Ray's own could not have asked"
     assert found.quality == "estimated"
     assert found.what == (
         "actor Trainer 0.0 CPU 1 GPU: 200 W",
@@ -70,6 +71,8 @@ def test_what_asked_for_watts_does_not_count_and_the_rest_is_named() -> None:
     crowd = judged(many, RAYLET, {}, RATES)
     assert len(crowd.what) == 16
     assert crowd.watts_w == pytest.approx(200.0), "all count, if not all are named"
+    idle = judged([Usage(7, "ray::IDLE", 1.0)], RAYLET, {}, RATES)
+    assert (idle.watts_w, idle.system_w) == (0.0, 10.0), "a worker that starts is nobody's work yet"
     assert Unasked().watts_w is None, "no reading is not nothing"
 
 
@@ -81,7 +84,7 @@ def test_a_meter_that_has_gone_silent_makes_a_node_unknown() -> None:
         RAYLET, [Usage(RAYLET, "raylet", 1.0), Usage(11, "ray::Fed", 1.0)], 100.0
     )
     meters.judge(100.0 + SILENT_S)
-    assert meters.of(node).watts_w == 10.0
+    assert (meters.of(node).watts_w, meters.of(node).system_w) == (0.0, 10.0)
     meters.judge(100.1 + SILENT_S)
     assert (meters.of(node).watts_w, meters.of(node).quality) == (None, "unknown")
 

@@ -1,6 +1,6 @@
 """One host's devices: what they are, the leases they hold, and the safe point they fall to.
 
-service  protocol  leases  epochs    the process; what goes over the wire; which leases are taken
+service  protocol  leases            the process; what goes over the wire; which leases are taken
 build  device  specs                 from agent.toml to devices; what every device can do
 hashing                              a GPU or CPU behind its gate, made of
     meters  steering  throttle           what it draws; from a lease to intensity; backing off

@@ -35,7 +35,6 @@ from wattshift_cluster.agent.asics.machine import SHADOW, AsicDevice
 from wattshift_cluster.agent.asics.profile_desk import Wanted, measure
 from wattshift_cluster.agent.build import Asics, build
 from wattshift_cluster.agent.device import Device
-from wattshift_cluster.agent.epochs import EpochFile
 from wattshift_cluster.agent.gpus import HostGpus
 from wattshift_cluster.agent.hashing import HashingDevice
 from wattshift_cluster.agent.leases import Lease, LeaseBook, LeaseMalformed, judge
@@ -47,6 +46,7 @@ from wattshift_cluster.config.load import load_agent
 from wattshift_cluster.errors import NotFound, Refused, TryLater, WattshiftError
 from wattshift_cluster.process import die_with_parent, stop_event
 from wattshift_cluster.wire import server
+from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_cluster.wire.token import read_token
 
 log = structlog.get_logger()

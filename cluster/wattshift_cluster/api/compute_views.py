@@ -36,6 +36,23 @@ class PowerStepView(TypedDict):
     throughput: float | None
 
 
+class LearntView(TypedDict):
+    """Watts of one replica of a service that lets them be learnt.
+
+    `given_w` is the most; `learnt_w` what sensors show, of `quality` "measured" or "emulated", from
+    `samples` since `since`. `in_use` once replicas are deployed with it. `note` says why nothing is
+    learnt now, or how far it is.
+    """
+
+    given_w: float
+    learnt_w: float | None
+    in_use: bool
+    quality: str | None
+    samples: int
+    since: str | None
+    note: str | None
+
+
 class JobView(TypedDict):
     """One job and why it stands where it stands.
 
@@ -69,6 +86,7 @@ class JobView(TypedDict):
     ttft_p95_ms: NotRequired[float | None]
     itl_p95_ms: NotRequired[float | None]
     power_step: NotRequired[PowerStepView | None]
+    learnt: NotRequired[LearntView | None]
     rate_per_s: NotRequired[float | None]
     eta_s: NotRequired[float | None]
     failed_items: NotRequired[int | None]
@@ -95,7 +113,8 @@ class NodeView(TypedDict):
     """One compute node: the watts of Ray's work there.
 
     `power_w` is granted, `asked_w` what was last asked for, `used_w` what work holds of it.
-    `unasked_w` is drawn by work that asked for no watts, and `unasked` says what that is.
+    `unasked_w` is drawn by work that asked for no watts, `system_w` by what Ray and Serve need
+    themselves, and `unasked` says what both are.
     `relief_w` is what confirmed power limits take off. `units` are jobs' units there, by job.
     """
 
@@ -108,6 +127,7 @@ class NodeView(TypedDict):
     max_w: float
     used_w: float | None
     unasked_w: float | None
+    system_w: float | None
     unasked: list[str]
     relief_w: float
     gpus: float

@@ -37,6 +37,10 @@ FOLDERS_MAX = 16
 TREE_BYTES_MAX = 256 << 10
 """A Serve application or a builder's arguments, as JSON: far above any that a person writes."""
 
+TREE_DEPTH_MAX = 32
+"""Tables in each other there. Whatever walks a job's specification calls itself once for each: a
+job so deep that this fails would bring the controller down, and again at each start."""
+
 RESERVED_IDS = ("site", "mining-standing")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LABEL_KEY = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]{0,252}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}\w)?")
@@ -138,6 +142,12 @@ def _command(value: object) -> object:
 
 
 def _tree(value: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [value]
+    for _ in range(TREE_DEPTH_MAX):
+        tables = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [one for table in tables for one in table if isinstance(one, dict | list)]
+    if level:
+        raise ValueError(f"tables within tables; allowed: {TREE_DEPTH_MAX} of them")
     try:
         size = len(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError):

@@ -25,6 +25,7 @@ from pydantic import TypeAdapter as Adapter
 
 from wattshift_cluster.api.jobfields import absolute_s as absolute_s
 from wattshift_cluster.api.jobmodels import BatchJob, MiningJob, ServiceJob
+from wattshift_cluster.config.credentials import names_credential
 from wattshift_cluster.config.draft import unknown_key
 from wattshift_cluster.config.fields import Section
 from wattshift_cluster.errors import ConfigInvalid, Fault
@@ -98,6 +99,9 @@ def faults(error: ValidationError, source: str, model: type[Section]) -> list[Fa
         value = short(entry["input"])
         if entry["type"] == "extra_forbidden":
             message = _unknown(model, way)
+            # A slip of the pen in `env` must not show what was meant for it.
+            if isinstance(entry["input"], dict | list) or names_credential(str(way[-1])):
+                value = None
         elif entry["type"] == "missing":
             message, value = "missing; a value is required", None
         elif isinstance(entry["input"], dict):

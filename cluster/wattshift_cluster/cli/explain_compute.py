@@ -6,7 +6,7 @@ All of it follows from what the controller told: the verdict with its rule, and 
 from collections.abc import Mapping
 from typing import Any
 
-from wattshift_cluster.cli.job_text import promises, spread
+from wattshift_cluster.cli.job_text import learnt, promises, spread
 from wattshift_cluster.cli.output import UNKNOWN, number, pairs, watts
 
 GIVES_WAY: Mapping[str, str] = {
@@ -74,6 +74,7 @@ def _limits(one: dict[str, Any]) -> list[str]:
     if one["kind"] != "service":
         return []
     told = [f"{name} {text}" for name, text in promises(one)]
+    told += [f"watts per replica: {text}" for text in learnt(one)]
     wants = one["desired"]
     if wants is not None and wants > one["units"]:
         most = f", its max_replicas is {one['max_units']}" if wants >= one["max_units"] else ""
@@ -124,4 +125,7 @@ def _unasked(one: dict[str, Any]) -> str:
     if one["unasked_w"] is None:
         return "unknown: its meter is silent"
     by = "; ".join(one["unasked"])
-    return f"{watts(one['unasked_w'])} by work that asked for no watts" + (f": {by}" if by else "")
+    told = f"{watts(one['unasked_w'])} by work that asked for no watts"
+    if one.get("system_w") is not None:
+        told += f", {watts(one['system_w'])} by Ray itself"
+    return told + (f": {by}" if by else "")

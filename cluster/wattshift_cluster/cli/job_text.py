@@ -82,6 +82,7 @@ def job_text(one: dict[str, Any]) -> str:
     if one["kind"] != "mining":
         rows.append(("for", f"tenant {one['tenant']}, priority {one['priority']}"))
         rows.append(("watts", _watts(one)))
+        rows += [("per replica", text) for text in learnt(one)]
         rows += _places(one)
     rows += _service(one) if one["kind"] == "service" else []
     rows += _batch(one) if one["kind"] == "batch" else []
@@ -109,6 +110,24 @@ def _watts(one: dict[str, Any]) -> str:
         kept = "" if step["throughput"] is None else f" (keeps {step['throughput']:.0%})"
         text += f", limited to {watts(step['watts_w'])} each{kept}"
     return text
+
+
+def learnt(one: dict[str, Any]) -> list[str]:
+    """Return what is learnt of the watts of a replica, in a sentence; none where nobody asked."""
+    found = one.get("learnt")
+    if found is None:
+        return []
+    text = f"{watts(found['given_w'])} given as the most; "
+    note = "" if found["note"] is None else f" ({found['note']})"
+    if found["learnt_w"] is None:
+        return [f"{text}nothing is learnt yet{note}"]
+    text += f"{watts(found['learnt_w'])} learnt from {found['samples']:,} samples "
+    text += f"({found['quality']}) since {found['since']}, "
+    if found["in_use"]:
+        return [f"{text}in use{note}"]
+    if one["spec"].get("hand_over") == "sleep":
+        return [f"{text}never used: its replicas sleep instead of being deployed anew{note}"]
+    return [f"{text}used from its next deployment on: pause and resume it for that{note}"]
 
 
 def spread(units: dict[str, int] | None) -> str:

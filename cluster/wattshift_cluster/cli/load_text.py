@@ -22,6 +22,9 @@ COMPARED = (
 SAME = ("url", "arrivals", "rate_per_s", "ramp_per_s", "trace", "model")
 """Where two loads differ in these, their figures are of different things."""
 
+FIGURE_MAX = 1e15
+"""What an earlier report says beyond this is no figure."""
+
 
 def result_text(view: Mapping[str, Any]) -> str:
     """A load for people."""
@@ -82,11 +85,14 @@ def _at(view: Mapping[str, Any], path: Sequence[str]) -> float | None:
     found: Any = view
     for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, int | float) else None
+    known = isinstance(found, int | float) and abs(found) < FIGURE_MAX
+    return float(found) if known else None
 
 
 def _failure(view: Mapping[str, Any], cause: str, count: int) -> str:
-    example = " ".join(view["examples"].get(cause, cause).split())[:120]
+    words = " ".join(view["examples"].get(cause, cause).split())[:120]
+    # A server wrote it: what steers a terminal is not for it to say.
+    example = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in words)
     if example.startswith(cause):
         return f"{count} {example}"
     return f"{count} {cause}: {example}"

@@ -22,6 +22,7 @@ from wattshift_cluster.cli.submit_options import (
 )
 from wattshift_cluster.cli.waiting import finish, succeeded
 from wattshift_cluster.client import ControllerClient
+from wattshift_cluster.config.credentials import hidden
 
 HOW = ("url", "token", "form", "dry_run", "wait", "key", "quiet")
 FORMS = click.Choice(["table", "json", "yaml"])
@@ -196,8 +197,6 @@ def _show(found: list[dict[str, Any]], form: str, text: Callable[[dict[str, Any]
 
 
 def _dry(job: JobModel) -> dict[str, Any]:
-    from wattshift_cluster.controller.compute_views import hidden
-
     shown: dict[str, Any] = hidden(job.to_spec())
     return shown if job.id is None else {"id": job.id, **shown}
 

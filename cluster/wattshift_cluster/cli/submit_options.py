@@ -5,12 +5,14 @@ Names and defaults are those of a job file: an option that is not given is a key
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from wattshift_cluster.cli.options import DURATION, USD, WATTS
 from wattshift_cluster.cli.sections import section
+from wattshift_cluster.cli.step_files import steps_of
 
 Command = Callable[..., None]
 REPEATED = ("python_path", "devices")
@@ -59,6 +61,8 @@ service_options = _all(
     _watts("--watts-per-replica", type=WATTS, required=True, help="Draw without a power limit."),
     _watts("--power-step", "power_steps", multiple=True, metavar="WATTS:SHARE",
            help="A limit and the throughput kept, 250W:95%; may be repeated."),
+    _watts("--power-steps", "steps_file", type=click.Path(dir_okay=False, path_type=Path),
+           metavar="FILE", help="JSON or YAML of them, as measured: docs/jobs.md has the recipe."),
     _watts("--learn-watts", is_flag=True, default=None, help="What is measured may lower it."),
     _watts("--min", "min_replicas", type=click.IntRange(0), help="Least replicas [1]."),
     _watts("--max", "max_replicas", type=click.IntRange(1), help="Most replicas [1]."),
@@ -88,6 +92,11 @@ def tidied(kind: str, **given: Any) -> dict[str, Any]:
     """Return the options that were given as the keys of a job. Raises click.BadParameter."""
     job: dict[str, Any] = {"kind": kind}
     given["id"] = given.pop("job_id", None)
+    measured = given.pop("steps_file", None)
+    if measured is not None:
+        if given.get("power_steps"):
+            raise click.BadParameter("give --power-step or --power-steps, not both")
+        job["power_steps"] = steps_of(measured)
     for key, value in given.items():
         if value is None or value == ():
             continue

@@ -9,9 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from wattshift_cluster.cli.output import age, talk
 from wattshift_cluster.client import ControllerClient
+from wattshift_cluster.errors import TryLater, Unreachable
 
 FINAL = ("completed", "failed", "cancelled")
 POLL_S = 1.0
+GONE_S = 120.0
+"""How long a controller may be away: longer than its restart with a large journal."""
 LINE_EVERY_S = 30.0
 """How often a line tells of progress where there is no bar: a log should stay readable."""
 
@@ -22,7 +25,7 @@ def finish(controller: ControllerClient, job_id: str) -> dict[str, Any]:
         return _with_bar(controller, job_id)
     told, line_s = "", time.monotonic()
     while True:
-        view: dict[str, Any] = controller.get(f"/v1/jobs/{job_id}")
+        view = look(controller, job_id)
         word = state_line(view)
         if word != told:
             talk(word)
@@ -42,7 +45,7 @@ def _with_bar(controller: ControllerClient, job_id: str) -> dict[str, Any]:
         task = bar.add_task(job_id, total=None, speed="")
         told = ""
         while True:
-            view: dict[str, Any] = controller.get(f"/v1/jobs/{job_id}")
+            view = look(controller, job_id)
             word = state_line(view)
             if word != told:
                 console.print(word)
@@ -52,6 +55,27 @@ def _with_bar(controller: ControllerClient, job_id: str) -> dict[str, Any]:
             if settled(view):
                 return view
             time.sleep(POLL_S)
+
+
+def look(controller: ControllerClient, job_id: str) -> dict[str, Any]:
+    """Return the job. A controller that starts anew is waited for: the job outlives it.
+
+    Raises:
+        Unreachable, TryLater: it did not answer for `GONE_S`.
+    """
+    told, until_s = False, time.monotonic() + GONE_S
+    while True:
+        try:
+            view: dict[str, Any] = controller.get(f"/v1/jobs/{job_id}")
+        except (Unreachable, TryLater) as fault:
+            if time.monotonic() >= until_s:
+                raise
+            if not told:
+                talk(f"{fault}; the job goes on, and is looked for again")
+            told = True
+            time.sleep(POLL_S)
+        else:
+            return view
 
 
 def state_line(view: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from wattshift_cluster.config import checks, layers
 from wattshift_cluster.config.agent import AgentConfig
+from wattshift_cluster.config.credentials import HIDDEN
 from wattshift_cluster.config.draft import section_of, unknown_key
 from wattshift_cluster.config.fields import Section
 from wattshift_cluster.config.layers import Origin, shown
@@ -24,11 +25,8 @@ MAX_FILE_BYTES = 1 << 20
 KINDS: tuple[type[Section], ...] = (SiteConfig, AgentConfig, ProxyConfig)
 C = TypeVar("C", bound=Section)
 
-
 SECRET = ("password",)
 """Values that are never shown; of files with secrets only their path is known here."""
-
-HIDDEN = "(hidden)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ knows is reported as lost after a while, so that the core starts it again.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wattshift_cluster.controller import bridge_words
@@ -30,7 +31,11 @@ BETWEEN_S = 0.03
 APPLY_MAX = 200
 """Commands in one request; the bridge takes 256."""
 
-FAULTS = (LinkError, KeyError, TypeError, ValueError, AttributeError)
+APPLY_BYTES = 512 << 10
+"""Length of the commands of one request from which on the rest waits for the next: a line of the
+wire holds 4 MiB, a specification at most 3, and watts must not wait for long behind either."""
+
+FAULTS = (LinkError, KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """An answer that never came, and one that is not what the protocol says."""
 
 
@@ -49,6 +54,7 @@ class BridgeSession:
         inbox: Inbox,
         active: Callable[[], Mapping[str, str]],
         period_s: float,
+        epoch: int,
     ) -> None:
         """Prepare; `run` does the work.
 
@@ -58,6 +64,7 @@ class BridgeSession:
             links: for commands, and for reports that wait for news.
             active: names the jobs that the bridge should know, with their kind.
             period_s: between two reports of a bridge that cannot wait for news.
+            epoch: the controller's fencing token (I6).
         """
         self.report: Mapping[str, Any] = {}
         self._names = bridge_words.Names(name, tuple(nodes))
@@ -65,6 +72,7 @@ class BridgeSession:
         self._inbox = inbox
         self._active = active
         self._period_s = period_s
+        self._epoch = epoch
         self._waiting: list[ComputeCommand] = []
         self._wake = asyncio.Event()
         self._carried = asyncio.Event()
@@ -92,7 +100,8 @@ class BridgeSession:
     async def _commanding(self) -> None:
         while True:
             await self._wake.wait()
-            commands, self._waiting = self._waiting[:APPLY_MAX], self._waiting[APPLY_MAX:]
+            count = _together(self._waiting)
+            commands, self._waiting = self._waiting[:count], self._waiting[count:]
             if not self._waiting:
                 self._wake.clear()
             self._inbox.put(await self._apply(commands), urgent=True)
@@ -101,7 +110,7 @@ class BridgeSession:
     async def _apply(self, commands: list[ComputeCommand]) -> list[ev.Event]:
         rows = [bridge_words.command(command) for command in commands]
         try:
-            answer = await self._link.call("apply", commands=rows)
+            answer = await self._link.call("apply", epoch=self._epoch, commands=rows)
             return bridge_words.ended(answer, commands)
         except FAULTS as fault:
             # First that nobody is there: what failed for that reason is no fault of the jobs.
@@ -167,3 +176,13 @@ class BridgeSession:
         for job in gone:
             del self._missing_s[job]
         return [ev.JobReported(job, "lost") for job in gone]
+
+
+def _together(waiting: Sequence[ComputeCommand]) -> int:
+    """How many of the commands go out in one request: all that fit, and one at least."""
+    size_b = 0
+    for count, command in enumerate(waiting[:APPLY_MAX], 1):
+        size_b += len(json.dumps(bridge_words.command(command)))
+        if size_b >= APPLY_BYTES:
+            return count
+    return min(len(waiting), APPLY_MAX)

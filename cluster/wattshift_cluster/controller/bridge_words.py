@@ -4,6 +4,7 @@ A bridge that knows of one node only speaks of `node` instead of `nodes`; it is 
 report does not say is unknown, never zero (I3).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,7 @@ def _seen(name: str, row: Row) -> ev.ComputeSeen:
         str(row.get("error") or ""),
         used_w=None if total_w is None or free_w is None else max(total_w - free_w, 0.0),
         unasked_w=_float(row, "unasked_w"),
+        system_w=_float(row, "system_w"),
         unasked=tuple(str(one) for one in list(row.get("unasked") or ())[:UNASKED_MAX]),
         labels={str(key): str(value) for key, value in labels},
         gpus=_float(row, "gpus"),
@@ -180,15 +182,20 @@ def _batch(row: Row) -> ev.JobReported:
 
 def _by_node(row: Row) -> dict[str, int] | None:
     told = row.get("by_node")
-    return None if told is None else {str(name): int(units) for name, units in told.items()}
+    if told is None or not all(0 <= float(units) < math.inf for units in told.values()):
+        return None
+    return {str(name): int(units) for name, units in told.items()}
 
 
 def _float(row: Row, key: str) -> float | None:
-    return None if row.get(key) is None else float(row[key])
+    """A figure; none that is negative or not finite: it would give watts to the budget (I1)."""
+    figure = math.nan if row.get(key) is None else float(row[key])
+    return figure if 0.0 <= figure < math.inf else None
 
 
 def _int(row: Row, key: str) -> int | None:
-    return None if row.get(key) is None else int(row[key])
+    figure = _float(row, key)
+    return None if figure is None else int(figure)
 
 
 def news(before: Row, report: Row) -> bool:

@@ -4,14 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from wattshift_cluster.config.credentials import hidden
 from wattshift_cluster.controller.clock import rfc3339
 from wattshift_scheduler.jobs import Job, JobKind, Verdict
 from wattshift_scheduler.site import Node
 from wattshift_scheduler.state import NodePower, State
-
-HIDDEN = "(hidden)"
-SECRETIVE = ("env", "env_vars")
-"""Tables in which people hand credentials to their code: their values are never shown."""
 
 DEAD_LETTERS = "dead_letters.jsonl"
 View = dict[str, Any]
@@ -61,6 +58,21 @@ def _service(one: Job) -> View:
         "ttft_p95_ms": one.ttft_p95_ms,
         "itl_p95_ms": one.itl_p95_ms,
         "power_step": None if limit_w is None else step,
+        "learnt": learnt(one) if one.spec.get("learn_watts") else None,
+    }
+
+
+def learnt(one: Job) -> View:
+    """What is learnt of the watts of a service's replicas (api.compute_views.LearntView)."""
+    known = one.learnt
+    return {
+        "given_w": one.unit_w if known is None else known.given_w,
+        "learnt_w": None if known is None else known.unit_w,
+        "in_use": known is not None and known.unit_w == one.unit_w,
+        "quality": None if known is None else known.quality,
+        "samples": 0 if known is None else known.samples,
+        "since": None if known is None else rfc3339(known.since_s),
+        "note": None,
     }
 
 
@@ -97,17 +109,6 @@ def verdict(one: Verdict) -> View:
     }
 
 
-def hidden(tree: Any, key: str = "") -> Any:
-    """A specification without the values of its environment."""
-    if isinstance(tree, Mapping):
-        if key in SECRETIVE:
-            return dict.fromkeys(tree, HIDDEN)
-        return {name: hidden(value, str(name)) for name, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [hidden(value) for value in tree]
-    return tree
-
-
 def nodes(state: State) -> list[View]:
     """Every compute node (api.compute_views.NodeView)."""
     units: dict[str, dict[str, int]] = {node.name: {} for node in state.site.nodes}
@@ -134,6 +135,7 @@ def _node(node: Node, power: NodePower | None, units: Mapping[str, int]) -> View
         "max_w": node.max_w,
         "used_w": known(power.used_w),
         "unasked_w": known(power.unasked_w),
+        "system_w": known(power.system_w),
         "unasked": list(power.unasked),
         "relief_w": power.relief_w,
         "gpus": node.gpus if power.gpus is None else power.gpus,

@@ -7,6 +7,7 @@ and so is an id that another job has.
 import hashlib
 import json
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from wattshift_cluster.config import blueprint
@@ -47,7 +48,11 @@ class JobDesk:
         rows = {str(row.get("name")): row for row in report.get("services", ())}
         rows |= {str(row.get("job")): row for row in report.get("jobs", ())}
         row = rows.get(job.id, {})
-        return {**views.job(job), "url": row.get("url"), "error": row.get("error")}
+        view = {**views.job(job), "url": row.get("url"), "error": row.get("error")}
+        if view["learnt"] is not None:
+            note = self._c.replica_watts.note(job.id) or None
+            view["learnt"] = {**view["learnt"], "note": note}
+        return view
 
     async def submit(self, spec: dict[str, Any], key: str | None, wanted: str | None) -> View:
         """Write a job down, then take it. Raises ConfigInvalid, Refused, TryLater."""
@@ -61,6 +66,7 @@ class JobDesk:
             return self.view(self.found(known[1]))
         if sum(not job.state.final for job in c.state.jobs.values()) >= JOBS_MAX:
             raise TryLater(f"{JOBS_MAX} jobs are open; finish or cancel some")
+        _absolute(spec)
         job_id = f"{spec['kind']}-{secrets.token_hex(4)}" if wanted is None else wanted
         self._free(job_id)
         now_s = c.clock.now_s()
@@ -148,6 +154,19 @@ class JobDesk:
         c.tell(Decision(c.clock.now_s(), node, "drain", f"by {by}: {note}", {}))
         view = next(one for one in compute_views.nodes(c.state) if one["node"] == node)
         return {**view, "note": note}
+
+
+def _absolute(spec: Mapping[str, Any]) -> None:
+    """Raise ConfigInvalid for a relative path: each worker would look for it in a folder of Ray's.
+
+    The command line makes them absolute; a body over HTTP may not have.
+    """
+    paths = [(key, spec[key]) for key in ("input", "output") if key in spec]
+    paths += [("python_path", folder) for folder in spec.get("python_path", ())]
+    allowed = "allowed: a path from the root, the same on every node"
+    wrong = [Fault("job", key, path, allowed) for key, path in paths if not path.startswith("/")]
+    if wrong:
+        raise ConfigInvalid(wrong)
 
 
 def _digest(spec: dict[str, Any], wanted: str | None) -> str:

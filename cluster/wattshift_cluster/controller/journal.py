@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from wattshift_cluster.config import blueprint
 from wattshift_cluster.errors import WattshiftError
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
-from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState
+from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt
 from wattshift_scheduler.signals import Cap
 from wattshift_scheduler.site import Device, OperatingPoint
 
@@ -225,6 +225,7 @@ def _job_body(job: Job) -> str:
     fields: dict[str, Any] = {name: getattr(job, name) for name in Job.__slots__}
     fields["spec"] = dict(job.spec)
     fields["admission"] = int(job.admission)
+    fields["learnt"] = None if job.learnt is None else asdict(job.learnt)
     for name in REMADE:
         del fields[name]
     return json.dumps(fields)
@@ -235,6 +236,8 @@ def _job(body: Mapping[str, Any]) -> Job:
     fields["kind"] = JobKind(fields["kind"])
     fields["state"] = JobState(fields["state"])
     fields["admission"] = Admission(fields["admission"])
+    learnt = fields.get("learnt")
+    fields["learnt"] = None if learnt is None else Learnt(**learnt)
     for name in REMADE:  # an older file may have written them
         fields.pop(name, None)
     return Job(**fields, terms=blueprint.terms_of(fields["spec"]))

@@ -26,6 +26,7 @@ from wattshift_cluster.controller.feeders import FeederMeters
 from wattshift_cluster.controller.inbox import Inbox
 from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.outlet import Outlet
+from wattshift_cluster.controller.replica_watts import ReplicaWatts
 from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.controller.shadow import AsIf
 from wattshift_cluster.controller.tally import Tally
@@ -128,6 +129,9 @@ class Controller:
             config.site.tick_s,
         )
         shadow = self._shadow is not None
+        self.replica_watts = ReplicaWatts(
+            self.roster, lambda: {} if self.bridge is None else self.bridge.report
+        )
         self.outlet = Outlet(
             self._agents, self.bridge, self.inbox, shadow=shadow, limits=self._limits
         )
@@ -168,6 +172,7 @@ class Controller:
                 self.inbox,
                 self._active_jobs,
                 period_s,
+                self.state.epoch,
             )
 
     def _active_jobs(self) -> Mapping[str, str]:
@@ -229,6 +234,8 @@ class Controller:
         started = time.perf_counter()
         if self._shadow is not None:
             events = self._shadow.told(events, before)
+        else:
+            events = self.replica_watts.heard(events, before, now_s)
         self.state, commands, decisions = step(before, [*events, ev.Tick()], now_s)
         took_s = time.perf_counter() - started
         outlook = self.state.outlook

@@ -29,6 +29,9 @@ second and agents asked once a second."""
 WAITING_MAX = 256
 """Limit commands that wait; the core has one at a time for each job and node."""
 
+NO_ANSWER = (KeyError, TypeError, ValueError, AttributeError)
+"""What comes of an answer that is not what the protocol says: a failed command, and no more."""
+
 Report = Mapping[str, Any]
 
 
@@ -125,6 +128,9 @@ class UnitLimits:
             enforced_w = await self._limit(devices, each_w)
         except (LinkError, Unlimited) as fault:
             return ev.CommandEnded(command.id, False, str(fault))
+        except NO_ANSWER as fault:
+            words = f"an answer that is none: {type(fault).__name__}: {fault}"
+            return ev.CommandEnded(command.id, False, words)
         self._held[key] = Held(command.id, enforced_w, self._clock.now_s())
         return ev.CommandEnded(command.id, True, "", sum(enforced_w.values()) / units)
 
@@ -150,14 +156,16 @@ class UnitLimits:
 
     async def _lift(self, key: tuple[str, str]) -> None:
         """Give the first limits back of what was ever limited for this job on this node; after a
-        restart of the controller, of what the job marks there now. Raises: LinkError."""
+        restart of the controller, of what the job marks there now. A GPU that another job shares
+        keeps its limit until that job's is lifted, too. Raises: LinkError."""
         self._held.pop(key, None)
         agents = {device.id: device.agent for device in self._devices()}
         touched = self._touched.get(key)
         if touched is None:
             with contextlib.suppress(Unlimited):
                 touched = {device.id for device in self._marked(*key)[1]}
-        for device in sorted((touched or set()) & agents.keys()):
+        shared = {one for other, ids in self._touched.items() if other != key for one in ids}
+        for device in sorted((touched or set()) & agents.keys() - shared):
             await self._ask(agents[device], "release", device=device)
         self._touched.pop(key, None)
 
@@ -181,10 +189,9 @@ class UnitLimits:
     def _watch(self) -> None:
         """Tell the core of what is no longer in force."""
         for key, held in list(self._held.items()):
-            try:
+            devices: list[Device] = []  # not told where they are: the limit is watched all the same
+            with contextlib.suppress(Unlimited):
                 _, devices = self._marked(*key)
-            except Unlimited:
-                continue  # nobody is there any more; the core lifts the limit by itself
             strays = sorted({device.id for device in devices} - held.enforced_w.keys())
             raised = [
                 one for one, limit_w in held.enforced_w.items() if self._above(one, limit_w, held)
@@ -207,7 +214,7 @@ class UnitLimits:
 def _enforced_w(row: Mapping[str, Any], asked_w: float) -> float:
     """What a card enforces now. Raises: Unlimited where that is more than was asked, or unknown."""
     enforced_w, error = row.get("enforced_w"), row.get("error")
-    if enforced_w is None or float(enforced_w) > asked_w + SAME_W:
+    if enforced_w is None or not 0.0 <= float(enforced_w) <= asked_w + SAME_W:
         words = error or f"{enforced_w} W are enforced, {asked_w:g} W were asked for"
         raise Unlimited(f"{row['device']}: {words}")
     return float(enforced_w)

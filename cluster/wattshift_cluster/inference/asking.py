@@ -6,6 +6,7 @@ words. An answer tells how long its request waited by `Server-Timing: queue;dur=
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ ERROR_CHARS = 200
 LINE_BYTES_MAX = 1 << 20
 PARTS_MAX = 100_000
 ANSWER_TOKENS_MAX = 100_000
+QUEUE_MAX_MS = 86_400_000.0
+"""A longer wait, a day, is no wait: one such header must not spoil the report."""
 
 TEXTS_BODY = b'{"texts": ["{text}"]}'
 """What the demo's encoder is asked."""
@@ -183,9 +186,10 @@ def queue_ms_of(answer: Answer, *, header_only: bool = False) -> float | None:
     if found is None and not header_only:
         found = _QUEUE_KEY.search(answer.body)
     try:
-        return None if found is None else float(found[1])
+        queue_ms = math.nan if found is None else float(found[1])
     except ValueError:
         return None
+    return queue_ms if queue_ms <= QUEUE_MAX_MS else None
 
 
 def _has_text(choice: dict[str, Any]) -> bool:

@@ -130,7 +130,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as fault:
         raise trace_invalid(path, str(fault)) from fault
-    except (KeyError, TypeError, ValueError, csv.Error) as fault:
+    except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as fault:
         raise trace_invalid(path, f"not a trace of requests: {fault}") from fault
 
 

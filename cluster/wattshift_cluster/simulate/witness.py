@@ -65,7 +65,7 @@ def committed_w(state: State, now_s: float) -> Floats:
     for node in site.nodes:
         power = state.nodes[node.name]
         own_w[tree.index[node.feeder]] += bound_w(state, node.name)
-        own_w[tree.index[node.feeder]] += 0.0 if np.isnan(power.unasked_w) else power.unasked_w
+        own_w[tree.index[node.feeder]] += np.nansum((power.unasked_w, power.system_w))
     most_w = ceilings(state, now_s)
     gated = [d for d in state.fleet.devices if d.fenced and d.host in state.nodes]
     for device in state.fleet.devices:

@@ -2,6 +2,7 @@
 
 bridge         the process      answers   what it takes, refuses and answers over the wire
 engine         the threads that do the slow work with Ray, and tell what came of it
+fence          one controller at a time
 telling        the words of a report       bulletin   its version, and waiting for the next one
 
 cluster/       Ray itself: nodes, their watts, what draws without asking

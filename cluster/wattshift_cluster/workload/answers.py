@@ -15,6 +15,7 @@ from wattshift_cluster.errors import ConfigInvalid, NotFound, TryLater, Wattshif
 from wattshift_cluster.workload.bulletin import WAIT_MAX_S
 from wattshift_cluster.workload.cluster.nodes import NODES_MAX
 from wattshift_cluster.workload.engine import Engine
+from wattshift_cluster.workload.fence import Fence
 from wattshift_cluster.workload.specs import (
     REPLICAS_MAX,
     WATTS_MAX_W,
@@ -44,8 +45,9 @@ Command = Mapping[str, Any]
 class Bridge:
     """Answers the controller."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, fence: Fence) -> None:
         self._engine = engine
+        self._fence = fence
         self._kinds: Mapping[str, Callable[[Command], dict[str, Any]]] = {
             "set_replicas": self._set_replicas,
             "start_job": self._start_job,
@@ -94,16 +96,18 @@ class Bridge:
         commands = fields.get("commands")
         if not isinstance(commands, list) or len(commands) > COMMANDS_MAX:
             raise ConfigInvalid([f"commands: allowed: a list of at most {COMMANDS_MAX}"])
+        newest = await asyncio.to_thread(self._fence.older, fields.get("epoch"))
         # In order, and watts beside the rest, because a resize waits for Ray up to 0.7 s.
         power = [command for command in commands if _is_power(command)]
         rest = [command for command in commands if not _is_power(command)]
         watts, done = await asyncio.gather(
-            asyncio.to_thread(self._power, power), asyncio.to_thread(self._all, rest)
+            asyncio.to_thread(self._power, power, newest),
+            asyncio.to_thread(self._all, rest, newest),
         )
         left, right = iter(watts), iter(done)
         return {"results": [next(left if _is_power(row) else right) for row in commands]}
 
-    def _power(self, commands: list[Command]) -> list[dict[str, Any]]:
+    def _power(self, commands: list[Command], newest: int | None) -> list[dict[str, Any]]:
         """Watts of all nodes at once; of two commands for one node the later one counts."""
         results = [_result(command.get("id")) for command in commands]
         last: dict[str, int] = {}
@@ -111,6 +115,7 @@ class Bridge:
         for place, command in enumerate(commands):
             try:
                 node, watts_w = self._power_wish(command)
+                self._fence.check(command, newest)
             except WattshiftError as fault:
                 results[place]["error"] = str(fault)
                 continue
@@ -134,15 +139,16 @@ class Bridge:
         node = command.get("node")
         return self._engine.nodes.own_node() if node is None else _node_name(node), watts_w
 
-    def _all(self, commands: list[Any]) -> list[dict[str, Any]]:
-        return [self._one(command) for command in commands]
+    def _all(self, commands: list[Any], newest: int | None) -> list[dict[str, Any]]:
+        return [self._one(command, newest) for command in commands]
 
-    def _one(self, command: object) -> dict[str, Any]:
+    def _one(self, command: object, newest: int | None) -> dict[str, Any]:
         number = command.get("id") if isinstance(command, dict) else None
         result = _result(number)
         try:
             if not isinstance(command, dict) or command.get("kind") not in self._kinds:
                 raise ConfigInvalid([f"kind: allowed: {', '.join((POWER_KIND, *self._kinds))}"])
+            self._fence.check(command, newest)
             result |= self._kinds[command["kind"]](command)
             result["ok"] = True
         except queue.Full:

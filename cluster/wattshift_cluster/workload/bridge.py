@@ -48,6 +48,7 @@ from wattshift_cluster.workload.cluster.ray_link import (
 from wattshift_cluster.workload.cluster.ray_token import find_token
 from wattshift_cluster.workload.cluster.unasked import Rates
 from wattshift_cluster.workload.engine import Engine, EngineSettings
+from wattshift_cluster.workload.fence import Fence
 from wattshift_cluster.workload.specs import WATTS_MAX_W
 
 log = structlog.get_logger()
@@ -100,10 +101,11 @@ async def _serve(options: argparse.Namespace, token: bytes) -> int:
         meter_here=not options.meter_by_actor,
     )
     engine = Engine(settings, local, on_lost, on_connected)
+    fence = Fence(options.state_dir, engine.nodes.told_w, engine.services.target)
     host, port = options.listen
     try:
         server = await serve(
-            host, port, name=options.name, token=token, handler=Bridge(engine).handle
+            host, port, name=options.name, token=token, handler=Bridge(engine, fence).handle
         )
     except OSError as fault:
         log.error("bridge.listen", address=f"{host}:{port}", reason=fault.strerror)

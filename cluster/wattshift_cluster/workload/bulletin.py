@@ -23,7 +23,7 @@ WAITERS_MAX = 16
 
 PASSING = frozenset({"boot_s", "age_s", "version", "checkpoint_age_s", "rate_per_s"})
 COARSE = frozenset({"p95_ms", "ttft_p95_ms", "itl_p95_ms"})
-WHOLE = frozenset({"unasked_w"})
+WHOLE = frozenset({"unasked_w", "system_w"})
 
 
 def essence(report: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ from wattshift_cluster.workload.telling import Told, tell
 log = structlog.get_logger()
 
 PERIOD_S = 0.5
-HALTING_PERIOD_S = 0.1
+MOVING_PERIOD_S = 0.1
 LOOK_S = 0.5
 NEWS_S = 0.1
 """So soon somebody who waits for news is told of a burst of requests or of a job's end."""
@@ -144,6 +144,7 @@ class Engine:
         self._stop.set()
         self._wake.set()
         self.nodes.stop()
+        self.services.stop()
         ends_s = time.monotonic() + END_S
         for thread in self._threads[:3]:
             thread.join(max(0.0, ends_s - time.monotonic()))
@@ -210,7 +211,8 @@ class Engine:
         while not self._stop.is_set():
             self._round()
             self.bulletin.report()
-            self._wake.wait(HALTING_PERIOD_S if self.batch.halting() else PERIOD_S)
+            moving = self.batch.moving(time.monotonic())
+            self._wake.wait(MOVING_PERIOD_S if moving else PERIOD_S)
             self._wake.clear()
 
     def _connect(self) -> None:

@@ -29,6 +29,9 @@ ATTEMPTS_MAX = 20
 ARGUMENTS_MAX = 256
 FOLDERS_MAX = 16
 PAUSE_WITHIN_MAX_S = 3600.0
+UNSHOWN = ("env", "args", "serve_app")
+"""Keys under which people keep credentials: no error and no text of an object shows a value."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -47,7 +50,7 @@ class ServiceSpec:
         num_cpus: Ray CPUs of a replica, where the application does not say.
         gpus: GPUs of a replica, where the application does not say.
         labels: Ray labels that its node must have; "!value" for one that it must not.
-        env: further environment of the replicas.
+        env: further environment of the replicas; like the next two it may hold credentials.
         args: arguments of a builder.
         serve_app: one application of a Serve config file.
         min_replicas, max_replicas: bounds of Serve's own wish.
@@ -63,9 +66,9 @@ class ServiceSpec:
     num_cpus: float = 0.1
     gpus: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    args: Mapping[str, Any] = field(default_factory=dict)
-    serve_app: Mapping[str, Any] | None = None
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    args: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    serve_app: Mapping[str, Any] | None = field(default=None, repr=False)
     min_replicas: int = 1
     max_replicas: int = REPLICAS_MAX
     scaling: str = "policy"
@@ -225,7 +228,7 @@ class Reader:
         self._fault(key, message)
 
     def _fault(self, key: str, message: str) -> None:
-        value = None if key == "env" else self._source.get(key)  # may hold credentials
+        value = None if key in UNSHOWN else self._source.get(key)
         self._faults.append(
             Fault(self._where, key, None if value is None else repr(value)[:80], message)
         )

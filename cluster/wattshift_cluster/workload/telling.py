@@ -78,6 +78,7 @@ def _row(node: Node, total_w: float | None, error: str | None, unasked: Unasked)
         "power_w_total": total_w,
         "power_w_available": node.power_w_available,
         "unasked_w": None if unasked.watts_w is None else round(unasked.watts_w, 2),
+        "system_w": None if unasked.system_w is None else round(unasked.system_w, 2),
         "unasked": list(unasked.what),
         "unasked_quality": unasked.quality,
         "error": error if node.alive else GONE,

@@ -4,7 +4,8 @@
     (units)   (what is there)   (who leaves)  (who gets)  (why)   (which watts)  (commands)
 
 demand                        how many units a service wants, before it misses its promise
-ground board tenants          what there is to divide: nodes, feeders, GPUs, shares and quotas
+ground board cards tenants    what there is to divide: nodes, feeders, GPUs, shares and quotas
+seats                         the jobs of one division, and what kin among them have learnt
 ranking feasible              who is next; what can never run
 placement                     the division itself, in which the following take part
     shedding preemption       what leaves, and who gives way to whom

@@ -19,6 +19,7 @@ from wattshift_scheduler.commands import (
     StartJob,
 )
 from wattshift_scheduler.compute import relief
+from wattshift_scheduler.compute.copies import changed
 from wattshift_scheduler.compute.placement import Placed, Placement
 from wattshift_scheduler.compute.rooms import Rooms
 from wattshift_scheduler.decisions import Decision
@@ -75,6 +76,8 @@ def act(
     jobs = dict(state.jobs)
     for placed in placement.placed:
         before = jobs[placed.job.id]
+        if _rests(before, placed):
+            continue
         after = _job(out, rooms, placed, waiting)
         if after is not before:
             jobs[placed.job.id] = after
@@ -87,6 +90,20 @@ def act(
     next_command = state.next_command + len(out.sent) - len(state.sent)
     state = replace(state, jobs=jobs, nodes=out.nodes, sent=out.sent, next_command=next_command)
     return state, tuple(out.commands), tuple(told)
+
+
+def _rests(job: Job, placed: Placed) -> bool:
+    """Whether a job waits as before, as most of a long queue does."""
+    return (
+        job is placed.job
+        and job.verdict is placed.verdict
+        and job.state is JobState.PENDING
+        and not (job.units or placed.units or job.shelved)
+        and job.admission is placed.verdict.admission is not Admission.DENY
+        and job.reason == (job.refused[1] or placed.verdict.words)
+        and not job.refused[0]
+        and job.unit_limit_w is None
+    )
 
 
 def _explain(before: Job, after: Job, placed: Placed, now_s: float) -> tuple[Decision, ...]:
@@ -113,9 +130,11 @@ def _job(out: _Outbox, rooms: Rooms, placed: Placed, waiting: set[str]) -> Job:
     if job.state is JobState.CANCELLING:
         return _cancelled(out, rooms, job)
     if placed.admission is Admission.DENY:
-        if job.units or any((job.by_node or {}).values()):
-            _cancel(out, rooms, job)
-        return job.moved(JobState.FAILED, placed.reason, units=0, nodes={})
+        if not (job.units or any((job.by_node or {}).values())):
+            return job.moved(JobState.FAILED, placed.reason, units=0, nodes={})
+        # Something of it runs: it is told to end until it has, whatever is lost on the way.
+        ending = job.moved(JobState.CANCELLING, placed.reason, units=0, nodes={})
+        return _cancelled(out, rooms, ending)
     nodes = rooms.take(placed)
     if out.now_s < job.not_before_s and not rooms.leaves(job, nodes):
         return job
@@ -133,7 +152,7 @@ def _judged(before: Job, placed: Placed) -> Job:
     old = (before.admission, before.verdict, before.reason, before.unit_limit_w)
     if new == old and (job is before or job == before):
         return before
-    return replace(
+    return changed(
         job,
         units=before.units,
         nodes=before.nodes,

@@ -5,111 +5,22 @@ down, so that a try which does not work out is taken back exactly.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from wattshift_scheduler.compute.cards import Cards
 from wattshift_scheduler.compute.ground import Asks, Ground, gpus_of, labels_of, path_of, suits
+from wattshift_scheduler.compute.seats import Kin, Seat
 from wattshift_scheduler.compute.tenants import EPS_W, Shares
-from wattshift_scheduler.jobs import Job, JobKind, Rule, Verdict
+from wattshift_scheduler.jobs import Job, JobKind
+from wattshift_scheduler.site import Node
+from wattshift_scheduler.state import NodePower
 
-Mark = tuple[int, int, dict[Asks, float]]
+UNASKED_BORNE_SHARE = 0.05
+"""Share of a node's most watts that others may draw there unasked before its own work has to make
+room: that most is an owner's word and no breaker (feeders count all of it), and a little helper
+beside it should not cost a whole unit."""
 
-
-@dataclass(slots=True, eq=False)
-class Seat:
-    """One job in a division.
-
-    Attributes:
-        job: the job, sized.
-        wanted: units that it could use.
-        points: its effective priority.
-        order: its place among those with as many points; see `ranking.order`.
-        young: it must not be preempted yet.
-        kept: units that it held when the division began, by node.
-        at: units that it has now, by node.
-        units: their sum.
-        limit_w: power limit of one unit, W; None if it runs without.
-        why: the rule that kept a unit out; None while none was.
-        refused: the verdict of a job that can never run.
-        service: whether it is a service, and not batch.
-        drawn_w: the most that one unit may draw, W.
-        asks: what a unit asks of a node beside watts: labels and GPUs.
-    """
-
-    job: Job
-    wanted: int
-    points: int
-    order: tuple[float, float, float, str]
-    young: bool = False
-    kept: dict[int, int] = field(default_factory=dict)
-    at: dict[int, int] = field(default_factory=dict)
-    units: int = 0
-    limit_w: float | None = None
-    why: Rule | None = None
-    refused: Verdict | None = None
-    service: bool = field(init=False)
-    drawn_w: float = field(init=False)
-    asks: Asks = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.service = self.job.kind is JobKind.SERVICE
-        self.drawn_w = self.job.unit_w
-        self.asks = (self.job.terms.selector, self.job.terms.gpus)
-
-    @property
-    def min_met(self) -> bool:
-        """Whether a service has the replicas that it needs."""
-        return self.units >= min(self.job.min_units, self.wanted)
-
-
-class Cards:
-    """The GPUs of one node; shares are packed onto as few of them as possible."""
-
-    def __init__(self, total: float) -> None:
-        """All free. Half a GPU in `total` is one that half belongs to somebody else."""
-        self.total = total
-        self.held: list[float] = []
-        self._pack()
-
-    def _pack(self) -> None:
-        self.free = math.floor(self.total + EPS_W)
-        rest = self.total - self.free
-        self._parts = [rest] if rest > EPS_W else []
-        for gpus in sorted(self.held, reverse=True):
-            self._take(gpus)
-
-    def _take(self, gpus: float) -> None:
-        if gpus >= 1.0:
-            self.free -= math.ceil(gpus - EPS_W)
-            return
-        open_parts = [part for part in self._parts if part >= gpus - EPS_W]
-        if open_parts:
-            tightest = min(open_parts)
-            self._parts.remove(tightest)
-            self._parts.append(tightest - gpus)
-        else:
-            self.free -= 1
-            self._parts.append(1.0 - gpus)
-
-    def fits(self, gpus: float) -> bool:
-        """Whether a unit with so many GPUs finds them."""
-        if gpus <= 0:
-            return True
-        if gpus >= 1.0:
-            return self.free >= gpus - EPS_W
-        return self.free >= 1 or any(part >= gpus - EPS_W for part in self._parts)
-
-    def take(self, gpus: float, units: int = 1) -> None:
-        """Take the GPUs of so many units."""
-        for _ in range(units if gpus > 0 else 0):
-            self.held.append(gpus)
-            self._take(gpus)
-
-    def give(self, gpus: float, units: int = 1) -> None:
-        """Give the GPUs of so many units back."""
-        if gpus > 0:
-            for _ in range(units):
-                self.held.remove(gpus)
-            self._pack()
+Mark = tuple[int, int, list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +34,19 @@ class Short:
         return bool(self.nodes or self.feeders)
 
 
+def _cap_w(node: Node, power: NodePower) -> float:
+    """What a node may hold for work that asked, W: less what others draw there unasked."""
+    if not power.unasked_w > UNASKED_BORNE_SHARE * node.max_w:
+        return node.max_w
+    return node.max_w - power.unasked_w
+
+
 class Board:
     """Watts and GPUs of every node and feeder as units are placed.
 
     `freed` rises whenever room may have come back, so that a failed try need not be made again
-    before.
+    before; `undo` takes it back. `since` is another number then too, and with every limit; what was
+    learnt at one number of it holds while that lasts. `moves` counts every change.
     """
 
     def __init__(self, ground: Ground, shares: Shares) -> None:
@@ -139,10 +58,7 @@ class Board:
         self.row = {name: i for i, name in enumerate(self.names)}
         self.up = [power.up for power in powers]
         self.path = [path_of(ground.site.tree, node) for node in nodes]
-        self.cap_w = [
-            node.max_w - (0.0 if math.isnan(power.unasked_w) else power.unasked_w)
-            for node, power in zip(nodes, powers, strict=True)
-        ]
+        self.cap_w = [_cap_w(node, power) for node, power in zip(nodes, powers, strict=True)]
         self.used_w = [0.0] * len(nodes)
         self.room_w = [float(watts_w) for watts_w in ground.room_w]
         for path, power in zip(self.path, powers, strict=True):
@@ -151,28 +67,55 @@ class Board:
         self.cards = [Cards(gpus_of(n, p)) for n, p in zip(nodes, powers, strict=True)]
         self._labels = [labels_of(n, p) for n, p in zip(nodes, powers, strict=True)]
         self._open = [power.up and not power.draining for power in powers]
-        self._candidates: dict[Asks, tuple[int, ...]] = {}
-        self._leaves: dict[Asks, list[list[int]]] = {}
-        self._fails: dict[Asks, float] = {}
+        self._kin: dict[tuple[object, ...], Kin] = {}
+        self._numbers: dict[Asks, int] = {}
+        self._rows: list[tuple[int, ...]] = []
+        self.leaves: list[list[list[int]]] = []
+        self._fails: list[float] = []
+        self._below: dict[frozenset[int], frozenset[int]] = {}
         self._log: list[tuple[Seat, int, int]] = []
-        self.freed = 0
+        self.freed = self.since = self.moves = 0
 
-    def candidates(self, key: Asks) -> tuple[int, ...]:
-        """Nodes that may take a new unit if they have the watts, by row."""
-        found = self._candidates.get(key)
+    def kin(self, job: Job) -> Kin:
+        """Those that ask as a job does."""
+        terms, service = job.terms, job.kind is JobKind.SERVICE
+        key = (service, terms.tenant, terms.priority, terms.selector, terms.gpus)
+        found = self._kin.get(key)
         if found is None:
-            found = tuple(
-                row
-                for row, labels in enumerate(self._labels)
-                if self._open[row]
-                and self.cards[row].total >= key[1] - EPS_W
-                and suits(key[0], labels)
+            asks = (terms.selector, terms.gpus)
+            number = self._numbers.get(asks)
+            if number is None:
+                number = self._numbers[asks] = len(self._numbers)
+                self._look(asks)
+            owns = self.shares.owns(terms.tenant)
+            rows = self._rows[number]
+            found = Kin(service, terms.tenant, terms.priority, asks, number, rows, owns)
+            self._kin[key] = found
+        return found
+
+    def _look(self, asks: Asks) -> None:
+        """Find the nodes that have what units ask for, by row and by their feeders."""
+        rows = tuple(
+            row
+            for row, labels in enumerate(self._labels)
+            if self._open[row]
+            and self.cards[row].total >= asks[1] - EPS_W
+            and suits(asks[0], labels)
+        )
+        leaves: dict[int, list[int]] = {}
+        for row in sorted(rows, key=lambda row: self.names[row]):
+            leaves.setdefault(self.path[row][0], []).append(row)
+        self._rows.append(rows)
+        self.leaves.append(list(leaves.values())[::-1])
+        self._fails.append(math.inf)
+
+    def below(self, feeders: frozenset[int]) -> frozenset[int]:
+        """The nodes that hang on any of some feeders, by row."""
+        found = self._below.get(feeders)
+        if found is None:
+            found = self._below[feeders] = frozenset(
+                row for row, path in enumerate(self.path) if not feeders.isdisjoint(path)
             )
-            self._candidates[key] = found
-            leaves: dict[int, list[int]] = {}
-            for row in sorted(found, key=lambda row: self.names[row]):
-                leaves.setdefault(self.path[row][0], []).append(row)
-            self._leaves[key] = list(leaves.values())[::-1]
         return found
 
     def tightest_w(self, row: int) -> float:
@@ -183,9 +126,9 @@ class Board:
     def fits(self, seat: Seat, row: int) -> bool:
         """Whether one more unit fits a node and every feeder above it."""
         return (
-            self.used_w[row] + seat.job.unit_w <= self.cap_w[row] + EPS_W
+            self.used_w[row] + seat.unit_w <= self.cap_w[row] + EPS_W
             and self.tightest_w(row) >= seat.drawn_w - EPS_W
-            and self.cards[row].fits(seat.job.terms.gpus)
+            and self.cards[row].fits(seat.kin.asks[1])
         )
 
     def best(self, seat: Seat) -> int | None:
@@ -194,30 +137,34 @@ class Board:
         A node on which the job holds more than is counted comes first, since nothing moves then.
         Ties go to the node with the most watts left, then by name. None if no node has room.
         """
-        key = seat.asks
-        if seat.job.unit_w >= self._fails.get(key, math.inf):
+        kin = seat.kin
+        if seat.unit_w >= self._fails[kin.number]:
             return None
-        rows = self.candidates(key)
         holds = seat.job.by_node
         if holds:
-            more = [r for r in rows if holds.get(self.names[r], 0) > seat.at.get(r, 0)]
+            more = [r for r in kin.rows if holds.get(self.names[r], 0) > seat.at.get(r, 0)]
             for row in more:
                 if self.fits(seat, row):
                     return row
         found: int | None = None
         found_w = left_w = -math.inf
         # Nodes of one feeder share what is above it, so feeders are looked at, the emptiest first.
-        leaves = self._leaves[key]
-        order = sorted([(self.tightest_w(some[0]), i) for i, some in enumerate(leaves)])
-        for tight_w, leaf in reversed(order):
-            if tight_w < max(seat.drawn_w, found_w) - EPS_W:
+        leaves, least_w = self.leaves[kin.number], seat.drawn_w - EPS_W
+        order = [
+            (tight_w, i)
+            for i, some in enumerate(leaves)
+            if (tight_w := self.tightest_w(some[0])) >= least_w
+        ]
+        order.sort(reverse=True)
+        for tight_w, leaf in order:
+            if tight_w < found_w - EPS_W:
                 break
             for row in leaves[leaf]:
                 here_w = self.cap_w[row] - self.used_w[row]
                 if here_w > left_w + EPS_W and self.fits(seat, row):
                     found, found_w, left_w = row, tight_w, here_w
         if found is None and seat.limit_w is None:
-            self._fails[key] = min(seat.job.unit_w, self._fails.get(key, math.inf))
+            self._fails[kin.number] = min(seat.unit_w, self._fails[kin.number])
         return found
 
     def put(self, seat: Seat, row: int, units: int = 1) -> None:
@@ -229,10 +176,12 @@ class Board:
         """Take units off a node."""
         self._move(seat, row, -units)
         self._log.append((seat, row, -units))
-        self._fails = {}
+        self._fails = [math.inf] * len(self._fails)
         self.freed += 1
+        self.since += 1
 
     def _move(self, seat: Seat, row: int, units: int) -> None:
+        self.moves += 1
         seat.units += units
         left = seat.at.get(row, 0) + units
         if left:
@@ -242,30 +191,37 @@ class Board:
         self.shares.add(seat.job, units)
         # What a node that does not answer holds is counted by its bound.
         if self.up[row]:
-            self.used_w[row] += units * seat.job.unit_w
+            self.used_w[row] += units * seat.unit_w
+            drawn_w, room_w = units * seat.drawn_w, self.room_w
             for feeder in self.path[row]:
-                self.room_w[feeder] -= units * seat.drawn_w
-            if units > 0:
-                self.cards[row].take(seat.job.terms.gpus, units)
-            else:
-                self.cards[row].give(seat.job.terms.gpus, -units)
+                room_w[feeder] -= drawn_w
+            gpus = seat.kin.asks[1]
+            if gpus > 0:
+                if units > 0:
+                    self.cards[row].take(gpus, units)
+                else:
+                    self.cards[row].give(gpus, -units)
 
     def limit(self, seat: Seat, limit_w: float | None) -> None:
         """Set the power limit of a job's units; not taken back by `undo`."""
         before_w = seat.drawn_w
         seat.limit_w = limit_w
-        seat.drawn_w = seat.job.unit_w if limit_w is None else limit_w
+        seat.drawn_w = seat.unit_w if limit_w is None else limit_w
         for row, units in seat.at.items():
             for feeder in self.path[row] if self.up[row] else ():
                 self.room_w[feeder] += units * (before_w - seat.drawn_w)
-        self._fails = {}
+        self._fails = [math.inf] * len(self._fails)
+        self.since += 1
+        self.moves += 1
 
     def mark(self) -> Mark:
         """A point to come back to with `undo`."""
-        return len(self._log), self.freed, dict(self._fails)
+        return len(self._log), self.freed, list(self._fails)
 
     def undo(self, mark: Mark) -> None:
         """Take back every placement since `mark`."""
+        if len(self._log) > mark[0]:
+            self.since += 1
         while len(self._log) > mark[0]:
             seat, row, units = self._log.pop()
             self._move(seat, row, -units)
@@ -292,14 +248,14 @@ class Board:
 
         Nothing behind it can take those watts then; mining can, for it gives them back.
         """
-        rows = [r for r in self.candidates(seat.asks) if self.cap_w[r] >= seat.job.unit_w - EPS_W]
+        rows = [r for r in seat.kin.rows if self.cap_w[r] >= seat.unit_w - EPS_W]
         if not rows:
             return
         left_w = {r: min(self.cap_w[r] - self.used_w[r], self.tightest_w(r)) for r in rows}
         row = max(rows, key=lambda r: (round(left_w[r], 3), self.names[r]))
-        kept_w = max(min(left_w[row], seat.job.unit_w), 0.0)
+        kept_w = max(min(left_w[row], seat.unit_w), 0.0)
         self.used_w[row] += kept_w
         for feeder in self.path[row]:
             self.room_w[feeder] -= kept_w
-        gpus = min(math.ceil(seat.job.terms.gpus - EPS_W), max(self.cards[row].free, 0))
+        gpus = min(math.ceil(seat.kin.asks[1] - EPS_W), max(self.cards[row].free, 0))
         self.cards[row].take(1.0, gpus)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from wattshift_scheduler.compute.copies import changed
 from wattshift_scheduler.jobs import Job, JobKind, JobState, Load, Look
 from wattshift_scheduler.site import Rules
 
@@ -70,7 +71,7 @@ def looked(job: Job, now_s: float) -> Job:
     """The service with its last report remembered for the trend."""
     look = Look(now_s, job.running, job.ongoing, _worst(job))
     kept = [one for one in job.load.looks if now_s - one.at_s <= TREND_S]
-    return replace(job, load=replace(job.load, looks=(*kept, look)[-LOOKS:]))
+    return changed(job, load=replace(job.load, looks=(*kept, look)[-LOOKS:]))
 
 
 def sized(job: Job, rules: Rules, now_s: float) -> Job:
@@ -104,7 +105,7 @@ def _kept(job: Job, wanted: int, quiet_since_s: float | None, load: Load) -> Job
     """The job with what was worked out; itself where nothing has changed."""
     if (wanted, quiet_since_s) == (job.wanted, job.quiet_since_s) and load is job.load:
         return job
-    return replace(job, wanted=wanted, quiet_since_s=quiet_since_s, load=load)
+    return changed(job, wanted=wanted, quiet_since_s=quiet_since_s, load=load)
 
 
 def _clamped(job: Job, wanted: int) -> int:
@@ -113,6 +114,8 @@ def _clamped(job: Job, wanted: int) -> int:
 
 def _worst(job: Job) -> float:
     """The worst of its latencies as a share of what it promises; NaN if none is known."""
+    if job.p95_ms is None and job.ttft_p95_ms is None and job.itl_p95_ms is None:
+        return math.nan
     pairs = (
         (job.p95_ms, job.slo_p95_ms),
         (job.ttft_p95_ms, job.terms.slo_ttft_p95_ms),
@@ -170,18 +173,20 @@ def _lead_s(load: Load) -> float:
 
 def _late(job: Job, ongoing: float, lead_s: float, now_s: float) -> bool:
     """Whether a latency is foreseen above its promise when a further replica would be up."""
-    looks = _recent(job, now_s)
     worst = _worst(job)
     if not math.isnan(worst):
+        looks = _recent(job, now_s)
         slope = _slope([(one.at_s, one.worst) for one in looks if not math.isnan(one.worst)])
         if worst + max(slope, 0.0) * lead_s > LATE_SHARE:
             return True
+    # A queue that grows is waited through at the rate at which requests are answered (Little's
+    # law); one that does not grow is in the measured latency already.
+    if not job.rate_per_s or ongoing <= job.ongoing:
+        return False
     promised_ms = min(
         (ms for ms in (job.slo_p95_ms, job.terms.slo_ttft_p95_ms) if ms), default=None
     )
-    # A queue that grows is waited through at the rate at which requests are answered (Little's
-    # law); one that does not grow is in the measured latency already.
-    if promised_ms is None or not job.rate_per_s or ongoing <= job.ongoing:
+    if promised_ms is None:
         return False
     waits_ms = max(ongoing - job.running, 0.0) / job.rate_per_s * 1000.0
     return waits_ms > LATE_SHARE * promised_ms
@@ -208,6 +213,8 @@ def _recent(job: Job, now_s: float) -> Sequence[Look]:
 
 def _foreseen(job: Job, lead_s: float, now_s: float) -> float:
     """Requests in progress or queued when a further replica would be up."""
+    if len(job.load.looks) < TREND_LOOKS:
+        return job.ongoing
     slope = _slope([(one.at_s, one.ongoing) for one in _recent(job, now_s)])
     return job.ongoing + max(slope, 0.0) * lead_s
 

@@ -41,7 +41,8 @@ class Feasible:
         """Look at the site alone."""
         self._ground = ground
         self._reach = [_reach(ground, node) for node in ground.site.nodes]
-        self._tenants = {tenant.name: tenant for tenant in ground.site.tenants}
+        self._limit_w = [_limit_w(ground, i) for i in range(len(ground.site.tree.names))]
+        self._hard = {t.name: t for t in ground.site.tenants if not t.borrows}
         self._suited: dict[Asks, list[Reach] | Verdict] = {}
 
     def refusal(self, job: Job) -> Verdict | None:
@@ -55,7 +56,8 @@ class Feasible:
         best = suited[0]
         if job.unit_w > best.watts_w + EPS_W:
             return _too_much(job, best)
-        return self._over_quota(job) or (self._gang(job, suited) if job.terms.gang else None)
+        over = self._over_quota(job) if job.terms.tenant in self._hard else None
+        return over or (self._gang(job, suited) if job.terms.gang else None)
 
     def _suit(self, selector: Selector, gpus: float) -> list[Reach] | Verdict:
         """The nodes that have the labels and the GPUs, most watts first, or why there is none."""
@@ -84,9 +86,7 @@ class Feasible:
         return Verdict(Admission.DENY, Rule.NODE, words, most.node.name)
 
     def _over_quota(self, job: Job) -> Verdict | None:
-        tenant = self._tenants.get(job.terms.tenant)
-        if tenant is None or tenant.borrows:
-            return None
+        tenant = self._hard[job.terms.tenant]
         units = job.max_units if job.terms.gang else 1
         what = f"a gang of {units}" if units > 1 else "a unit"
         need_w, need_gpus = units * job.unit_w, units * job.terms.gpus
@@ -102,7 +102,7 @@ class Feasible:
 
     def _gang(self, job: Job, suited: list[Reach]) -> Verdict | None:
         """A gang that not even an empty site could hold."""
-        room_w = [_limit_w(self._ground, i) for i in range(len(self._ground.site.tree.names))]
+        room_w = list(self._limit_w)
         held = 0
         for reach in suited:
             if held >= job.max_units:

@@ -5,13 +5,14 @@ worker, or their whole gang, before any of the same priority gets further ones. 
 borrow beyond its quota comes last, from what nobody else could use.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import attrgetter
 
 from wattshift_scheduler.compute import ranking
-from wattshift_scheduler.compute.board import Board, Mark, Seat
-from wattshift_scheduler.compute.ground import Asks
+from wattshift_scheduler.compute.board import Board, Mark
 from wattshift_scheduler.compute.preemption import Claim, Memory, Preemption
+from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.shedding import relax
 from wattshift_scheduler.jobs import Rule
 
@@ -45,14 +46,18 @@ class _Filling:
         self._preemption = Preemption(board, seats)
         able = [seat for seat in seats if seat.wanted and self._may_start(seat)]
         self._services = sorted(
-            (seat for seat in able if seat.service),
-            key=lambda seat: (-seat.points, board.shares.filled(seat.job.terms.tenant), seat.order),
+            (seat for seat in able if seat.kin.service),
+            key=lambda seat: (-seat.points, board.shares.filled(seat.kin.tenant), seat.order),
         )
-        self._batch = sorted(
-            (seat for seat in able if not seat.service), key=lambda seat: -seat.points
+        queue = sorted(
+            [seat for seat in able if not seat.kin.service],
+            key=lambda seat: (-seat.points, seat.order),
         )
+        for rank, seat in enumerate(queue):
+            seat.rank = rank
+        self._groups = [list(group) for _, group in groupby(queue, key=attrgetter("points"))]
         self._reserved = 0
-        self._gangs: list[tuple[int, Asks, Size]] = []
+        self._gangs: list[tuple[int, int, Size]] = []
 
     def _may_start(self, seat: Seat) -> bool:
         """Whether it may get a unit beyond those that it has, now or when it has lost one."""
@@ -61,7 +66,7 @@ class _Filling:
         if self._now_s < seat.job.not_before_s:
             seat.why = Rule.BACK_OFF
             return False
-        if not self._board.candidates(seat.asks):
+        if not seat.kin.rows:
             seat.why = Rule.CLUSTER_DOWN
             return False
         return True
@@ -80,10 +85,9 @@ class _Filling:
 
     def batch(self, *, idle: bool) -> None:
         """Give batch jobs of each effective priority a first worker each, then further ones."""
-        for _, group in groupby(self._batch, key=lambda seat: seat.points):
+        for group in self._groups:
             # Looked at only now: one may have lost a unit to those before it.
-            lacking = (seat for seat in group if self._lacks(seat, idle=idle))
-            seats = sorted(lacking, key=lambda seat: seat.order)
+            seats = list(self._lacking(group, idle=idle))
             for seat in self._fairly([s for s in seats if s.job.terms.gang or not s.units]):
                 self._begin(seat, idle=idle)
             more = [s for s in seats if s.units and s.units < s.wanted and not s.job.terms.gang]
@@ -91,48 +95,57 @@ class _Filling:
                 while seat.units < seat.wanted and self._add(seat, young_too=False, idle=idle):
                     pass
 
+    def _lacking(self, seats: Iterable[Seat], *, idle: bool) -> Iterator[Seat]:
+        """Those that want more; of idle watts those that only a quota keeps out."""
+        if not idle:
+            return (seat for seat in seats if seat.units < seat.wanted)
+        return (seat for seat in seats if seat.kin.owns and self._lacks(seat, idle=True))
+
     def _lacks(self, seat: Seat, *, idle: bool) -> bool:
         """Whether it wants more; of idle watts only what its quota keeps out."""
         more = seat.wanted - seat.units
         if more <= 0 or not idle:
             return more > 0
         units = more if seat.job.terms.gang else 1
-        return self._board.shares.exceeds(seat.job, units) is not None
+        return seat.kin.owns and self._board.shares.exceeds(seat.job, units) is not None
 
     def _fairly(self, seats: Sequence[Seat]) -> Iterator[Seat]:
         """Seats in order, those of tenants below their fair share first, as it stands by then."""
         shares = self._board.shares
-        queues: dict[str, list[tuple[int, Seat]]] = {}
-        for rank in range(len(seats) - 1, -1, -1):
-            queues.setdefault(seats[rank].job.terms.tenant, []).append((rank, seats[rank]))
-        filled: dict[str, float] = {}
+        queues: dict[str, list[Seat]] = {}
+        for seat in reversed(seats):
+            queues.setdefault(seat.kin.tenant, []).append(seat)
+        first: list[list[Seat]] = []
         changes = -1
-        while len(queues) > 1:
+        while queues:
             if changes != shares.changes:
                 changes = shares.changes
-                filled = {name: shares.beyond(name) for name in queues}
-            first = min([(filled[name], queue[-1][0], name) for name, queue in queues.items()])
-            queue = queues[first[2]]
-            yield queue.pop()[1]
+                beyond = {name: shares.beyond(name) for name in queues}
+                least = min(beyond.values())
+                first = [queue for name, queue in queues.items() if beyond[name] == least]
+            queue = first[0] if len(first) == 1 else min(first, key=_rank_of_next)
+            seat = queue.pop()
             if not queue:
-                del queues[first[2]]
-        for queue in queues.values():
-            yield from (seat for _, seat in reversed(queue))
+                del queues[seat.kin.tenant]
+                changes = -1
+            yield seat
 
     def _begin(self, seat: Seat, *, idle: bool) -> None:
         """Place a first worker, or all that a gang lacks or none of it."""
-        more = seat.wanted - seat.units if seat.job.terms.gang else 1
         if not seat.job.terms.gang:
+            more = 1
             if self._add(seat, young_too=False, idle=idle):
                 return
-        elif not self._known_to_fail(seat, more):
-            mark, memory = self._board.mark(), self._preemption.memory()
-            for _ in range(more):
-                if not self._add(seat, young_too=False, idle=idle):
-                    break
-            else:
-                return
-            self._undone(seat, mark, memory)
+        else:
+            more = seat.wanted - seat.units
+            if not self._known_to_fail(seat, more):
+                mark, memory = self._board.mark(), self._preemption.memory()
+                for _ in range(more):
+                    if not self._add(seat, young_too=False, idle=idle):
+                        break
+                else:
+                    return
+                self._undone(seat, mark, memory)
         if idle or self._reserved >= MOST_RESERVED or seat.why not in (None, Rule.GANG):
             return
         if ranking.waited_s(seat.job, self._now_s) >= RESERVED_AFTER_S:
@@ -148,7 +161,7 @@ class _Filling:
             self._preemption.recall(memory)
         if seat.why is None and began:
             seat.why = Rule.GANG
-            self._gangs.append((self._board.freed, seat.asks, _size(seat, seat.units)))
+            self._gangs.append((self._board.freed, seat.kin.number, _size(seat, seat.units)))
             del self._gangs[:-MOST_FAILED]
         for row, units in list(seat.at.items()):
             self._board.pull(seat, row, units)
@@ -157,7 +170,7 @@ class _Filling:
         """Whether a gang that asks for no more has failed since room last came back."""
         size = _size(seat, seat.wanted - more)
         for freed, key, (priority, unit_w, units) in self._gangs:
-            if (freed, key) == (self._board.freed, seat.asks) and (
+            if (freed, key) == (self._board.freed, seat.kin.number) and (
                 size[0] <= priority and size[1] >= unit_w and size[2] >= units
             ):
                 seat.why = Rule.GANG
@@ -166,25 +179,45 @@ class _Filling:
 
     def _add(self, seat: Seat, *, young_too: bool, idle: bool) -> bool:
         """Place one more unit where it fits, or where others give way to it."""
-        shares, job = self._board.shares, seat.job
-        quota = shares.exceeds(job)
-        seat.why = quota
+        board, kin = self._board, seat.kin
+        quota = board.shares.exceeds(seat.job) if kin.owns else None
+        seat.why, unit_w = quota, seat.unit_w
+        if quota is not None:
+            # What it may not have of its own it may still borrow.
+            known = not idle and unit_w >= kin.over_w and kin.over_at == board.moves
+        else:
+            known = unit_w >= kin.full_w and kin.full_at == self._now(seat)
+        if known and not young_too:
+            return False
         row: int | None = None
         if quota is None:
-            row = self._board.best(seat)
+            row = board.best(seat)
             if row is None and not idle:
                 row = self._preemption.room(Claim(seat, young_too))
+                if row is None and not young_too:
+                    kin.full_w, kin.full_at = unit_w, self._now(seat)
         elif not idle:
-            ceiling = shares.ceiling(job.terms.tenant)
+            ceiling = board.shares.ceiling(kin.tenant)
             row = self._preemption.room(Claim(seat, young_too, ceiling))
-        elif shares.borrows(job.terms.tenant):
-            row, seat.why = self._board.best(seat), None
+            if row is None and not young_too:
+                kin.over_w, kin.over_at = unit_w, board.moves
+        elif board.shares.borrows(kin.tenant):
+            row, seat.why = board.best(seat), None
         if row is None:
             return False
         seat.why = None
-        self._board.put(seat, row)
+        board.put(seat, row)
         return True
+
+    def _now(self, seat: Seat) -> int:
+        """The number of the board that a refusal of room to a job's kin holds for."""
+        # Whether lent watts come back depends on what every tenant holds, so on every move.
+        return self._board.moves if seat.kin.owns else self._board.since
+
+
+def _rank_of_next(queue: Sequence[Seat]) -> int:
+    return queue[-1].rank
 
 
 def _size(seat: Seat, placed: int) -> Size:
-    return (seat.job.terms.priority, seat.job.unit_w, seat.wanted - placed)
+    return (seat.job.terms.priority, seat.unit_w, seat.wanted - placed)

@@ -90,8 +90,8 @@ def _follow(job: Job, event: ev.JobReported, now_s: float) -> Job:
         return _lost(job)
     told = REPORTED[event.state]
     if told.final:
-        reason = event.error or f"{job.done}/{job.total} items"
-        return job.moved(told, reason, units=0, nodes={}, by_node={}, running=0)
+        known = job.reason if told is JobState.CANCELLED else f"{job.done}/{job.total} items"
+        return job.moved(told, event.error or known, units=0, nodes={}, by_node={}, running=0)
     if job.state is JobState.CANCELLING or told is job.state:
         return job
     if told is JobState.PAUSED and job.state in (JobState.PAUSING, JobState.RUNNING):
@@ -142,6 +142,7 @@ def _node(node: NodePower, event: ev.ComputeSeen) -> NodePower:
         used_w=math.nan if event.used_w is None else event.used_w,
         # While its draw is unknown, work that asked for no watts counts at what was last seen.
         unasked_w=node.unasked_w if event.unasked_w is None else event.unasked_w,
+        system_w=node.system_w if event.system_w is None else event.system_w,
         unasked=node.unasked if event.unasked_w is None else event.unasked,
         labels=event.labels if event.up else node.labels,
         gpus=node.gpus if event.gpus is None else event.gpus,

@@ -8,17 +8,19 @@ soon as others have given up the watts), fit.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from wattshift_scheduler.compute import demand, ranking
-from wattshift_scheduler.compute.board import Board, Seat
+from wattshift_scheduler.compute.board import Board
+from wattshift_scheduler.compute.copies import changed
 from wattshift_scheduler.compute.feasible import Feasible
 from wattshift_scheduler.compute.filling import fill
 from wattshift_scheduler.compute.ground import Ground
+from wattshift_scheduler.compute.seats import NOWHERE, Seat
 from wattshift_scheduler.compute.shedding import shed
 from wattshift_scheduler.compute.tenants import Shares
 from wattshift_scheduler.compute.verdicts import Judge
-from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Verdict
+from wattshift_scheduler.jobs import Admission, Job, JobState, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Placement:
         """The most that the work may draw on each node once its power limits hold, W."""
         total = dict.fromkeys(self.target_w, 0.0)
         for one in self.placed:
+            if not one.units:
+                continue
             unit_w = one.job.unit_w if one.unit_limit_w is None else one.unit_limit_w
             for node, units in one.nodes.items():
                 total[node] += units * unit_w
@@ -85,7 +89,7 @@ def place(ground: Ground, jobs: Iterable[Job]) -> Placement:
     shares = Shares(
         ground.site.tenants,
         {job.terms.tenant for job, _ in pairs},
-        {job.terms.tenant for (job, _), units in zip(pairs, wanted, strict=True) if units},
+        {job.terms.tenant for (_, job), units in zip(pairs, wanted, strict=True) if units},
         _total_w(ground),
     )
     board, feasible = Board(ground, shares), Feasible(ground)
@@ -95,10 +99,15 @@ def place(ground: Ground, jobs: Iterable[Job]) -> Placement:
     ]
     shed(board, seats)
     fill(board, seats, now_s)
-    seats.sort(key=lambda seat: (not seat.service, -seat.points, seat.order))
+    seats.sort(key=_served)
     judge = Judge(board, seats)
-    placed = tuple(_placed(board, judge, seat) for seat in seats)
+    placed = tuple([_placed(board, judge, seat) for seat in seats])
     return Placement(placed, _targets(board, seats))
+
+
+def _served(seat: Seat) -> tuple[bool, int, tuple[float, float, float, str]]:
+    """In which order jobs are served, services first."""
+    return (not seat.kin.service, -seat.points, seat.order)
 
 
 def _total_w(ground: Ground) -> float:
@@ -111,17 +120,23 @@ def _total_w(ground: Ground) -> float:
 def _seated(board: Board, feasible: Feasible, before: Job, job: Job, wanted: int) -> Seat:
     """A job with what it holds already, or with the reason why it can never run."""
     rules, now_s = board.ground.site.rules, board.ground.now_s
+    unit_w = job.unit_w
     seat = Seat(
         job,
+        board.kin(job),
         wanted,
         ranking.effective(job, rules, now_s),
         ranking.order(job, now_s),
-        ranking.young(job, now_s),
+        unit_w,
+        unit_w,
+        NOWHERE,
+        job.began_s is not None and ranking.young(job, now_s),
     )
-    if before.state is JobState.PENDING and not (before.units or before.done):
-        # What has run once is never given up: the node that it needs may come back.
-        seat.refused = feasible.refusal(job)
-    if ranking.holds(job) and before.units:
+    if not before.units:
+        if before.state is JobState.PENDING and not before.done:
+            # What has run once is never given up: the node that it needs may come back.
+            seat.refused = feasible.refusal(job)
+    elif ranking.holds(job):
         for row, units in _held(board, before, wanted).items():
             board.put(seat, row, units)
         seat.kept = dict(seat.at)
@@ -137,7 +152,9 @@ def _held(board: Board, job: Job, wanted: int) -> dict[int, int]:
     left = min(job.units, wanted)
     seen, plan = job.by_node or {}, job.nodes
     if not seen and not plan and len(board.names) == 1:
-        return {0: left}
+        return {0: left} if left else {}
+    if seen == plan and sum(seen.values()) == left and board.row.keys() >= seen.keys():
+        return {board.row[name]: units for name, units in sorted(seen.items()) if units > 0}
     up = board.up if any(board.up) else [True] * len(board.names)
     claims = [(name, min(units, plan.get(name, 0))) for name, units in sorted(seen.items())]
     claims += [(name, units - plan.get(name, 0)) for name, units in sorted(seen.items())]
@@ -156,18 +173,20 @@ def _held(board: Board, job: Job, wanted: int) -> dict[int, int]:
 
 
 def _placed(board: Board, judge: Judge, seat: Seat) -> Placed:
-    job = seat.job
-    if job.kind is JobKind.BATCH and seat.kept and not seat.units:
-        # It waits from now on: what it had waited before was paid for by its run.
-        job = replace(job, not_before_s=board.ground.now_s)
-    nodes = {board.names[row]: units for row, units in sorted(seat.at.items())}
-    limit_w = seat.limit_w if seat.units else None
-    return Placed(job, seat.units, nodes, limit_w, judge.verdict(seat))
+    job, verdict = seat.job, judge.verdict(seat)
+    if not seat.units:
+        if seat.kept and not seat.kin.service:
+            # It waits from now on: what it had waited before was paid for by its run.
+            job = changed(job, not_before_s=board.ground.now_s)
+        return Placed(job, 0, {}, None, verdict)
+    nodes = {board.names[row]: seat.at[row] for row in sorted(seat.at)}
+    return Placed(job, seat.units, nodes, seat.limit_w, verdict)
 
 
 def _targets(board: Board, seats: Iterable[Seat]) -> dict[str, float]:
     target_w = dict.fromkeys(board.names, 0.0)
     for seat in seats:
-        for row, units in seat.at.items():
-            target_w[board.names[row]] += units * seat.job.unit_w
+        if seat.units:
+            for row, units in seat.at.items():
+                target_w[board.names[row]] += units * seat.unit_w
     return target_w

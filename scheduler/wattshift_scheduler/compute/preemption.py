@@ -11,14 +11,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from wattshift_scheduler.compute import ranking
-from wattshift_scheduler.compute.board import Board, Seat
+from wattshift_scheduler.compute.board import Board
+from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.shedding import loss_of, take_one
 from wattshift_scheduler.compute.tenants import EPS_W
 
 TRIES = 4
 """Nodes on which making room is tried: those that lack least. A bound on the time of one claim."""
 
+DRAINED = 4
+"""With so many that have nothing left the list of those who may give way is made anew."""
+
 Taken = list[tuple[Seat, int, int]]
+Victim = tuple[Seat, Callable[[], bool] | None]
+"""One who may give way, and whether it still may after others have; None: it always may."""
+
 Key = tuple[object, ...]
 Memory = dict[Key, float]
 
@@ -39,43 +46,59 @@ class Claim:
     ceiling: tuple[float, float] | None = None
 
 
+_NONE: frozenset[int] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class _Lack:
-    """What is in the way of a claim on a node: the node itself, feeders above it, a quota."""
+    """What is in the way of a claim on a node: the node itself, feeders above it, a quota; and the
+    nodes below those feeders."""
 
     row: int
     full: bool
-    feeders: frozenset[int]
+    below: frozenset[int]
     quota: bool
 
 
 class _Pool:
     """Those who may give way to claims of one sort, in order, and what they hold where."""
 
-    def __init__(self, board: Board, victims: Iterable[tuple[Seat, Callable[[], bool]]]) -> None:
-        self.victims = list(victims)
-        self.on: list[list[tuple[Seat, Callable[[], bool]]]] = [[] for _ in board.names]
+    def __init__(self, board: Board, victims: list[Victim], gone: Taken) -> None:
+        """Look at what is held now; `gone` is what gives way from now on, and grows."""
+        self.victims = victims
+        self.on: list[list[Victim]] = [[] for _ in board.names]
         self.node_w = [0.0] * len(board.names)
         self.feeder_w = [0.0] * len(board.room_w)
-        self._path = board.path
-        self._known: set[int] = set()
-        for victim, may in self.victims:
-            for row in victim.at:
-                self.on[row].append((victim, may))
-            if id(victim) not in self._known:
-                self._known.add(id(victim))
-                for row, units in victim.at.items():
-                    self._count(victim, row, units)
+        self._path, self._gone, self._counted = board.path, gone, len(gone)
+        self._known: set[Seat] = set()
+        self._drained = 0
+        drawn_w = [0.0] * len(board.names)
+        for one in victims:
+            victim = one[0]
+            first = victim not in self._known
+            for row, units in victim.at.items():
+                self.on[row].append(one)
+                if first:
+                    self.node_w[row] += units * victim.unit_w
+                    drawn_w[row] += units * victim.drawn_w
+            self._known.add(victim)
+        for path, watts_w in zip(board.path, drawn_w, strict=True):
+            for feeder in path if watts_w else ():
+                self.feeder_w[feeder] += watts_w
 
-    def _count(self, victim: Seat, row: int, units: int) -> None:
-        self.node_w[row] += units * victim.job.unit_w
-        for feeder in self._path[row]:
-            self.feeder_w[feeder] += units * victim.drawn_w
-
-    def gone(self, victim: Seat, row: int, units: int) -> None:
-        """Units have given way."""
-        if id(victim) in self._known:
-            self._count(victim, row, -units)
+    def count(self, *, drop: bool) -> None:
+        """Take off what has given way since the last time; with `drop` also batch that has nothing
+        left, which is for claims of services: batch gets nothing before they are through."""
+        for victim, row, units in self._gone[self._counted :]:
+            if victim in self._known:
+                self._drained += not (victim.units or victim.kin.service)
+                self.node_w[row] -= units * victim.unit_w
+                for feeder in self._path[row]:
+                    self.feeder_w[feeder] -= units * victim.drawn_w
+        self._counted = len(self._gone)
+        if drop and self._drained >= DRAINED:
+            self.victims = [one for one in self.victims if one[0].units or one[0].kin.service]
+            self._drained = 0
 
 
 class Preemption:
@@ -85,41 +108,44 @@ class Preemption:
         """Put everything that might have to give way in order, what loses least first."""
         held = [seat for seat in seats if seat.units]
         self._board = board
-        self._batch = sorted((s for s in held if not s.service), key=lambda s: loss_of(board, s))
+        self._batch = sorted(
+            (s for s in held if not s.kin.service), key=lambda s: loss_of(board, s)
+        )
         self._lent = sorted(self._batch, key=lambda s: ranking.returns(s.job))
         self._services = sorted(
-            (s for s in held if s.service and s.units > s.job.min_units),
+            (s for s in held if s.kin.service and s.units > s.job.min_units),
             key=lambda s: (s.points, -s.job.terms.flexibility, s.job.usd_per_mwh, s.job.id),
         )
+        self._any_young = any(seat.young for seat in held)
         self._least = min((s.points for s in self._batch), default=0)
-        self._tenants = {s.job.terms.tenant for s in self._batch}
+        self._tenants = {s.kin.tenant for s in self._batch}
         self._pools: dict[Key, _Pool] = {}
+        self._gone: Taken = []
         self._failed: Memory = {}
 
     def room(self, claim: Claim) -> int | None:
         """Make room for one unit and name the node; None, and nothing changed, if there is none."""
         if not self._may_help(claim):
             return None
-        job = claim.seat.job
+        unit_w = claim.seat.unit_w
         sort = self._sort(claim)
-        asks: Key = (sort, claim.seat.asks)
+        asks: Key = (sort, claim.seat.kin.number)
         # What gives way once is not there for the next, so a claim that has failed fails again.
-        if job.unit_w >= self._failed.get(asks, math.inf):
+        if unit_w >= self._failed.get(asks, math.inf):
             return None
         pool = self._pools.get(sort)
         if pool is None:
-            pool = self._pools[sort] = _Pool(self._board, self._victims(claim))
+            pool = self._pools[sort] = _Pool(self._board, self._victims(claim), self._gone)
+        pool.count(drop=claim.seat.kin.service)
         rows, most_w = self._rows(claim, pool)
         for row in rows:
             mark = self._board.mark()
             taken = self._clear(claim, row, pool)
             if taken is not None:
-                for one in self._pools.values():
-                    for victim, at, units in taken:
-                        one.gone(victim, at, units)
+                self._gone += taken
                 return row
             self._board.undo(mark)
-        failed_w = job.unit_w if rows else min(most_w + EPS_W, job.unit_w)
+        failed_w = unit_w if rows else min(most_w + EPS_W, unit_w)
         self._failed[asks] = min(failed_w, self._failed.get(asks, math.inf))
         return None
 
@@ -134,76 +160,95 @@ class Preemption:
 
     def _may_help(self, claim: Claim) -> bool:
         """Whether anybody might give way to a claim; quick, for most find nobody."""
-        job, shares = claim.seat.job, self._board.shares
-        tenant = job.terms.tenant
+        kin, shares = claim.seat.kin, self._board.shares
         if claim.ceiling is not None:
-            return tenant in self._tenants or claim.seat.service
-        if claim.seat.service:
+            return kin.tenant in self._tenants or kin.service
+        if kin.service:
             return bool(self._batch or self._services)
-        if self._batch and self._least < job.terms.priority:
+        if self._batch and self._least < kin.priority:
             return True
-        return shares.owns(tenant) and any(shares.over(t) for t in self._tenants if t != tenant)
+        return kin.owns and any(shares.over(t) for t in self._tenants if t != kin.tenant)
 
     def _sort(self, claim: Claim) -> Key:
         """Claims of one sort have the same jobs to give way to them."""
-        job = claim.seat.job
+        kin = claim.seat.kin
         own = claim.ceiling is not None
-        tenant = job.terms.tenant if own or self._board.shares.owns(job.terms.tenant) else ""
+        tenant = kin.tenant if own or kin.owns else ""
         over = own and self._board.shares.over(tenant)
-        return (claim.seat.service, job.terms.priority, claim.young_too, own, over, tenant)
+        return (kin.service, kin.priority, claim.young_too and self._any_young, own, over, tenant)
 
-    def _victims(self, claim: Claim) -> list[tuple[Seat, Callable[[], bool]]]:
+    def _victims(self, claim: Claim) -> list[Victim]:
         """Those who may give way, in order, each with whether it still may after others have."""
-        seat, shares = claim.seat, self._board.shares
-        tenant, priority = seat.job.terms.tenant, seat.job.terms.priority
+        kin, shares = claim.seat.kin, self._board.shares
+        tenant, priority, young_too = kin.tenant, kin.priority, claim.young_too
         own = claim.ceiling is not None
-        lent = [
-            (victim, _lends(shares.over, victim.job.terms.tenant))
-            for victim in self._lent
-            if shares.owns(tenant) and not own and victim.job.terms.tenant != tenant
+        found: list[Victim] = []
+        if kin.owns and not own:
+            found += [
+                (victim, _lends(shares.over, victim.kin.tenant))
+                for victim in self._lent
+                if victim.kin.tenant != tenant and (young_too or not victim.young)
+            ]
+        found += [
+            (victim, None)
+            for victim in self._batch
+            if (kin.service or victim.points < priority) and (young_too or not victim.young)
         ]
-        batch = [
-            (victim, _always) for victim in self._batch if seat.service or victim.points < priority
-        ]
-        spare = [
-            (victim, _spare(victim))
-            for victim in self._services
-            if seat.service and victim.points < priority
-        ]
-        found = [(v, may) for v, may in (*lent, *batch, *spare) if claim.young_too or not v.young]
-        found.sort(key=lambda one: one[0].young)
+        if kin.service:
+            found += [
+                (victim, _spare(victim))
+                for victim in self._services
+                if victim.points < priority and (young_too or not victim.young)
+            ]
+        if young_too:
+            found.sort(key=lambda one: one[0].young)
         if own:
-            found.sort(key=lambda one: one[0].job.terms.tenant != tenant)
+            found.sort(key=lambda one: one[0].kin.tenant != tenant)
             if shares.over(tenant):
-                found = [one for one in found if one[0].job.terms.tenant == tenant]
+                found = [one for one in found if one[0].kin.tenant == tenant]
         return found
 
     def _rows(self, claim: Claim, pool: _Pool) -> tuple[list[int], float]:
         """Nodes where enough could be freed, those first that lack least; and the most that could
         be freed for one unit anywhere, W."""
-        board, seat = self._board, claim.seat
-        unit_w = seat.job.unit_w
-        could_w = [left_w + w for left_w, w in zip(board.room_w, pool.feeder_w, strict=True)]
+        board, seat, unit_w = self._board, claim.seat, claim.seat.unit_w
+        cap_w, used_w, room_w, node_w = board.cap_w, board.used_w, board.room_w, pool.node_w
+        gpus, least_w = seat.kin.asks[1], unit_w - EPS_W
         able, most_w = [], 0.0
-        for row in board.candidates(seat.asks):
-            here_w = board.cap_w[row] - board.used_w[row] + pool.node_w[row]
-            here_w = min([here_w, *[could_w[feeder] for feeder in board.path[row]]])
-            most_w = max(most_w, here_w)
-            if here_w >= unit_w - EPS_W:
-                left_w = min(board.cap_w[row] - board.used_w[row], board.tightest_w(row))
-                full = not board.cards[row].fits(seat.job.terms.gpus)
-                able.append((full, round(unit_w - left_w, 3), board.names[row], row))
-        return [row for *_, row in sorted(able)[:TRIES]], most_w
+        for leaf in board.leaves[seat.kin.number]:
+            path = board.path[leaf[0]]  # the same for all of them
+            could_w = min([room_w[feeder] + pool.feeder_w[feeder] for feeder in path])
+            tight_w = min([room_w[feeder] for feeder in path])
+            for row in leaf:
+                left_w = cap_w[row] - used_w[row]
+                here_w = left_w + node_w[row]
+                if here_w > could_w:
+                    here_w = could_w
+                if here_w > most_w:
+                    most_w = here_w
+                if here_w >= least_w:
+                    lacks_w = round(unit_w - min(left_w, tight_w), 3)
+                    full = gpus > 0 and not board.cards[row].fits(gpus)
+                    able.append((full, lacks_w, board.names[row], row))
+        able.sort()
+        return [row for *_, row in able[:TRIES]], most_w
 
     def _clear(self, claim: Claim, row: int, pool: _Pool) -> Taken | None:
         """Take units in order until the claim fits a node, then put back what need not have gone;
         None if it never fits."""
         seat, taken = claim.seat, Taken()
-        lacks = self._lacks(claim, row)
+        lacks, tenant = self._lacks(claim, row), claim.seat.kin.tenant
         # A node that is full itself is freed first; that frees the feeders above it too.
         for victims, node_only in ((pool.on[row], True), (pool.victims, False)):
             for victim, may in victims:
-                while lacks and victim is not seat and victim.units and may():
+                if (
+                    lacks
+                    and not (lacks.full and row in victim.at)
+                    and (node_only or lacks.below.isdisjoint(victim.at))
+                    and (node_only or not lacks.quota or victim.kin.tenant != tenant)
+                ):
+                    continue  # most of them cannot help
+                while lacks and victim is not seat and victim.units and (may is None or may()):
                     rows = self._helpful(claim, victim, lacks, node_only=node_only)
                     if not rows:
                         break
@@ -232,14 +277,16 @@ class Preemption:
     def _lacks(self, claim: Claim, row: int) -> _Lack | None:
         """What is in the way of a claim on a node; None if it fits."""
         board, seat = self._board, claim.seat
-        full = board.used_w[row] + seat.job.unit_w > board.cap_w[row] + EPS_W
-        full = full or not board.cards[row].fits(seat.job.terms.gpus)
+        full = board.used_w[row] + seat.unit_w > board.cap_w[row] + EPS_W
+        full = full or not board.cards[row].fits(seat.kin.asks[1])
         least_w = seat.drawn_w - EPS_W
-        feeders = [feeder for feeder in board.path[row] if board.room_w[feeder] < least_w]
+        room_w = board.room_w
+        feeders = [feeder for feeder in board.path[row] if room_w[feeder] < least_w]
         quota = claim.ceiling is not None and not board.shares.within(seat.job, claim.ceiling, 1)
         if not (full or feeders or quota):
             return None
-        return _Lack(row, full, frozenset(feeders), quota)
+        below = board.below(frozenset(feeders)) if feeders else _NONE
+        return _Lack(row, full, below, quota)
 
     def _too_much(self, claim: Claim, row: int) -> bool:
         """Whether a node, a feeder above it, or a quota now carries more than it may."""
@@ -254,22 +301,16 @@ class Preemption:
         self, claim: Claim, victim: Seat, lacks: _Lack, *, node_only: bool
     ) -> Sequence[int]:
         """Nodes from which a unit of a victim helps a claim."""
-        if node_only:
-            return (lacks.row,) if lacks.full and lacks.row in victim.at else ()
-        board = self._board
         if lacks.full and lacks.row in victim.at:
             return (lacks.row,)
-        rows: list[int] = []
-        if lacks.feeders:
-            rows = [at for at in victim.at if not lacks.feeders.isdisjoint(board.path[at])]
-        if lacks.quota and not rows and victim.job.terms.tenant == claim.seat.job.terms.tenant:
+        if node_only:
+            return ()
+        board = self._board
+        rows = [at for at in victim.at if at in lacks.below]
+        if lacks.quota and not rows and victim.kin.tenant == claim.seat.kin.tenant:
             # Wherever it runs, it helps while the quota is in the way.
             rows = list(victim.at)
         return sorted(rows, key=lambda at: board.names[at]) if len(rows) > 1 else rows
-
-
-def _always() -> bool:
-    return True
 
 
 def _lends(over: Callable[[str], bool], tenant: str) -> Callable[[], bool]:

@@ -20,8 +20,8 @@ def waits_from_s(job: Job) -> float:
 
 def waited_s(job: Job, now_s: float) -> float:
     """How long a job has waited, or had waited when it began, s."""
-    until_s = now_s if job.began_s is None else job.began_s
-    return max(until_s - waits_from_s(job), 0.0)
+    waits_s = (now_s if job.began_s is None else job.began_s) - waits_from_s(job)
+    return max(waits_s, 0.0)
 
 
 def effective(job: Job, rules: Rules, now_s: float) -> int:
@@ -32,7 +32,8 @@ def effective(job: Job, rules: Rules, now_s: float) -> int:
 
 def order(job: Job, now_s: float) -> tuple[float, float, float, str]:
     """The order of jobs with the same effective priority and the same claim to a fair share."""
-    return (-job.usd_per_mwh, slack_s(job, now_s), job.submitted_s, job.id)
+    left_s = math.inf if job.deadline_s is None else slack_s(job, now_s)
+    return (-job.usd_per_mwh, left_s, job.submitted_s, job.id)
 
 
 def slack_s(job: Job, now_s: float) -> float:

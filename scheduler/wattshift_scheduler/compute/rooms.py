@@ -45,7 +45,7 @@ class Rooms:
         for placed in placement.placed:
             job = state.jobs[placed.job.id]
             if not (job.units or job.by_node):
-                continue
+                continue  # most of a long queue
             kept, held = rooms._kept(placed), job.by_node or {}
             for name in kept.keys() | held.keys():
                 if name in left_w:

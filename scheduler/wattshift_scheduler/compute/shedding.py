@@ -5,12 +5,18 @@ at a checkpoint, what loses least first; jobs that have not had their minimum ru
 that is not enough. Then services keep their replicas at less power, the most flexible class first
 and no class beyond the throughput that it lets be taken. Then replicas go: down to the minimum, the
 most flexible and least valuable service first, and then below it.
+
+Power goes in whole steps of whole services. No service is limited that could have one step back if
+every more flexible one gave all that its class allows. What the last step took beyond need goes
+back where it is enough for a whole step: to the class that gave last, else to a more flexible one,
+which therefore may stand above what its class allows while a less flexible one is limited.
 """
 
 from collections.abc import Iterable, Sequence
 
 from wattshift_scheduler.compute import ranking
-from wattshift_scheduler.compute.board import Board, Seat, Short
+from wattshift_scheduler.compute.board import Board, Short
+from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.jobs import FLEXIBILITY_LOSS, Job, PowerStep
 
 Taken = list[tuple[int, int]]
@@ -22,8 +28,8 @@ def shed(board: Board, seats: Iterable[Seat]) -> None:
     if not board.short():
         return
     held = [seat for seat in seats if seat.units]
-    batch = sorted((seat for seat in held if not seat.service), key=lambda s: loss_of(board, s))
-    services = sorted((seat for seat in held if seat.service), key=_flexible_first)
+    batch = sorted((seat for seat in held if not seat.kin.service), key=lambda s: loss_of(board, s))
+    services = sorted((seat for seat in held if seat.kin.service), key=_flexible_first)
     gone = _drop(board, [seat for seat in batch if not seat.young], least=0)
     gone += _drop(board, [seat for seat in batch if seat.young], least=0)
     for seat in services:

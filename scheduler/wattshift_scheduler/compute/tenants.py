@@ -42,6 +42,7 @@ class Shares:
         weights = {name: self._tenants[name].weight for name in names}
         total = math.fsum(weights.values()) or 1.0
         self.share_w = {name: max(total_w, 0.0) * w / total for name, w in weights.items()}
+        self._part_pct = {name: 100.0 * w / total for name, w in weights.items()}
         self.used_w = dict.fromkeys(self._tenants, 0.0)
         self.used_gpus = dict.fromkeys(self._tenants, 0.0)
         self.shared = len(names) > 1
@@ -57,6 +58,10 @@ class Shares:
     def above(self, name: str) -> bool:
         """Whether a tenant holds its fair share of the watts, or more."""
         return self.shared and self.used_w[name] >= self.share_w.get(name, 0.0) - EPS_W
+
+    def part_pct(self, name: str) -> float:
+        """A tenant's fair share of all watts that compute can have, %."""
+        return self._part_pct.get(name, 0.0)
 
     def filled(self, name: str) -> float:
         """How much of its fair share a tenant holds, 1 for all of it."""

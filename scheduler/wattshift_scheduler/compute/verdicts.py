@@ -6,17 +6,24 @@ everybody before it has been served.
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from wattshift_scheduler.compute.board import Board, Seat
-from wattshift_scheduler.compute.ground import Asks
+from wattshift_scheduler.compute.board import Board
+from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.tenants import EPS_W
 from wattshift_scheduler.jobs import Admission, JobState, Rule, Verdict
 from wattshift_scheduler.signals import NO_CAP, arbitrate
 
+STEADY_SHARE = 0.05
+"""Of a unit's watts: by so much may what a limit has left move without another verdict."""
+
 MOST_EDGES = 256
 """Beginnings and ends of caps that are looked at for when a job would fit: ten days of hours."""
+
+
+_OF_A_LIMIT = (Rule.NODE, Rule.FEEDER, Rule.CAP, Rule.GANG)
+"""Rules whose verdicts tell what a node, a feeder or the cap has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +47,13 @@ class Binding:
 class Judge:
     """Gives the verdicts of one division; ask in the order in which jobs were served."""
 
-    def __init__(self, board: Board, seats: Iterable[Seat]) -> None:
+    def __init__(self, board: Board, seats: Sequence[Seat]) -> None:
         """Look at what was kept, what leaves, and what is new."""
         self._board, self._ground = board, board.ground
-        self._seats = list(seats)
-        self._bindings: dict[Asks, Binding] = {}
+        self._seats = seats
+        self._told_w: dict[str, float] | None = None
+        self._bindings: dict[int, tuple[Binding, str]] = {}
+        self._quotas: dict[tuple[Rule, str], tuple[str, float]] = {}
         self._likes: dict[tuple[object, ...], Verdict] = {}
         self._edges: tuple[list[float], list[float]] | None = None
         powers = [self._ground.powers[name] for name in board.names]
@@ -52,16 +61,17 @@ class Judge:
         self._leaving_w = [0.0] * len(powers)
         self._free_w = [float(watts_w) for watts_w in self._ground.free_w]
         self._placed_w = [0.0] * len(powers)
-        for seat in self._seats:
-            self._count(seat)
-        self._young = [seat for seat in self._seats if seat.young and seat.units]
-        waiting = {s.job.terms.tenant for s in self._seats if s.units < s.wanted}
+        for seat in seats:
+            if seat.kept or seat.job.by_node:
+                self._count(seat)
+        self._young = [seat for seat in seats if seat.young and seat.units]
+        waiting = {seat.kin.tenant for seat in seats if seat.units < seat.wanted}
         self._others_first = any(not board.shares.above(tenant) for tenant in waiting)
         self._down = not any(board.up)
 
     def _count(self, seat: Seat) -> None:
         """Count what stays of a job on each node, and what of it is still to leave."""
-        unit_w = seat.job.unit_w
+        unit_w = seat.unit_w
         for row, units in seat.kept.items():
             self._placed_w[row] += min(units, seat.at.get(row, 0)) * unit_w
         for name, units in (seat.job.by_node or {}).items():
@@ -76,38 +86,69 @@ class Judge:
             return seat.refused
         if job.held or job.state is JobState.CANCELLING:
             words = "paused by a person" if job.held else "it is being cancelled"
-            return self._like(Admission.DEFER, Rule.HELD, words)
+            return self._like(seat, Admission.DEFER, Rule.HELD, words)
         if seat.units >= seat.wanted:
             return self._fits(seat)
-        need_w = (seat.wanted - seat.units) * job.unit_w
-        if seat.why is Rule.BACK_OFF:
+        need_w = (seat.wanted - seat.units) * seat.unit_w
+        why = seat.why
+        if why is None or why is Rule.GANG:
+            return self._full(seat, need_w) if not self._down else self._nowhere(seat, need_w)
+        if why is Rule.BACK_OFF:
             words = f"its last attempt failed ({job.reason}); the next one is at its time"
             until_s = job.not_before_s
-            return Verdict(Admission.DEFER, Rule.BACK_OFF, words, "", need_w, expected_s=until_s)
-        if seat.why is Rule.CLUSTER_DOWN or self._down:
-            words = "no node that it may run on is up and open to new work"
-            return self._like(Admission.DEFER, Rule.CLUSTER_DOWN, words, "", need_w)
-        if seat.why in (Rule.QUOTA_WATTS, Rule.QUOTA_GPUS):
-            return self._quota(seat, seat.why, need_w)
-        return self._full(seat, need_w)
+            return self._like(seat, Admission.DEFER, why, words, need_w=need_w, expected_s=until_s)
+        if why is Rule.CLUSTER_DOWN or self._down:
+            return self._nowhere(seat, need_w)
+        return self._quota(seat, why, need_w)
+
+    def _nowhere(self, seat: Seat, need_w: float) -> Verdict:
+        words = "no node that it may run on is up and open to new work"
+        return self._like(seat, Admission.DEFER, Rule.CLUSTER_DOWN, words, need_w=need_w)
 
     def _like(
         self,
+        seat: Seat,
         admission: Admission,
         rule: Rule,
         words: str,
+        *,
         bound_by: str = "",
         need_w: float = 0.0,
         have_w: float = math.nan,
         expected_s: float | None = None,
     ) -> Verdict:
-        """One verdict for all that are told the same."""
-        key = (rule, words, bound_by, need_w, expected_s)
+        """One verdict for all that are told the same; the last one if nothing has changed."""
+        last = seat.job.verdict
+        if (
+            last is not None
+            and last.words == words
+            and last.need_w == need_w
+            and last.rule is rule
+            and last.bound_by == bound_by
+            and last.expected_s == expected_s
+            and last.admission is admission
+            and (last.have_w == have_w or (have_w != have_w and last.have_w != last.have_w))
+        ):
+            return last
+        key = (rule, words, bound_by, need_w, have_w, expected_s)
         found = self._likes.get(key)
         if found is None:
             found = Verdict(admission, rule, words, bound_by, need_w, have_w, expected_s)
             self._likes[key] = found
         return found
+
+    def _steady_w(self, seat: Seat, bound: Binding) -> float:
+        """What a limit has left, as it is told, W: as before while it has hardly changed.
+
+        Measured load moves the room of a feeder by a little every second; that is no news to each
+        of a thousand jobs that wait.
+        """
+        if self._told_w is None:
+            lasts = [seat.job.verdict for seat in self._seats if seat.job.verdict is not None]
+            self._told_w = {one.bound_by: one.have_w for one in lasts if one.rule in _OF_A_LIMIT}
+        last_w = self._told_w.get(bound.name, math.nan)
+        steady = abs(last_w - bound.watts_w) <= STEADY_SHARE * seat.unit_w
+        return last_w if steady else bound.watts_w
 
     def _fits(self, seat: Seat) -> Verdict:
         """It has all that it wants: at once, or when others have given it up."""
@@ -125,9 +166,9 @@ class Judge:
             loss = f"flexibility class {job.terms.flexibility}"
             words = f"{seat.units} units at {seat.limit_w:,.0f} W instead of {job.unit_w:,.0f} W "
             words += f"each on {where}, as its {loss} allows"
-            bound = self._binding(seat)
-            return self._like(Admission.FIT, bound.rule, words, bound.name)
-        return self._like(Admission.FIT, Rule.FITS, f"{watts_w:,.0f} W on {where}")
+            bound, _ = self._binding(seat)
+            return self._like(seat, Admission.FIT, bound.rule, words, bound_by=bound.name)
+        return self._like(seat, Admission.FIT, Rule.FITS, f"{watts_w:,.0f} W on {where}")
 
     def _wait(self, seat: Seat, row: int, new_w: float) -> Verdict | None:
         """Count new units on a node; a verdict if their watts are not there at once."""
@@ -151,8 +192,8 @@ class Judge:
         ):
             return self._gives_way(seat, short_w, name, new_w)
         words = f"it waits for mining to give up {short_w:,.0f} W"
-        rule = Rule.MINING_GIVES_WAY
-        return Verdict(Admission.AFTER_SHEDDING, rule, words, name, new_w, max(free_w, 0.0))
+        rule, have_w = Rule.MINING_GIVES_WAY, max(free_w, 0.0)
+        return Verdict(Admission.AFTER_SHEDDING, rule, words, name, new_w, have_w)
 
     def _gives_way(self, seat: Seat, short_w: float, name: str, new_w: float) -> Verdict:
         words = f"it waits for {short_w:,.0f} W of work that leaves {name} at its checkpoint"
@@ -160,38 +201,48 @@ class Judge:
         return Verdict(Admission.AFTER_SHEDDING, Rule.BATCH_GIVES_WAY, words, name, new_w, have_w)
 
     def _quota(self, seat: Seat, rule: Rule, need_w: float) -> Verdict:
-        shares, tenant = self._board.shares, seat.job.terms.tenant
-        unit = "W" if rule is Rule.QUOTA_WATTS else "GPUs"
-        used, quota = shares.used(tenant, rule), shares.quota(tenant, rule)
-        words = f"tenant {tenant} holds {used:,.6g} of its {quota:,.6g} {unit}"
-        have_w = max(quota - used, 0.0) if rule is Rule.QUOTA_WATTS else math.nan
-        words = f"{_so_far(seat)}: {words}"
-        return self._like(Admission.DEFER, rule, words, tenant, need_w, have_w)
+        tenant = seat.kin.tenant
+        found = self._quotas.get((rule, tenant))
+        if found is None:
+            shares, watts = self._board.shares, rule is Rule.QUOTA_WATTS
+            used, quota = shares.used(tenant, rule), shares.quota(tenant, rule)
+            words = f"tenant {tenant} holds {used:,.6g} of its {quota:,.6g} "
+            words += "W" if watts else "GPUs"
+            found = (words, max(quota - used, 0.0) if watts else math.nan)
+            self._quotas[rule, tenant] = found
+        words = f"{_so_far(seat)}: {found[0]}"
+        return self._like(
+            seat, Admission.DEFER, rule, words, bound_by=tenant, need_w=need_w, have_w=found[1]
+        )
 
     def _full(self, seat: Seat, need_w: float) -> Verdict:
         """There is no room for what it still wants."""
-        job, bound, shares = seat.job, self._binding(seat), self._board.shares
-        tenant = job.terms.tenant
-        more = seat.wanted - seat.units if job.terms.gang else 1
-        short_w = more * job.unit_w - bound.watts_w
-        expected_s = self._expected_s(seat, bound, short_w)
+        bound, left = self._binding(seat)
+        shares, tenant, unit_w = self._board.shares, seat.kin.tenant, seat.unit_w
+        rule, name, have_w = bound.rule, bound.name, bound.watts_w
+        more = seat.wanted - seat.units if seat.job.terms.gang else 1
+        expected_s = self._expected_s(seat, bound, more * unit_w - bound.watts_w)
         if seat.why is Rule.GANG:
+            rule = Rule.GANG
             words = f"it does not fit: a gang of {seat.wanted} needs {need_w:,.0f} W at once; "
-            words += self._left(bound)
-            return self._like(
-                Admission.DEFER, Rule.GANG, words, bound.name, need_w, bound.watts_w, expected_s
-            )
-        if shares.above(tenant) and self._others_first:
+            words += left
+        elif self._others_first and shares.above(tenant):
+            rule, name = Rule.FAIR_SHARE, tenant
             share_w = shares.share_w.get(tenant, 0.0)
-            words = f"{_so_far(seat)}: tenant {tenant} holds {shares.used_w[tenant]:,.0f} W, "
-            words += f"its fair share is {share_w:,.0f} W, and others go first"
             have_w = max(share_w - shares.used_w[tenant], 0.0)
-            return self._like(
-                Admission.DEFER, Rule.FAIR_SHARE, words, tenant, need_w, have_w, expected_s
-            )
-        words = f"{_so_far(seat)}: a unit needs {job.unit_w:,.0f} W; {self._left(bound)}"
+            words = f"{_so_far(seat)}: tenant {tenant} holds {shares.used_w[tenant]:,.0f} W, its "
+            words += f"fair share is {shares.part_pct(tenant):.0f} % of all, and others go first"
+        else:
+            words = f"{_so_far(seat)}: a unit needs {unit_w:,.0f} W; {left}"
         return self._like(
-            Admission.DEFER, bound.rule, words, bound.name, need_w, bound.watts_w, expected_s
+            seat,
+            Admission.DEFER,
+            rule,
+            words,
+            bound_by=name,
+            need_w=need_w,
+            have_w=have_w,
+            expected_s=expected_s,
         )
 
     def _left(self, bound: Binding) -> str:
@@ -205,16 +256,20 @@ class Judge:
         what = "feeder " if bound.rule is Rule.FEEDER else ""
         return f"{what}{bound.name} has {have_w:,.0f} W left"
 
-    def _binding(self, seat: Seat) -> Binding:
-        """What binds on the node with most room for a job; the same for all that ask alike."""
-        found = self._bindings.get(seat.asks)
+    def _binding(self, seat: Seat) -> tuple[Binding, str]:
+        """What binds on the node with most room for a job, and what it has left in words; the same
+        for all that ask alike."""
+        found = self._bindings.get(seat.kin.number)
         if found is None:
-            found = self._bindings[seat.asks] = self._bound(seat)
+            bound = self._bound(seat)
+            watts_w = self._steady_w(seat, bound)
+            bound = replace(bound, watts_w=watts_w)
+            found = self._bindings[seat.kin.number] = (bound, self._left(bound))
         return found
 
     def _bound(self, seat: Seat) -> Binding:
         board, tree, gpus = self._board, self._ground.site.tree, seat.job.terms.gpus
-        rows = list(board.candidates(seat.asks)) or sorted(seat.at) or [0]
+        rows = list(seat.kin.rows) or sorted(seat.at) or [0]
         able = [row for row in rows if board.cards[row].fits(gpus)]
 
         def left_w(row: int) -> float:
@@ -236,6 +291,8 @@ class Judge:
             at_s, gain_w = self._gains()
             found = bisect_left(gain_w, short_w)
             known += at_s[found : found + 1]
+        if not self._young:
+            return known[0] if known else None
         freed_w = 0.0
         for end_s, watts_w in self._ends(seat, bound):
             freed_w += watts_w
@@ -264,7 +321,7 @@ class Judge:
         """When jobs that would give way have had their minimum run time, and their watts there."""
         found = []
         for other in self._young:
-            if not (seat.service or other.points < seat.job.terms.priority):
+            if not (seat.kin.service or other.points < seat.job.terms.priority):
                 continue
             below = (
                 units

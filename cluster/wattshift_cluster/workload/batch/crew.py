@@ -35,6 +35,9 @@ SILENT_S = 30.0
 HUNG_S = 300.0
 """And after so long it is ended. Loading a model may hold the interpreter for minutes."""
 
+ARRIVES_WITHIN_S = 5.0
+"""A worker begins within this, where nothing is in its way."""
+
 KILL_AGAIN_S = 2.0
 CREATED, REMOVED = "CREATED", "REMOVED"
 NEVER_MADE = "Ray knows no such worker"
@@ -111,6 +114,11 @@ class Crew:
         """Whether a worker is on its way out, and watts with it."""
         return any(seat.stop_by_s is not None for seat in self.seats.values())
 
+    def arriving(self, now_s: float) -> bool:
+        """Whether a worker is about to begin: one that was seated a moment ago."""
+        seats = self.seats.values()
+        return any(not seat.alive and now_s - seat.since_s < ARRIVES_WITHIN_S for seat in seats)
+
     @property
     def working(self) -> int:
         """Workers that live and are to stay."""
@@ -186,8 +194,15 @@ class Crew:
         self.seats[number] = seat
         self._keep()
         actor = internal("ray").remote(BatchWorker).options(**self._options(spec, node, seat))
-        seat.actor = actor.remote(self._job, asdict(spec), number, workers, node.name)
+        seat.actor = actor.remote(
+            self._job, asdict(spec), number, workers, node.name, self.environment(spec)
+        )
         log.info("batch.worker", job=self._job, number=number, node=node.name)
+
+    def environment(self, spec: BatchSpec) -> dict[str, str]:
+        """What a worker sets for itself, before it loads anything of the job's."""
+        gates = {GATE_DIR_VARIABLE: self._gate_dir} if self._gate_dir else {}
+        return {**ONE_THREAD, **spec.env, **gates}
 
     def gang(self, spec: BatchSpec, bundles: tuple[str, ...], nodes: Mapping[str, Node]) -> bool:
         """Reserve the place of a gang, one bundle per entry; whether Ray has given it.
@@ -272,9 +287,6 @@ class Crew:
         return None
 
     def _options(self, spec: BatchSpec, node: Node, seat: Seat) -> dict[str, Any]:
-        env = {**ONE_THREAD, **spec.env}
-        if self._gate_dir:
-            env[GATE_DIR_VARIABLE] = self._gate_dir
         options: dict[str, Any] = {
             "name": actor_name(self._job, seat.number),
             "namespace": NAMESPACE,
@@ -285,8 +297,11 @@ class Crew:
             "resources": {POWER: spec.watts_w},
             "max_restarts": 0,
             "max_concurrency": 4,
-            "runtime_env": {"env_vars": env},
         }
+        if spec.env:
+            # In force from the start of the process. It costs half a second: Ray makes such an
+            # environment first, and no idle process of its own fits.
+            options["runtime_env"] = {"env_vars": {**ONE_THREAD, **spec.env}}
         if self._group is None:
             return options | {"label_selector": {**spec.labels, NODE_ID_LABEL: node.id}}
         strategies = internal("ray.util.scheduling_strategies")

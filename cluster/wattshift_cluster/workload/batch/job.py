@@ -79,6 +79,7 @@ class BatchJob:
         self._letters: dict[int, int] = {}
         self._committed_at_s: float | None = None
         self._look_at_s = -math.inf
+        self._taken: str | None = None
         self._rate = Rate()
         self._by_node: dict[str, int] = {}
 
@@ -135,7 +136,7 @@ class BatchJob:
     def _begin(self, wish: Wish) -> None:
         """Take up a new wish: what went wrong before is forgiven."""
         self._seen, self._deaths, self._not_before_s = wish.number, 0, -math.inf
-        self.error = None
+        self.error = self._taken = None
         self._letters.clear()
         self._rate.forget()
         if self.state != "running":
@@ -146,7 +147,11 @@ class BatchJob:
             return
         began_s = time.monotonic()
         plan = store.plan()
-        if plan is None or plan.job != self.wish.job:
+        if plan is None:
+            return
+        if plan.job != self.wish.job:
+            owner = f"{store.folder} holds the output of job {plan.job}"
+            self._taken = f"{owner}; name another output"[:ERROR_CHARS_MAX]
             return
         chunks = store.committed()
         done = sum(plan.items_of(chunk) for chunk in chunks)
@@ -162,6 +167,8 @@ class BatchJob:
 
     def _outcome(self, store: ChunkStore) -> Outcome | None:
         """How the job ended, as its folder says; None while it has not."""
+        if self._taken is not None:  # two were given one folder at once, and the other was first
+            return Outcome("failed", self._taken)
         outcome = store.outcome()
         if outcome is None:
             return None

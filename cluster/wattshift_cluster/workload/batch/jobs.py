@@ -121,9 +121,10 @@ class BatchJobs:
                 job.error = f"{type(fault).__name__}: {fault}"[:ERROR_CHARS_MAX]
                 log.warning("batch.trouble", job=job.wish.job, error=job.error)
 
-    def halting(self) -> bool:
-        """Whether a worker is on its way out, and watts with it."""
-        return any(job.crew.leaving for job in list(self._jobs.values()))
+    def moving(self, now_s: float) -> bool:
+        """Whether a worker is on its way in or out, and watts with it."""
+        crews = [job.crew for job in list(self._jobs.values())]
+        return any(crew.leaving or crew.arriving(now_s) for crew in crews)
 
     def names(self) -> set[str]:
         """The jobs that are known."""

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ LEAVE_S = 3.0
 TOLD_S = 1.0
 """So long a failure can be asked for: the folder may be one where it cannot be written down."""
 
+THREADED = "numpy"
+"""Its libraries read how many threads they may start when they are loaded, and never again."""
+
 OVERDUE_S = 1.0
 """After the deadline of a stop, for a command that is being killed."""
 
@@ -38,7 +42,13 @@ class BatchWorker:
     """The actor. Its name is the job's and its number; a second one of that name cannot exist."""
 
     def __init__(
-        self, job: str, spec: dict[str, Any], worker: int = 0, workers: int = 1, node: str = ""
+        self,
+        job: str,
+        spec: dict[str, Any],
+        worker: int = 0,
+        workers: int = 1,
+        node: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Begin at once.
 
@@ -47,7 +57,14 @@ class BatchWorker:
             spec: the fields of a BatchSpec.
             worker, workers: number of this worker, and of workers.
             node: the site's name of this node.
+            environment: variables for this process. It is the actor's own, and ends with it.
         """
+        # Set here and not by Ray, so that any process that Ray has ready will do.
+        os.environ.update(environment or {})
+        if THREADED in sys.modules:
+            log.warning(
+                "batch.threads", reason=f"{THREADED} was loaded before its threads were set"
+            )
         checked = BatchSpec.kept(spec)
         os.nice(checked.nice)
         self._worker = worker

@@ -93,6 +93,10 @@ class NodeDesk:
             return dict.fromkeys(wanted, NO_RAY)
         return self._power.ask(wanted, POWER_WAIT_S)
 
+    def told_w(self, name: str | None) -> float | None:
+        """What a node, or this process's own, was last told, W; None if nothing."""
+        return self._remembered.get(self.own_node() if name is None else str(name))
+
     def drain(self, name: str, within_s: float) -> None:
         """Have Ray place nothing more on a node. May block for as long as Ray does.
 

@@ -2,9 +2,10 @@
 
 Whatever Ray runs on a node is a descendant of that node's raylet, so the kernel knows its CPU time,
 whoever started it. Ray's actor table says which of these processes asked for `power_w`; the rest is
-unasked work: users' own actors and tasks, Serve's controller and proxies, Ray's agents and the
-raylet itself. Its watts are an estimate: CPU cores in use times watts per core, and GPUs it holds
-times watts per GPU. A task cannot be told from its process, so every task counts as unasked.
+unasked work: users' own actors and tasks. What Ray and Serve need themselves (raylet, agents, idle
+workers, controller, proxies) is told apart: it draws watts too, but nobody could have asked. Watts
+are an estimate: CPU cores in use times watts per core, and GPUs held times watts per GPU. A task
+cannot be told from its process, so every task counts as unasked.
 """
 
 import os
@@ -24,6 +25,8 @@ NAME_CHARS = 80
 DEPTH_MAX = 64
 SERVE = ("ServeController", "ProxyActor", "HTTPProxy", "ServeControllerAvatar")
 OURS = "meter:"
+IDLE = "IDLE"
+"""What a worker that waits for work, or still starts, calls itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,13 @@ class Unasked:
 
     Attributes:
         watts_w: W; None if unknown.
-        what: the largest of it, for people.
+        system_w: what Ray and Serve draw themselves, W; None if unknown.
+        what: the largest of both, for people.
         quality: "estimated", or "unknown" without a reading.
     """
 
     watts_w: float | None = None
+    system_w: float | None = None
     what: tuple[str, ...] = ()
     quality: str = "unknown"
 
@@ -185,20 +190,29 @@ def judged(
         rates: what CPU and GPU time is taken to draw.
     """
     rows: list[tuple[float, str]] = []
-    total_w = 0.0
+    total_w = {True: 0.0, False: 0.0}
     for usage in usages:
         actor = actors.get(usage.pid)
         if actor is not None and actor.asked:
             continue
         gpus = 0.0 if actor is None else actor.resources.get("GPU", 0.0)
         watts_w = usage.cores * rates.per_core_w + gpus * rates.per_gpu_w
-        total_w += watts_w
+        total_w[_system(usage, raylet, actor)] += watts_w
         if usage.cores >= NAMED_LEAST_CORES or gpus > 0:
             held = f" {gpus:g} GPU" if gpus else ""
             words = f"{_named(usage, raylet, actor)} {usage.cores:.1f} CPU{held}: {watts_w:.0f} W"
             rows.append((watts_w, words))
     rows.sort(reverse=True)
-    return Unasked(total_w, tuple(words for _, words in rows[:NAMED_MAX]), "estimated")
+    named = tuple(words for _, words in rows[:NAMED_MAX])
+    return Unasked(total_w[False], total_w[True], named, "estimated")
+
+
+def _system(usage: Usage, raylet: int, actor: Actor | None) -> bool:
+    """Whether a process is Ray's, Serve's or our own, and no work of anybody's."""
+    if actor is not None:
+        return actor.kind in SERVE or actor.name.startswith(OURS)
+    title = usage.title.removeprefix("ray::")
+    return usage.pid == raylet or title == usage.title or title.endswith("Agent") or title == IDLE
 
 
 def _named(usage: Usage, raylet: int, actor: Actor | None) -> str:
@@ -211,6 +225,8 @@ def _named(usage: Usage, raylet: int, actor: Actor | None) -> str:
     title = usage.title.removeprefix("ray::")
     if usage.pid == raylet:
         return "Ray's raylet"
+    if title == IDLE:
+        return "Ray's idle worker"
     if title == usage.title or title.endswith("Agent"):
         return f"Ray's {Path(title).name[:NAME_CHARS]}"
     return f"task {title[:NAME_CHARS]}"

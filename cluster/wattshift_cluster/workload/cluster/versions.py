@@ -34,7 +34,7 @@ RELEASES: tuple[Release, ...] = (
     Release("2.60", "all tests", resize=True, external_scaler=True, gcs_on_disk=True),
     Release(
         "2.56",
-        "nodes, watts, unasked work, batch workers, drain, purge",
+        "nodes, watts, unasked work, services, batch workers, drain, purge",
         resize=True,
         external_scaler=True,
         gcs_on_disk=False,

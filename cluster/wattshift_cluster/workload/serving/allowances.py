@@ -22,9 +22,11 @@ LOOK_S = 0.1
 STALE_S = 10.0
 """Five missed beats of the policy: its Serve controller is gone, and its wish is unknown."""
 
-
 REWRITE_S = 5.0
 """An unchanged allowance is written again after that long: a store may have lost it."""
+
+END_S = 1.0
+"""The store answers within this, or the Ray behind it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Allowances:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._said = ""
+        self._ended = False
 
     def allow(self, app: str, replicas: int, least: int) -> None:
         """Let a service have so many replicas, `least` of them whether Serve wants them or not."""
@@ -128,6 +131,13 @@ class Allowances:
             if self._lines.pop(app, None) is not None:
                 self._dropped.append(app)
         self._wake.set()
+
+    def stop(self) -> None:
+        """Exchange no more: Ray's client library is about to be shut down."""
+        self._ended = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(END_S)
 
     def turn(self, now_s: float) -> bool:
         """Write and read what is due; whether a wish changed. Blocks for the store."""
@@ -158,16 +168,16 @@ class Allowances:
         return desired != (None if before is None else before.desired)
 
     def _run(self) -> None:
-        while True:
+        while not self._ended:
             self._wake.wait(LOOK_S)
             self._wake.clear()
+            if self._ended:
+                return
             try:
                 if self.turn(time.monotonic()):
                     self.on_news()
                 self._said = ""
-            except (
-                Exception
-            ) as fault:  # Ray's own types differ by what broke; the next turn retries
+            except Exception as fault:  # Ray's own types differ by what broke; it tries again
                 if str(fault) != self._said:
                     self._said = str(fault)
                     log.warning("allowances.failed", reason=self._said[:300])

@@ -17,6 +17,7 @@ cannot place, and wait.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -70,6 +71,10 @@ class Services:
         """Have `wake` called, from another thread, when a service's own wish has changed."""
         self._allowances.on_news = wake
 
+    def stop(self) -> None:
+        """Leave Ray alone from now on; what runs there goes on. From any thread."""
+        self._allowances.stop()
+
     def recover(self, cluster: str) -> None:
         """Know again the services that an earlier bridge deployed on the same cluster."""
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -97,13 +102,21 @@ class Services:
         text = json.dumps({"cluster": cluster, "services": rows})
         if text != self._remembered:
             attempt = self._memory.with_suffix(".new")
-            attempt.write_text(text)
+            # What services get for their environment may be nobody else's business.
+            handle = os.open(attempt, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
             attempt.replace(self._memory)
             self._remembered = text
 
     def names(self) -> frozenset[str]:
         """Known services. From any thread."""
         return frozenset(self._services)
+
+    def target(self, name: str) -> int | None:
+        """Replicas that are wanted of a service; None of one that nobody knows."""
+        service = self._services.get(name)
+        return None if service is None else service.target
 
     def set_target(
         self, name: str, spec: ServiceSpec, replicas: int, nodes: Mapping[str, int] | None = None
