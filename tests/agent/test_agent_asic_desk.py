@@ -14,7 +14,6 @@ from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.build import Asics, build
-from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_cluster.agent.leases import Terms
 from wattshift_cluster.agent.protocol import DeviceInfo, Reading
 from wattshift_cluster.agent.service import Agent
@@ -23,6 +22,7 @@ from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.config.load import load_agent
 from wattshift_cluster.fleet.curtail import State
 from wattshift_cluster.fleet.memory import MemoryDamaged, MemoryFolder
+from wattshift_cluster.wire.epochs import EpochFile
 
 _SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
 assert _SPEC is not None

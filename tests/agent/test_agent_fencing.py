@@ -20,7 +20,6 @@ from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.build import Asics, Parts, build
-from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_cluster.agent.service import Agent
 from wattshift_cluster.asic.driver import SLEEP, AsicUnreachable
 from wattshift_cluster.config.load import load_agent
@@ -29,6 +28,7 @@ from wattshift_cluster.emulate.outlets.modbus import WATCHDOG, EmulatedModbusCab
 from wattshift_cluster.emulate.outlets.strip import OutletFault, Strip
 from wattshift_cluster.fleet.curtail import State
 from wattshift_cluster.fleet.locks import Lock, Restraint
+from wattshift_cluster.wire.epochs import EpochFile
 
 _SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
 assert _SPEC is not None

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattshift_cluster.wire.epochs import EpochDamaged, EpochFile
 from wattshift_cluster.agent.leases import (
     Lease,
     LeaseBook,
@@ -16,6 +15,7 @@ from wattshift_cluster.agent.leases import (
     Verdict,
     judge,
 )
+from wattshift_cluster.wire.epochs import EpochDamaged, EpochFile
 
 NOW_S = 1000.0
 CONTINUOUS = Terms({"idle": 3.0, "hash": 100.0}, most_w=100.0, continuous=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_cluster.agent.leases import Lease, Terms
 from wattshift_cluster.agent.protocol import DeviceInfo, Reading
 from wattshift_cluster.agent.service import Agent, BadRequest
 from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.errors import NotFound, Refused, TryLater
+from wattshift_cluster.wire.epochs import EpochFile
 
 
 class Recorder:

@@ -26,7 +26,6 @@ from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.agent.asics.rhythm import Rhythm
 from wattshift_cluster.agent.asics.sweep import AsicSweep
 from wattshift_cluster.agent.build import Asics
-from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_cluster.agent.service import Agent
 from wattshift_cluster.api import server as http
 from wattshift_cluster.api.app import create_app
@@ -44,6 +43,7 @@ from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.emulate.listener import EmulatedMiner
 from wattshift_cluster.emulate.truth import TruthServer
 from wattshift_cluster.wire import server as wire
+from wattshift_cluster.wire.epochs import EpochFile
 
 SPEED = 40.0
 NET = f"127.63.{130 + os.getpid() % 60}"
