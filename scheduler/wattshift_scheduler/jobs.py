@@ -309,6 +309,20 @@ class Job:
         return replace(self, state=state, reason=reason, **changes)
 
 
+FINAL_KEPT = 1000
+"""Batch jobs that have ended and are still remembered here; the journal has all of them."""
+
+
+def remembered(jobs: Mapping[str, Job]) -> Mapping[str, Job]:
+    """The jobs without the oldest batch jobs that have ended, beyond FINAL_KEPT."""
+    over = len(jobs) - FINAL_KEPT
+    if over <= 0:
+        return jobs
+    ended = [job.id for job in jobs.values() if job.kind is JobKind.BATCH and job.state.final]
+    gone = set(ended[: max(len(ended) - FINAL_KEPT, 0)])
+    return {id_: job for id_, job in jobs.items() if id_ not in gone} if gone else jobs
+
+
 REPORTED: Mapping[str, JobState] = {
     "starting": JobState.STARTING,
     "running": JobState.RUNNING,

@@ -18,7 +18,7 @@ from wattshift_scheduler.arrays import Ints
 from wattshift_scheduler.compute import news as compute_news
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt
+from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt, remembered
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Agent, State
@@ -189,7 +189,7 @@ def _submitted(state: State, event: ev.JobSubmitted, now_s: float) -> Reduced:
     told = Decision(
         now_s, job.id, "submit", f"{job.kind.value} {job.name!r}", {"watts": job.unit_w}
     )
-    return replace(state, jobs={**state.jobs, job.id: job}), (told,)
+    return replace(state, jobs=remembered({**state.jobs, job.id: job})), (told,)
 
 
 def _acted(state: State, event: ev.JobActed, now_s: float) -> Reduced:

@@ -20,6 +20,7 @@ from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused
 from wattshift_cluster.wire.server import serve
 from wattshift_scheduler import events as ev
+from wattshift_scheduler import jobs
 from wattshift_scheduler.jobs import Job, JobState, Rule
 
 TOKEN = b"0123456789abcdef0123456789abcdef"
@@ -272,7 +273,7 @@ def test_a_log_holds_decisions_and_what_the_code_printed(tmp_path: Path) -> None
         assert (op, fields["job"]) == ("log", "night")
         return {"lines": [f"line {n}" for n in range(fields["lines"])]}
 
-    async def ask() -> tuple[Any, Any]:
+    async def ask() -> Any:
         async with bridge(answer) as port:
             with opened(tmp_path, port=port) as front:
                 await front.submit_job(
@@ -280,13 +281,13 @@ def test_a_log_holds_decisions_and_what_the_code_printed(tmp_path: Path) -> None
                 )
                 told = await front.job_logs("night", 3)
                 await front._c.compute_link.close()  # type: ignore[union-attr]
-                return told, front
+                with pytest.raises(NotFound):
+                    await front.job_logs("nobody", 3)
+                return told
 
-    told, front = asyncio.run(ask())
+    told = asyncio.run(ask())
     assert told["printed"] == ["line 0", "line 1", "line 2"]
     assert told["trouble"] is None
-    with pytest.raises(NotFound):
-        asyncio.run(front.job_logs("nobody", 3))
 
 
 def test_a_log_without_its_bridge_still_holds_the_decisions(front: Front) -> None:
@@ -333,3 +334,18 @@ def test_the_site_shows_its_nodes_and_what_each_is_said_to_have(front: Front) ->
     assert figures["job_units"] == [("chat", "gpu-2", 1)]
     assert ("gpu-1", "max", 1600.0) in figures["node_power_w"]
     assert figures["unasked_w"] == {"gpu-1": None, "gpu-2": None}
+
+
+def test_a_job_long_ended_is_still_shown_and_its_id_is_never_given_again(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "FINAL_KEPT", 1)
+    body = {**BATCH, "watts": "100W"}
+    for number in range(4):
+        submit(front, {**body, "id": f"b{number}"})
+        asyncio.run(front.job_action(f"b{number}", "cancel"))
+    submit(front, {**body, "id": "last"})
+    assert {one["id"] for one in front.jobs()} == {"b3", "last"}
+    assert front.job("b0")["state"] == "cancelled"
+    with pytest.raises(Refused, match="b0 exists"):
+        submit(front, {**body, "id": "b0"})

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from wattshift_cluster.controller.journal import Journal, JournalFailed
+from wattshift_scheduler import jobs as jobs_module
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.jobs import Job, JobKind, JobState
 from wattshift_scheduler.signals import Cap
@@ -106,3 +107,20 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     kept = journal.jobs()
     journal.close()
     assert {f"b{n}" for n in acknowledged} <= set(kept)
+
+
+def test_batch_jobs_long_ended_are_in_the_journal_and_not_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "FINAL_KEPT", 2)
+    journal = Journal.open(tmp_path / "journal.sqlite")
+    ended = [_job(n).moved(JobState.COMPLETED, "9/9 items") for n in range(5)]
+    old = Job("service-x", JobKind.SERVICE, "x", {}, 0.0).moved(JobState.CANCELLED, "by a person")
+    journal.note([*ended, old, _job(9)], ())
+    journal.close()
+    again = Journal.open(tmp_path / "journal.sqlite")
+    # A cancelled service of the site file must not come back as new.
+    assert set(again.jobs()) == {"batch-3", "batch-4", "service-x", "batch-9"}
+    assert again.job("batch-0") == ended[0]
+    assert again.job("batch-77") is None
+    again.close()

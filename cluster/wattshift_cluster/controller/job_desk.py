@@ -36,8 +36,8 @@ class JobDesk:
         self._accepting: set[str] = set()
 
     def found(self, job_id: str) -> Job:
-        """One job. Raises NotFound."""
-        job = self._c.state.jobs.get(job_id)
+        """One job, of long ago too. Raises NotFound."""
+        job = self._c.state.jobs.get(job_id) or self._c.journal.job(job_id)
         if job is None:
             raise NotFound(f"no job {job_id}")
         return job
@@ -90,7 +90,7 @@ class JobDesk:
     def _free(self, job_id: str) -> None:
         """Raise Refused if the id is a job's, a device's or a node's: `explain` takes all three."""
         c = self._c
-        job = c.state.jobs.get(job_id)
+        job = c.state.jobs.get(job_id) or c.journal.job(job_id)
         if job is not None:
             told = f"a {job.kind.value} named {job.name}, {job.state.value} ({job.reason})"
             raise Refused(f"{job_id} exists: {told}; an id is never given twice")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from wattshift_cluster.config import blueprint
 from wattshift_cluster.errors import WattshiftError
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
-from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt
+from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt, remembered
 from wattshift_scheduler.signals import Cap
 from wattshift_scheduler.site import Device, OperatingPoint
 
@@ -95,10 +95,15 @@ class Journal:
         return epoch
 
     def jobs(self) -> dict[str, Job]:
-        """Every job ever accepted, oldest first."""
+        """The jobs that a controller starts with, oldest first: all but batch jobs long ended."""
         rows = self._reader.execute("SELECT body FROM jobs").fetchall()
         jobs = sorted((_job(json.loads(body)) for (body,) in rows), key=lambda j: j.submitted_s)
-        return {job.id: job for job in jobs}
+        return dict(remembered({job.id: job for job in jobs}))
+
+    def job(self, job_id: str) -> Job | None:
+        """One job of all that were ever accepted; None if there never was one of that id."""
+        row = self._reader.execute("SELECT body FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return None if row is None else _job(json.loads(row[0]))
 
     def caps(self) -> list[Cap]:
         """The operator's caps."""
