@@ -340,6 +340,7 @@ def test_a_node_that_hangs_holds_up_no_other(bridge: Any, ray_cluster: Any) -> N
     ray_cluster.ask("wake", name="n2")
 
 
+@pytest.mark.nightly
 def test_purge_takes_what_is_ours_and_nothing_else(
     bridge: Any, ray_cluster: Any, driver: Driver
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(240)]
 
 bench: Any = sys.modules["ray_cluster"]  # conftest.py has loaded it
 UNIT_W = 200.0
@@ -121,7 +121,7 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         serve(running, "wsshop:app", 1)
         for name, path in {"lost": "wsnowhere:app", "broken": "wsshop:broken"}.items():
             # Serve itself gives up after three tries, or never: it depends on how it was scaled.
-            serve(running, path, 1, name, watts_per_replica_w=SMALL_W, healthy_within_s=12)
+            serve(running, path, 1, name, watts_per_replica_w=SMALL_W, healthy_within_s=45)
         serve(running, "wsshop:sleepy", 1, "llm", **SLEEPS)
         yield running
         if running.process.poll() is None:
@@ -219,7 +219,6 @@ def test_a_replica_of_one_node_is_evicted_and_no_request_fails(bridge: Any) -> N
     assert row(bridge.call("report"))["deaths"] == 0, "it was ours"
 
 
-@pytest.mark.nightly
 def test_a_service_cut_to_nothing_is_held_and_what_waits_is_answered_later(bridge: Any) -> None:
     with Crowd(row(bridge.call("report"))["url"], rate_per_s=10) as crowd:
         bridge.until(lambda r: row(r)["ongoing"] or row(r)["queued"], 30)
@@ -236,7 +235,6 @@ def test_a_service_cut_to_nothing_is_held_and_what_waits_is_answered_later(bridg
     assert crowd.failed == []
 
 
-@pytest.mark.nightly
 def test_targets_are_put_back_after_the_serve_controller_was_killed(bridge: Any) -> None:
     assert bridge.command("set_node_power", node="n1", watts_w=300)["ok"]
     (pid,) = serve_controllers(set(bridge.cluster.pids.values()))
@@ -246,7 +244,6 @@ def test_targets_are_put_back_after_the_serve_controller_was_killed(bridge: Any)
     assert row(bridge.call("report"))["deaths"] == 0
 
 
-@pytest.mark.nightly
 def test_a_replica_whose_node_was_killed_is_no_death_and_comes_back_with_the_node(
     bridge: Any,
 ) -> None:
