@@ -129,10 +129,6 @@ class ChunkStore:
         """Whether a chunk is done."""
         return self._chunk(chunk).exists()
 
-    def done_items(self, plan: Plan) -> int:
-        """Items of the chunks that are done."""
-        return sum(plan.items_of(chunk) for chunk in self.committed())
-
     def committed_at_s(self) -> float | None:
         """When the last chunk was committed, Unix time as the file system tells it, s."""
         with suppress(OSError):

@@ -47,7 +47,6 @@ ALLOW_WITHIN_S = 3.0
 """How long the core has to allow a first replica that Serve started for a waiting request."""
 
 ERROR_MAX = 600
-NAMES_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
