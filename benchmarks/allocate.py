@@ -24,7 +24,7 @@ from wattshift_scheduler.commands import GrantLeases
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import step

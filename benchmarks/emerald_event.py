@@ -20,7 +20,7 @@ from wattshift_cluster.simulate.run import Drive, bound_s
 from wattshift_cluster.simulate.tally import Tally
 from wattshift_cluster.simulate.world import Slice, World
 from wattshift_scheduler.jobs import FLEXIBILITY_LOSS, Job, JobKind, PowerStep, Terms
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.values import Values
 

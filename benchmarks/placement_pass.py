@@ -20,7 +20,8 @@ from wattshift_scheduler.compute import demand
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placement, place
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Terms
-from wattshift_scheduler.signals import Arbitrated, Cap
+from wattshift_scheduler.signals.arbitrate import Arbitrated
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site, Tenant
 from wattshift_scheduler.state import NodePower, State, initial
 from wattshift_scheduler.step import step

@@ -9,7 +9,7 @@ Faster than the deadline, ASICs need no help; slower, the gates must carry nearl
 from wattshift_cluster.simulate.feeds import Feeds, Series
 from wattshift_cluster.simulate.run import simulate
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site
 from wattshift_scheduler.values import Values
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from wattshift_scheduler.allocate import beyond
 from wattshift_scheduler.arrays import Floats, summed
-from wattshift_scheduler.signals import Arbitrated
+from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.state import State
 
 EXCESS_KEPT_PER_S = 0.97

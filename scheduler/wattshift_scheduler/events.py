@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
 from wattshift_scheduler.jobs import Job
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device
 
 

@@ -12,7 +12,8 @@ from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.leases import Ledger, Telemetry
-from wattshift_scheduler.signals import Arbitrated, Cap, Signals
+from wattshift_scheduler.signals.arbitrate import Arbitrated
+from wattshift_scheduler.signals.words import Cap, Signals
 from wattshift_scheduler.site import Site
 from wattshift_scheduler.values import Quote, Values
 

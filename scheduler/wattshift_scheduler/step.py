@@ -27,7 +27,7 @@ from wattshift_scheduler.events import Event
 from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.reducers import reduce
-from wattshift_scheduler.signals import Arbitrated, arbitrate, lasts_s
+from wattshift_scheduler.signals.arbitrate import Arbitrated, arbitrate, lasts_s
 from wattshift_scheduler.state import Outlook, State
 
 Stepped = tuple[State, tuple[Command, ...], tuple[AnyDecision, ...]]

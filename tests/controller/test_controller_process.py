@@ -14,7 +14,7 @@ from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import NotFound, Refused
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, OperatingPoint
 
 SITE = """

@@ -14,7 +14,7 @@ from wattshift_cluster.controller.journal import Journal, JournalFailed
 from wattshift_scheduler import jobs as jobs_module
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.jobs import Job, JobKind, JobState
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, OperatingPoint
 
 

@@ -20,7 +20,7 @@ from wattshift_scheduler import budget, reducers
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import SetReplicas
 from wattshift_scheduler.jobs import Job, JobKind, PowerStep, Terms
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import step

@@ -21,7 +21,7 @@ from wattshift_scheduler import reducers
 from wattshift_scheduler import step as core
 from wattshift_scheduler.commands import Command, GrantLeases
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.values import Values

@@ -24,7 +24,7 @@ from wattshift_scheduler.compute import act, relief, rooms
 from wattshift_scheduler.compute import news as compute_news
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Terms
 from wattshift_scheduler.reducers import reduce
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.values import Values

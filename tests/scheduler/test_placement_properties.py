@@ -16,7 +16,7 @@ from wattshift_scheduler.compute.ground import Ground, path_of
 from wattshift_scheduler.compute.placement import Placed, Placement, place
 from wattshift_scheduler.compute.tenants import Shares
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Terms
-from wattshift_scheduler.signals import NO_CAP, Arbitrated
+from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site, Tenant
 from wattshift_scheduler.state import NodePower
 

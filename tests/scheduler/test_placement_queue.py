@@ -16,7 +16,7 @@ from wattshift_scheduler.compute import filling, placement, shedding, verdicts
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placement, place
 from wattshift_scheduler.jobs import FLEXIBILITY_LOSS, Job, JobKind, JobState, PowerStep, Terms
-from wattshift_scheduler.signals import NO_CAP, Arbitrated
+from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.state import NodePower
 from wattshift_scheduler.step import step

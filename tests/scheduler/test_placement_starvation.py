@@ -10,7 +10,7 @@ from wattshift_scheduler.compute import filling
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placed, place
 from wattshift_scheduler.jobs import Job, JobKind, JobState, Terms
-from wattshift_scheduler.signals import NO_CAP, Arbitrated
+from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.state import NodePower
 

@@ -10,7 +10,8 @@ import pytest
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placed, place
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Rule, Terms, Verdict
-from wattshift_scheduler.signals import NO_CAP, Arbitrated, Cap, arbitrate
+from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated, arbitrate
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site, Tenant
 from wattshift_scheduler.state import NodePower
 

@@ -8,7 +8,8 @@ import pytest
 
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.signals import Cap, arbitrate, next_change_s
+from wattshift_scheduler.signals.arbitrate import arbitrate, next_change_s
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import (
     Device,
     Feeder,

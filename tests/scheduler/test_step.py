@@ -11,7 +11,8 @@ from wattshift_scheduler.commands import Command, GrantLeases, SetNodePower, Set
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import place
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState
-from wattshift_scheduler.signals import NO_CAP, Arbitrated, Cap
+from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import NodePower, State, initial
 from wattshift_scheduler.step import step

@@ -14,7 +14,7 @@ from wattshift_cluster.errors import Refused
 from wattshift_scheduler.compute.feasible import Feasible
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.jobs import Admission, Job, JobKind, Rule, Verdict
-from wattshift_scheduler.signals import arbitrate
+from wattshift_scheduler.signals.arbitrate import arbitrate
 from wattshift_scheduler.site import Node
 from wattshift_scheduler.state import NodePower, State
 

@@ -18,7 +18,7 @@ from wattshift_cluster.grid.meter import HttpMeter
 from wattshift_cluster.grid.prices import FilePrices
 from wattshift_cluster.grid.schedule import Schedule
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 
 METER_PERIOD_S = 0.5
 FILE_PERIOD_MOST_S = 1.0

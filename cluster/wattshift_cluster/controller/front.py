@@ -14,7 +14,7 @@ from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.errors import SiteInvalid
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 
 CAPS_MAX = 100
 View = dict[str, Any]

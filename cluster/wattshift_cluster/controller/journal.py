@@ -19,7 +19,7 @@ from wattshift_cluster.config import blueprint
 from wattshift_cluster.errors import WattshiftError
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt, remembered
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, OperatingPoint
 
 SCHEMA_VERSION = 1

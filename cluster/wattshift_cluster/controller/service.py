@@ -36,7 +36,7 @@ from wattshift_cluster.wire.link import Link
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
 from wattshift_scheduler.jobs import JobState
-from wattshift_scheduler.signals import next_change_s
+from wattshift_scheduler.signals.arbitrate import next_change_s
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import step
 

@@ -16,7 +16,7 @@ from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.decisions import Decision, kept_words
 from wattshift_scheduler.flexibility import flexibility
 from wattshift_scheduler.jobs import JobKind, JobState
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Alarm, State
 

@@ -21,7 +21,7 @@ from wattshift_cluster.economics.files import NEEDED, STATED, hashprice_of, pars
 from wattshift_cluster.errors import ConfigInvalid, Fault
 from wattshift_cluster.grid.schedule import parse_schedule
 from wattshift_scheduler.hashprice import Scheme
-from wattshift_scheduler.signals import Cap
+from wattshift_scheduler.signals.words import Cap
 
 GENERATED = "seeded generator"
 MAX_ROWS = 1_000_000

@@ -29,7 +29,7 @@ from wattshift_scheduler import events as ev
 from wattshift_scheduler.decisions import Moves
 from wattshift_scheduler.hashprice import Scheme
 from wattshift_scheduler.jobs import Job
-from wattshift_scheduler.signals import arbitrate
+from wattshift_scheduler.signals.arbitrate import arbitrate
 from wattshift_scheduler.site import Device, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import step

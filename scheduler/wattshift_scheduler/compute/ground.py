@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.signals import Arbitrated, Cap
+from wattshift_scheduler.signals.arbitrate import Arbitrated
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import FeederTree, Node, Site
 from wattshift_scheduler.state import NodePower
 

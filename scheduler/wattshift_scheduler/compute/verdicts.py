@@ -13,7 +13,7 @@ from wattshift_scheduler.compute.board import Board
 from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.tenants import EPS_W
 from wattshift_scheduler.jobs import Admission, JobState, Rule, Verdict
-from wattshift_scheduler.signals import NO_CAP, arbitrate
+from wattshift_scheduler.signals.arbitrate import NO_CAP, arbitrate
 
 STEADY_SHARE = 0.05
 """Of a unit's watts: by so much may what a limit has left move without another verdict."""

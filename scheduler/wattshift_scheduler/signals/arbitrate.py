@@ -1,52 +1,16 @@
-"""What the grid, the operator and the market ask: caps and prices, and which of them holds now.
+"""Which of the caps holds now.
 
 Caps of several sources never average out: the lowest one in force wins, and the answer names it.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.signals.words import Cap
 
 NO_CAP = "root feeder"
 """In place of a cap's id while none is in force."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cap:
-    """A hard upper limit of site power for a span of time.
-
-    Attributes:
-        id: unique within its source.
-        origin: "operator", "schedule", "contract", ... (shown to people and in metrics).
-        limit_w: most that the site meter may show, W.
-        starts_s, ends_s: span on our clock, s; None is open.
-    """
-
-    id: str
-    origin: str
-    limit_w: float
-    starts_s: float | None = None
-    ends_s: float | None = None
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.limit_w) and self.limit_w >= 0):
-            raise SiteInvalid(self.id, f"a cap must be finite and not negative, not {self.limit_w}")
-
-    def in_force(self, now_s: float) -> bool:
-        """Whether this cap binds at `now_s`; the end is exclusive."""
-        begun = self.starts_s is None or self.starts_s <= now_s
-        return begun and (self.ends_s is None or now_s < self.ends_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """The present signals: all caps by source, and the price with its age."""
-
-    caps: Mapping[str, tuple[Cap, ...]]
-    price_usd_per_mwh: float | None = None
-    price_at_s: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
