@@ -7,6 +7,7 @@ import numpy as np
 from wattshift_scheduler.arrays import Bools
 from wattshift_scheduler.compute.act import EVICT_AFTER_S
 from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.state import Alarm, State
 
 NAMED = 5
@@ -21,10 +22,10 @@ estimate."""
 
 
 def raised(
-    state: State, *, shortfall_w: float, late: Bools, now_s: float
+    state: State, verdict: Arbitrated, *, shortfall_w: float, late: Bools, now_s: float
 ) -> tuple[Mapping[str, Alarm], tuple[Decision, ...]]:
     """The alarms that hold now, and a decision for each that has come or gone."""
-    causes = dict(_causes(state, shortfall_w, late, now_s))
+    causes = dict([*_causes(state, shortfall_w, late, now_s), *_signals(verdict)])
     kept = {
         name: Alarm(name, severity, text, _since(state, name, now_s))
         for name, (severity, text) in causes.items()
@@ -71,6 +72,16 @@ def _causes(
     if state.seen.foreign.any():
         text = f"{_named(state, state.seen.foreign)}: set point written by somebody else"
         yield "foreign-write", ("warning", text)
+
+
+def _signals(verdict: Arbitrated) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What a person should know of the signals in force."""
+    for one in verdict.overrides:
+        text = f"cap {one.cap} of {one.source} is overridden to {one.limit_w:,.0f} W by {one.by}"
+        yield f"override:{one.source}/{one.cap}", ("warning", text)
+    if verdict.conflict:
+        text = f"targets {', '.join(verdict.conflict)} contradict each other: the lowest holds"
+        yield "targets-conflict", ("warning", text)
 
 
 def _nodes(state: State, now_s: float) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -1,8 +1,8 @@
 """How many watts every feeder may give away: limits, margins, and what is spoken for already.
 
-The root's limit is the lowest cap in force. From each limit go the margin, the load that nobody
-leases (work on a compute node that asked for no watts among it), what measurement shows beyond our
-explanation (I9), and what the plan reserves.
+The root's limit is the effective cap, and a target where one lies below it. From each limit go the
+margin (a target knows none), the load that nobody leases (work on a compute node that asked for no
+watts among it), what measurement shows beyond our explanation (I9), and what the plan reserves.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy as np
 
 from wattshift_scheduler.allocate import beyond
 from wattshift_scheduler.arrays import Floats, summed
+from wattshift_scheduler.signals import overhead
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.state import State
 
@@ -26,15 +27,19 @@ class Budget:
     """Watts per feeder, shape (feeders,), W.
 
     Attributes:
-        limit_w: what each feeder may carry after its margin.
+        limit_w: what each feeder may carry after its margin, the root no more than a target.
         fixed_w: load under it that no lease can change: other load, unasked work, measured excess,
             reserve.
+        hard_w: what the root may carry after its margin if there were no target; a scalar.
+        mining_w: what it may carry while mining draws above its lowest points; a scalar.
         margin_w: margin taken from the cap in force.
         credit_w: per device, watts that overlapping compute counts already; shape (n,).
     """
 
     limit_w: Floats
     fixed_w: Floats
+    hard_w: float
+    mining_w: float
     margin_w: float
     credit_w: Floats
 
@@ -46,12 +51,16 @@ def budget(state: State, verdict: Arbitrated, now_s: float) -> Budget:
     metered = not np.isnan(state.meter_w)
     share = rules.stale_margin_share if metered and stale else rules.margin_share
     limit_w = tree.limit_w * (1.0 - share)
-    limit_w[0] = min(tree.limit_w[0], verdict.cap_w) * (1.0 - share)
+    hard_w = min(float(tree.limit_w[0]), verdict.cap_w) * (1.0 - share)
+    limit_w[0] = min(hard_w, verdict.aim_w)
+    other_w = overhead.reserved_w(state.overhead, rules.other_load_w, hard_w)
     own_w = unasked_w(state)
-    own_w[0] += rules.other_load_w + state.excess_w + state.reserve_w
+    own_w[0] += other_w + state.excess_w + state.reserve_w
     return Budget(
         limit_w=limit_w,
         fixed_w=tree.totals(own_w),
+        hard_w=hard_w,
+        mining_w=min(float(limit_w[0]), verdict.mining_w),
         margin_w=verdict.cap_w * share,
         credit_w=credit_w(state),
     )

@@ -145,8 +145,17 @@ class Moves:
             "kept": bool(self.cycles.kept[i]),
         }
 
+    def _below(self) -> str:
+        """Targets, and an event's notice, below the cap."""
+        rows = (("target", "target"), ("mining_target", "mining's target"), ("notice", "notice of"))
+        return "".join(
+            f", {words} {self.inputs[f'{key}_w']:,.0f} W ({self.inputs[key]})"
+            for key, words in rows
+            if key in self.inputs
+        )
+
     def _why(self, next_value: float) -> str:
-        cap = f"cap {self.inputs['cap_w']:,.0f} W ({self.inputs['cap_origin']})"
+        cap = f"cap {self.inputs['cap_w']:,.0f} W ({self.inputs['cap_origin']}){self._below()}"
         if np.isnan(next_value):
             return f"it runs at its top under {cap}"
         known = self.inputs["price_usd_per_mwh"]

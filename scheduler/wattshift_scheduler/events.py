@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
 from wattshift_scheduler.jobs import Job
-from wattshift_scheduler.signals.words import Cap
+from wattshift_scheduler.signals.overhead import Overhead
+from wattshift_scheduler.signals.words import Cap, GridEvent, Override, Target
 from wattshift_scheduler.site import Device
 
 
@@ -115,19 +116,36 @@ class MeterRead:
 
 @dataclass(frozen=True, slots=True)
 class SignalChanged:
-    """One source of signals has spoken: its whole present set of caps, and a price if it has one.
+    """One source of signals has spoken: all that it says now, and a price if it has one.
 
     Attributes:
         source: who speaks ("operator", "schedule", "price").
         caps: all caps of that source, replacing its earlier ones.
         price_usd_per_mwh: energy price, None if this source has no price or lost it.
         sets_price: whether this source is one that speaks about price.
+        targets: all targets of that source, replacing its earlier ones.
+        overrides: all overrides that stand; taken from the operator alone.
+        events: all grid events of that source, replacing its earlier ones.
     """
 
     source: str
     caps: tuple[Cap, ...] = ()
     price_usd_per_mwh: float | None = None
     sets_price: bool = False
+    targets: tuple[Target, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    events: tuple[GridEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OverheadLearnt:
+    """What the site draws beside its devices, learnt from their sum and the site meter.
+
+    Attributes:
+        overhead: the model; None: no longer believed.
+    """
+
+    overhead: Overhead | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +296,7 @@ Event: TypeAlias = (
     | LeasesReplied
     | MeterRead
     | SignalChanged
+    | OverheadLearnt
     | HashpriceSeen
     | JobSubmitted
     | JobActed

@@ -40,6 +40,7 @@ def target(
     ceiling_w: Floats,
     credit_w: Floats,
     headroom_w: Floats,
+    waits: Bools | None = None,
     now_s: float,
 ) -> Target:
     """Decide which of the wanted changes may happen now.
@@ -53,6 +54,7 @@ def target(
         ceiling_w: the most each device can draw, W; shape (n,).
         credit_w: overlap with compute, W; shape (n,).
         headroom_w: watts by which the sum of ceilings may still rise, W; shape (feeders,).
+        waits: devices whose turn to raise has not come; None: all may.
         now_s: our clock, s.
     """
     fleet, ledger = state.fleet, state.ledger
@@ -65,7 +67,8 @@ def target(
     lower = (~stuck | short) & (watts_w < held_w)
     # A first lease is a raise too, unless it only asks for the lowest point.
     first = new & (watts_w > state.ladder.base_w)
-    raising = np.flatnonzero(~stuck & ((~new & settled & (watts_w > held_w)) | first))
+    able = ~stuck if waits is None else ~stuck & ~waits
+    raising = np.flatnonzero(able & ((~new & settled & (watts_w > held_w)) | first))
     order = raising[np.lexsort((raising, -_worth(state, wanted)[raising]))]
     rise_w = np.maximum(
         beyond(credit_w[order], watts_w[order]) - beyond(credit_w[order], ceiling_w[order]), 0.0

@@ -20,6 +20,7 @@ from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt, remembered
 from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.signals import news as signal_news
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Agent, State
 from wattshift_scheduler.values import Quote
@@ -146,19 +147,6 @@ def _leases_replied(state: State, event: ev.LeasesReplied, now_s: float) -> Redu
     return replace(state.ended(event.command), ledger=ledger), told
 
 
-def _meter(state: State, event: ev.MeterRead, _now_s: float) -> Reduced:
-    if event.watts_w is None:
-        return state, ()
-    return replace(state, meter_w=event.watts_w, meter_at_s=event.at_s), ()
-
-
-def _signal(state: State, event: ev.SignalChanged, now_s: float) -> Reduced:
-    signals = replace(state.signals, caps={**state.signals.caps, event.source: event.caps})
-    if event.sets_price:
-        signals = replace(signals, price_usd_per_mwh=event.price_usd_per_mwh, price_at_s=now_s)
-    return replace(state, signals=signals), ()
-
-
 def _hashprice(state: State, event: ev.HashpriceSeen, now_s: float) -> Reduced:
     new, before = event.usd_per_ph_day, state.quote
     if new != state.values.hashprice_usd_per_ph_day:
@@ -271,8 +259,9 @@ REDUCERS: Mapping[type, Callable[[State, Any, float], Reduced]] = MappingProxyTy
         ev.AgentLost: _agent_lost,
         ev.Readings: _readings,
         ev.LeasesReplied: _leases_replied,
-        ev.MeterRead: _meter,
-        ev.SignalChanged: _signal,
+        ev.MeterRead: signal_news.metered,
+        ev.SignalChanged: signal_news.said,
+        ev.OverheadLearnt: signal_news.overhead,
         ev.HashpriceSeen: _hashprice,
         ev.JobSubmitted: _submitted,
         ev.JobActed: _acted,

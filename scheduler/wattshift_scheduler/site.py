@@ -263,6 +263,13 @@ class Rules:
         ageing_per_h: priority that a waiting job gains in an hour, so that none starves.
         expected_shed_s: how long a price, or a cap without an end, is expected to hold: an hour, as
             day-ahead markets price by the hour. The cost of a cycle is spread over it.
+        act_at_confidence: a forecast cap of at least this confidence binds; below, it is advice.
+        ramp_up_w_per_s, ramp_down_w_per_s: steepest rise of the cap that is acted on, and the
+            steepest fall towards a known future cap or to a target, W/s; infinite: none. A hard cap
+            is never delayed.
+        hold_s: after a cap has fallen, what is acted on does not rise for so long, s.
+        stagger_s: after a cap has risen, feeders and hosts raise one after the other over so long,
+            s, so that no common rhythm appears on the grid; 0: all at once.
     """
 
     margin_share: float = 0.02
@@ -276,8 +283,20 @@ class Rules:
     scale_down_after_s: float = 30.0
     ageing_per_h: float = 10.0
     expected_shed_s: float = 3600.0
+    act_at_confidence: float = 0.5
+    ramp_up_w_per_s: float = math.inf
+    ramp_down_w_per_s: float = math.inf
+    hold_s: float = 0.0
+    stagger_s: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.act_at_confidence <= 1:
+            raise SiteInvalid("rules", f"act_at_confidence is not in 0 to 1: {self}")
+        if not (self.ramp_up_w_per_s > 0 and self.ramp_down_w_per_s > 0):
+            raise SiteInvalid("rules", f"a ramp must be > 0 W/s: {self}")
+        for name, value in (("hold_s", self.hold_s), ("stagger_s", self.stagger_s)):
+            if not (math.isfinite(value) and value >= 0):
+                raise SiteInvalid("rules", f"{name} must be finite and not negative, not {value}")
         if not (math.isfinite(self.expected_shed_s) and self.expected_shed_s > 0):
             raise SiteInvalid("rules", f"expected_shed_s must be > 0, not {self.expected_shed_s}")
 

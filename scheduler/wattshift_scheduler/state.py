@@ -13,6 +13,8 @@ from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.signals.arbitrate import Arbitrated
+from wattshift_scheduler.signals.memory import Memory
+from wattshift_scheduler.signals.overhead import Overhead
 from wattshift_scheduler.signals.words import Cap, Signals
 from wattshift_scheduler.site import Site
 from wattshift_scheduler.values import Quote, Values
@@ -155,7 +157,9 @@ class State:
         agents, nodes: by name.
         strangers: nodes that Ray has and the site file does not name; never commanded.
         jobs: by id, final ones too.
-        signals: caps by source, price.
+        signals: caps, targets and events by source, overrides, price.
+        memory: what arbitration goes on from.
+        overhead: what is drawn beside the devices, learnt; None while nothing is believed.
         meter_w, meter_at_s: last reading of the site meter; NaN unknown.
         excess_w: measured watts beyond what the ledger explains, held and slowly released (I9).
         reserve_w: watts that the look-ahead plan wants kept free.
@@ -180,6 +184,8 @@ class State:
     strangers: Mapping[str, NodePower] = field(default_factory=dict)
     jobs: Mapping[str, Job] = field(default_factory=dict)
     signals: Signals = field(default_factory=lambda: Signals({}))
+    memory: Memory = field(default_factory=Memory)
+    overhead: Overhead | None = None
     meter_w: float = math.nan
     meter_at_s: float = -math.inf
     excess_w: float = 0.0
@@ -194,7 +200,7 @@ class State:
 
     @property
     def caps(self) -> tuple[Cap, ...]:
-        """All caps of all sources."""
+        """All caps of all sources, as stated."""
         return tuple(cap for caps in self.signals.caps.values() for cap in caps)
 
     def price_usd_per_mwh(self) -> float:
@@ -223,13 +229,20 @@ class State:
         return np.array(dumb, dtype=np.bool_)[self.fleet.agent]
 
 
-def initial(site: Site, values: Values, epoch: int, jobs: Mapping[str, Job] | None = None) -> State:
+def initial(
+    site: Site,
+    values: Values,
+    epoch: int,
+    jobs: Mapping[str, Job] | None = None,
+    signals: Signals | None = None,
+) -> State:
     """The state of a controller that has just started: it knows its site and its jobs, no device.
 
     Args:
         site, values: from the site file.
         epoch: higher than every epoch that any controller of this site has ever used.
         jobs: jobs from the journal.
+        signals: what sources had said, from the journal: it holds until each has spoken again.
     """
     fleet = Fleet.of((), site.tree)
     return State(
@@ -244,4 +257,5 @@ def initial(site: Site, values: Values, epoch: int, jobs: Mapping[str, Job] | No
         # Until a node says what it holds, it may hold all that the site file allows it.
         nodes={node.name: NodePower(granted_w=node.max_w) for node in site.nodes},
         jobs=dict(jobs or {}),
+        signals=Signals({}) if signals is None else signals,
     )

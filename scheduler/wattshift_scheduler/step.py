@@ -27,7 +27,10 @@ from wattshift_scheduler.events import Event
 from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.reducers import reduce
-from wattshift_scheduler.signals.arbitrate import Arbitrated, arbitrate, lasts_s
+from wattshift_scheduler.signals import ramps, telling
+from wattshift_scheduler.signals.arbitrate import Arbitrated, lasts_s
+from wattshift_scheduler.signals.effective import arbitrated, standing_caps
+from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.state import Outlook, State
 
 Stepped = tuple[State, tuple[Command, ...], tuple[AnyDecision, ...]]
@@ -55,6 +58,7 @@ class _View:
     """What a decision looks at: masks and sums worked out once per step."""
 
     verdict: Arbitrated
+    caps: tuple[Cap, ...]
     budget: budget.Budget
     ceiling_w: Floats
     stuck: Bools
@@ -65,7 +69,8 @@ class _View:
 
 def decide(state: State, now_s: float) -> Stepped:
     """Decide on the present state."""
-    view = _view(state, now_s)
+    state, verdict = arbitrated(state, now_s)
+    view = _view(state, verdict, now_s)
     told: list[AnyDecision] = list(_cap_told(state, view.verdict, now_s))
     commands: list[Command] = []
     placement = _placed(state, view, now_s)
@@ -80,15 +85,14 @@ def decide(state: State, now_s: float) -> Stepped:
     spoken_w = {name: max(watts_w, bound_w[name]) for name, watts_w in placement.load_w().items()}
     state, grants, why_moves, outlook = _mine(state, view, spoken_w, headroom_w, now_s)
     kept, why_alarms = alarms.raised(
-        state, shortfall_w=outlook.shortfall_w, late=view.late, now_s=now_s
+        state, verdict, shortfall_w=outlook.shortfall_w, late=view.late, now_s=now_s
     )
     state = replace(state, outlook=outlook, alarms=kept, verdict=view.verdict, decided_s=now_s)
     return state, (*grants, *commands), (*told, *why_moves, *why_alarms)
 
 
-def _view(state: State, now_s: float) -> _View:
+def _view(state: State, verdict: Arbitrated, now_s: float) -> _View:
     rules, tree, fleet = state.site.rules, state.site.tree, state.fleet
-    verdict = arbitrate(state.caps, float(tree.limit_w[0]), now_s)
     spent = budget.budget(state, verdict, now_s)
     ceiling_w = leases.ceilings(fleet, state.ledger, state.seen, now_s, rules.stale_after_s)
     late = leases.overdue(fleet, state.ledger, now_s, rules.settle_factor)
@@ -101,6 +105,7 @@ def _view(state: State, now_s: float) -> _View:
     least_w = np.where(stuck, ceiling_w, state.ladder.base_w)
     return _View(
         verdict=verdict,
+        caps=standing_caps(state, now_s),
         budget=spent,
         ceiling_w=ceiling_w,
         stuck=stuck,
@@ -111,13 +116,7 @@ def _view(state: State, now_s: float) -> _View:
 
 
 def _cap_told(state: State, verdict: Arbitrated, now_s: float) -> tuple[Decision, ...]:
-    before = state.verdict
-    if before == verdict:
-        return ()
-    was = "no cap" if before is None else f"{before.cap_w:,.0f} W ({before.origin})"
-    reason = f"{was} to {verdict.cap_w:,.0f} W ({verdict.origin} {verdict.cap_id}): lowest in force"
-    inputs: dict[str, Input] = {"cap_w": verdict.cap_w, "origin": verdict.origin}
-    return (Decision(now_s, "site", "cap", reason, inputs),)
+    return telling.told(state.verdict, verdict, now_s)
 
 
 def _placed(state: State, view: _View, now_s: float) -> Placement:
@@ -127,7 +126,7 @@ def _placed(state: State, view: _View, now_s: float) -> Placement:
         room_w=view.budget.limit_w - view.floor_w,
         free_w=view.headroom_w,
         cap=view.verdict,
-        caps=state.caps,
+        caps=view.caps,
         now_s=now_s,
     )
     jobs = (job for job in state.jobs.values() if job.kind is not JobKind.MINING)
@@ -144,8 +143,13 @@ def _mine(
     tree, spent = state.site.tree, view.budget
     compute_w = tree.totals(budget.compute_w(state, spoken_w))
     room_w = spent.limit_w - view.floor_w - compute_w
+    # What is missing is told against the hard cap: a target below the floor is no shortfall.
+    short_w = np.maximum(-room_w, 0.0)
+    short_w[0] = max(-room_w[0] - (spent.hard_w - spent.limit_w[0]), 0.0)
+    headroom_w = np.array(headroom_w)
+    room_w[0], headroom_w[0] = _mining_room(state, view, room_w[0], headroom_w[0])
     free, before = _may_mine(state) & ~view.stuck, state
-    state, take = _weighed(state, view.verdict, free, now_s)
+    state, take = _weighed(state, view, free, now_s)
     wanted = allocate(
         state.fleet,
         state.ladder,
@@ -164,6 +168,7 @@ def _mine(
         ceiling_w=view.ceiling_w,
         credit_w=spent.credit_w,
         headroom_w=headroom_w,
+        waits=_waits(state, now_s),
         now_s=now_s,
     )
     inputs = _inputs(state, view.verdict, wanted, now_s)
@@ -172,7 +177,7 @@ def _mine(
     turns = cycles.turned(state.turns, before.ledger.point, state.ledger.point, free & ~take, now_s)
     state = replace(state, turns=turns)
     marginal = wanted.marginal_usd_per_mwh
-    outlook = _outlook(state, view, wanted.binding, marginal, room_w, now_s)
+    outlook = _outlook(state, view, wanted.binding, marginal, float(short_w.max()), now_s)
     excess_w = budget.excess_w(
         state,
         explained_w=_explained_w(state, outlook),
@@ -183,11 +188,34 @@ def _mine(
     return replace(state, excess_w=excess_w), grants, told, outlook
 
 
-def _weighed(state: State, verdict: Arbitrated, free: Bools, now_s: float) -> tuple[State, Bools]:
+def _mining_room(
+    state: State, view: _View, room_w: float, headroom_w: float
+) -> tuple[float, float]:
+    """What the root may give to rungs, and by how much ceilings may rise there, once targets of
+    mining and the notice of an event have had their say, W."""
+    spent, notice_w = view.budget, view.verdict.notice_w
+    below_w = float(spent.limit_w[0]) - spent.mining_w
+    least_w = np.where(view.stuck, view.ceiling_w, state.ladder.base_w)
+    room_w = min(room_w - below_w, notice_w - float(least_w.sum()))
+    return room_w, min(headroom_w - below_w, notice_w - float(view.ceiling_w.sum()))
+
+
+def _waits(state: State, now_s: float) -> Bools | None:
+    """Devices whose feeder and host have not had their turn since a cap rose; None: all may."""
+    stagger_s, rose_s = state.site.rules.stagger_s, state.memory.pace.rose_s
+    if not now_s < rose_s + stagger_s:
+        return None
+    fleet, feeders = state.fleet, len(state.site.tree.names)
+    dice = np.array([ramps.die(agent, rose_s) for agent in fleet.agents], dtype=np.float64)
+    turn_s = rose_s + stagger_s * (fleet.feeder + dice[fleet.agent]) / feeders
+    return np.asarray(now_s < turn_s, dtype=np.bool_)
+
+
+def _weighed(state: State, view: _View, free: Bools, now_s: float) -> tuple[State, Bools]:
     """The ladder and the memory of turns as of now, and which devices are to run at this price."""
     rules, ladder = state.site.rules, state.ladder
     runs = cycles.awake(state.ledger, state.seen, ladder.base_w, now_s, rules.stale_after_s)
-    horizon_s = cycles.horizon_s(lasts_s(state.caps, verdict, now_s), rules)
+    horizon_s = cycles.horizon_s(lasts_s(view.caps, view.verdict, now_s), rules)
     if not ladder.holds(runs, horizon_s):
         ladder = Ladder.of(state.fleet, state.values, runs, horizon_s)
     take, turns = cycles.weigh(
@@ -222,6 +250,7 @@ def _inputs(
         "hashprice_usd_per_ph_day": state.values.hashprice_usd_per_ph_day,
         "hashprice_source": state.quote.source,
         "hashprice_age_s": None if np.isnan(age_s) else age_s,
+        **telling.targets(verdict),
     }
 
 
@@ -259,7 +288,7 @@ def _outlook(
     view: _View,
     binding: tuple[str, ...],
     marginal: float,
-    room_w: Floats,
+    shortfall_w: float,
     now_s: float,
 ) -> Outlook:
     """The figures of this decision, with the grants it has just made counted in."""
@@ -282,5 +311,5 @@ def _outlook(
         marginal_usd_per_mwh=marginal,
         binding=binding,
         feeder_committed_w=tuple(float(w) for w in committed_w),
-        shortfall_w=float(np.maximum(-room_w, 0.0).max()),
+        shortfall_w=shortfall_w,
     )

@@ -13,7 +13,8 @@ from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.simulate.faults import FaultKind
 from wattshift_cluster.simulate.feeds import GENERATED, Feeds, Series, read_series
 from wattshift_cluster.simulate.run import ROWS, SimulationResult, run_simulation
-from wattshift_scheduler import moves, step
+from wattshift_scheduler import moves
+from wattshift_scheduler.signals import effective
 
 SITE = """
 [site]
@@ -147,8 +148,8 @@ def test_without_a_guard_breaches_appear(
     site: Path, monkeypatch: pytest.MonkeyPatch, guard: str
 ) -> None:
     if guard == "the cap is not heard":
-        real = step.arbitrate
-        monkeypatch.setattr(step, "arbitrate", lambda caps, most_w, now_s: real((), most_w, now_s))
+        real = effective.arbitrate
+        monkeypatch.setattr(effective, "arbitrate", lambda caps, *rest: real((), *rest))
     else:
         real_target = moves.target
         monkeypatch.setattr(moves, "target", lambda *a, **k: _raised_only(real_target(*a, **k), a))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wattshift_cluster.cli.emulate_vtn import vtn
 from wattshift_cluster.cli.options import DURATION
 from wattshift_cluster.cli.output import talk
 from wattshift_cluster.emulate.kinds import KINDS
@@ -25,7 +26,11 @@ def emulate() -> None:
     \b
       wattshift emulate asic --fleet 20
       wattshift emulate pdu --protocols snmp,modbus
+      wattshift emulate vtn
     """
+
+
+emulate.add_command(vtn)
 
 
 @emulate.command()

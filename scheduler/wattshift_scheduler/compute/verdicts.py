@@ -13,7 +13,7 @@ from wattshift_scheduler.compute.board import Board
 from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.tenants import EPS_W
 from wattshift_scheduler.jobs import Admission, JobState, Rule, Verdict
-from wattshift_scheduler.signals.arbitrate import NO_CAP, arbitrate
+from wattshift_scheduler.signals.arbitrate import arbitrate
 
 STEADY_SHARE = 0.05
 """Of a unit's watts: by so much may what a limit has left move without another verdict."""
@@ -280,7 +280,7 @@ class Judge:
         node_w = board.cap_w[row] - board.used_w[row]
         if not able or node_w <= board.room_w[feeder]:
             return Binding(Rule.NODE, board.names[row], node_w, row, gpus=not able)
-        if feeder == 0 and self._ground.cap.cap_id != NO_CAP:
+        if feeder == 0 and self._ground.cap.bound:
             return Binding(Rule.CAP, "cap", board.room_w[0], row)
         return Binding(Rule.FEEDER, tree.names[feeder], board.room_w[feeder], row)
 

@@ -1,5 +1,15 @@
 """What the grid, the operator and the market ask, and what follows: caps, targets, prices.
 
 words       caps, targets, overrides and grid events as their sources state them
-arbitrate   which of them holds now
+news        how what is said and metered changes the memory
+standing    overrides put in, mere forecasts set aside
+minutes     watts over time, by the minute of the UTC clock
+windows     what a cap on a mean leaves for the rest of its demand interval
+arbitrate   which cap holds now
+ramps       how fast what is acted on may change
+targets     which target holds, below the cap
+notice      no raise between an event's notice and its start
+effective   all of that in one direction; memory is what it goes on from
+telling     why, in words
+overhead    what is drawn beside the devices, learnt
 """

@@ -4,10 +4,10 @@ Caps of several sources never average out: the lowest one in force wins, and the
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
-from wattshift_scheduler.signals.words import Cap
+from wattshift_scheduler.signals.words import Cap, CapKind, Override, Target
 
 NO_CAP = "root feeder"
 """In place of a cap's id while none is in force."""
@@ -15,25 +15,67 @@ NO_CAP = "root feeder"
 
 @dataclass(frozen=True, slots=True)
 class Arbitrated:
-    """The cap that holds now, and why."""
+    """What holds now, and why. Two are equal where nothing but figures in motion differs.
 
-    cap_w: float
+    Attributes:
+        cap_w: the effective cap: the most that the site meter may show, W.
+        origin, cap_id, kind: of the lowest cap; kind None for the connection.
+        stated_w: the limit that its source stated, or its override, W; None: no cap.
+        waits: what keeps the effective cap below the lowest cap: a ramp, a hold; empty if nothing.
+        overrides: recorded words that hold in place of caps.
+        target, mining: targets that bind all work and mining alone; None where none does.
+        aim_w, mining_w: what ramps leave of them now, W; infinite: they bind nothing.
+        conflict: ids of targets of equal priority that contradict each other.
+        notice, notice_w: the event whose notice bars a raise, and the most that mining may be
+            leased, W; infinite without.
+        advice: a lower cap in force that is not sure enough to bind.
+    """
+
+    cap_w: float = field(compare=False)
     origin: str
     cap_id: str
+    kind: CapKind | None = None
+    stated_w: float | None = None
+    waits: str = ""
+    overrides: tuple[Override, ...] = ()
+    target: Target | None = None
+    mining: Target | None = None
+    aim_w: float = field(default=math.inf, compare=False)
+    mining_w: float = field(default=math.inf, compare=False)
+    conflict: tuple[str, ...] = ()
+    notice: str = ""
+    notice_w: float = field(default=math.inf, compare=False)
+    advice: Cap | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Whether a signal binds the site, and not its connection alone."""
+        return self.cap_id != NO_CAP or bool(self.waits) or math.isfinite(self.aim_w)
 
 
-def arbitrate(caps: Iterable[Cap], connection_w: float, now_s: float) -> Arbitrated:
+def as_stated(cap: Cap) -> float:
+    """The limit that the cap states, W."""
+    return cap.limit_w
+
+
+def arbitrate(
+    caps: Iterable[Cap],
+    connection_w: float,
+    now_s: float,
+    allows_w: Callable[[Cap], float] = as_stated,
+) -> Arbitrated:
     """Choose the cap in force: the lowest of all active ones and the site's own connection.
 
     Args:
         caps: caps of every source.
         connection_w: limit of the root feeder, W.
         now_s: our clock, s.
+        allows_w: what a cap allows now, W: not its limit where it binds the mean of a window.
     """
     best = Arbitrated(connection_w, "connection", NO_CAP)
     for cap in caps:
-        if cap.in_force(now_s) and cap.limit_w < best.cap_w:
-            best = Arbitrated(cap.limit_w, cap.origin, cap.id)
+        if cap.in_force(now_s) and (cap_w := allows_w(cap)) < best.cap_w:
+            best = Arbitrated(cap_w, cap.origin, cap.id, cap.kind, cap.limit_w)
     return best
 
 
@@ -45,7 +87,8 @@ def lasts_s(caps: Iterable[Cap], verdict: Arbitrated, now_s: float) -> float | N
     """
     if verdict.cap_id == NO_CAP:
         return None
-    tight = [cap for cap in caps if cap.limit_w <= verdict.cap_w]
+    limit_w = verdict.cap_w if verdict.stated_w is None else verdict.stated_w
+    tight = [cap for cap in caps if cap.limit_w <= limit_w]
     until_s = now_s
     for cap in sorted(tight, key=lambda one: -math.inf if one.starts_s is None else one.starts_s):
         if cap.starts_s is not None and cap.starts_s > until_s:
@@ -56,7 +99,7 @@ def lasts_s(caps: Iterable[Cap], verdict: Arbitrated, now_s: float) -> float | N
     return until_s - now_s
 
 
-def next_change_s(caps: Iterable[Cap], now_s: float) -> float | None:
+def next_change_s(caps: Iterable[Cap | Target], now_s: float) -> float | None:
     """When the set of caps in force changes next, s; None if it never does."""
     edges = [edge for cap in caps for edge in (cap.starts_s, cap.ends_s) if edge is not None]
     later = [edge for edge in edges if edge > now_s]

@@ -35,6 +35,14 @@ def spans(starts_s: float | None, ends_s: float | None, now_s: float) -> bool:
     return begun and (ends_s is None or now_s < ends_s)
 
 
+def _span(name: str, starts_s: float | None, ends_s: float | None) -> None:
+    """Refuse a span that is not a number or ends before it starts: SiteInvalid."""
+    if any(edge is not None and math.isnan(edge) for edge in (starts_s, ends_s)):
+        raise SiteInvalid(name, f"its span is not a number: {starts_s} to {ends_s}")
+    if starts_s is not None and ends_s is not None and ends_s < starts_s:
+        raise SiteInvalid(name, f"it ends at {ends_s}, before it starts at {starts_s}")
+
+
 @dataclass(frozen=True, slots=True)
 class Cap:
     """A hard upper limit of site power for a span of time.
@@ -72,6 +80,7 @@ class Cap:
             raise SiteInvalid(self.id, f"confidence must lie in 0 to 1, not {self.confidence}")
         if not self.ramp_w_per_s > 0:
             raise SiteInvalid(self.id, f"its ramp must be > 0 W/s, not {self.ramp_w_per_s}")
+        _span(self.id, self.starts_s, self.ends_s)
 
     def in_force(self, now_s: float) -> bool:
         """Whether this cap binds at `now_s`; the end is exclusive."""
@@ -100,6 +109,7 @@ class Target:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.watts_w) and self.watts_w >= 0):
             raise SiteInvalid(self.id, f"a target must be finite and >= 0, not {self.watts_w}")
+        _span(self.id, self.starts_s, self.ends_s)
 
     def in_force(self, now_s: float) -> bool:
         """Whether this target holds at `now_s`; the end is exclusive."""
@@ -124,6 +134,12 @@ class Override:
     by: str
     reason: str
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.limit_w) and self.limit_w >= 0):
+            raise SiteInvalid(self.cap, f"an override must be finite and >= 0, not {self.limit_w}")
+        if not math.isfinite(self.ends_s):
+            raise SiteInvalid(self.cap, f"an override must end, not at {self.ends_s}")
+
 
 @dataclass(frozen=True, slots=True)
 class GridEvent:
@@ -146,13 +162,32 @@ class GridEvent:
     commitment_w: float = math.nan
     cancelled_s: float | None = None
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.notified_s) and math.isfinite(self.starts_s)):
+            raise SiteInvalid(self.id, "its notice and its start must be times")
+        if math.isinf(self.commitment_w) or self.commitment_w < 0:
+            raise SiteInvalid(self.id, f"its commitment must be >= 0 W, not {self.commitment_w}")
+        _span(self.id, self.starts_s, self.ends_s)
+
+    def stands(self, now_s: float) -> bool:
+        """Whether it is neither called off nor over."""
+        over = self.ends_s is not None and now_s >= self.ends_s
+        return not over and (self.cancelled_s is None or now_s < self.cancelled_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """The present signals: all that each source says, and the price with its age."""
+    """The present signals: all that each source says, and the price with its age.
+
+    Attributes:
+        caps, targets, events: by source.
+        price_usd_per_mwh, price_at_s: the price, None while it is unknown, and when it was told.
+        overrides: what operators have recorded.
+    """
 
     caps: Mapping[str, tuple[Cap, ...]]
     price_usd_per_mwh: float | None = None
     price_at_s: float = -math.inf
     targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
+    events: Mapping[str, tuple[GridEvent, ...]] = field(default_factory=dict)

@@ -1,0 +1,164 @@
+"""A modelled site on a regulation signal: the real `step`, gates and ASICs, a noisy meter.
+
+Every two seconds the signal becomes a `Target` of site power around the site's base point, as an
+aggregator would send it: a positive signal asks for less load. The controller turns once a second,
+as it does live; nothing else tells it anything. What is scored is what its own site meter showed
+at the moment of each sample, before the controller has answered that sample.
+
+The base point is what the meter showed, on average, while the site held the middle of its range
+before the day began: that is how a site declares one. The range is half of what stands behind the
+gates, with some room to spare at both ends; the ASICs stand below and are whole machines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wattshift_cluster.simulate.feeds import Feeds, Series
+from wattshift_cluster.simulate.run import Drive, bound_s
+from wattshift_cluster.simulate.tally import Tally
+from wattshift_cluster.simulate.world import World
+from wattshift_scheduler import events as ev
+from wattshift_scheduler.arrays import Floats
+from wattshift_scheduler.jobs import Job, JobKind
+from wattshift_scheduler.signals.words import Target
+from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site
+from wattshift_scheduler.values import Values
+
+SEED = 3
+CONTROL_PERIOD_S = 1.0
+"""The controller's own period."""
+
+SIGNAL_S = 2.0
+"""Spacing of the signal."""
+
+GATES, GATE_W = 16, 700.0
+ASICS, ASIC_W, FIRMWARE_S = 20, 3500.0, 60.0
+OTHER_W = 20_000.0
+
+ROOM_SHARE = 0.04
+"""Of what is behind the gates, kept free at both ends of the range: the signal's extremes must not
+meet the end of the gates."""
+
+WARM_S, SETTLED_S = 600.0, 300.0
+"""Before the day: time for the ASICs to come up, and the last part of it, which sets the base."""
+
+USD_PER_MWH, HASHPRICE = 45.0, 42.3
+ASIC_USD_PER_MWH, GATE_USD_PER_MWH = 100.0, 60.0
+"""A gated watt is the cheapest one here, so that regulation is done by gates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What a site did with a signal.
+
+    Attributes:
+        signal_pu: the signal at each sample of it; shape (n,).
+        response_pu: base point less what the meter showed, of the range; shape (n,).
+        base_w, range_w: the base point as declared, and the range, W.
+        aimed_base_w: what the site was told to hold for that base, W.
+    """
+
+    signal_pu: Floats
+    response_pu: Floats
+    base_w: float
+    range_w: float
+    aimed_base_w: float
+
+
+@dataclass(slots=True)
+class Following(Drive):
+    """A run in which a regulation signal sets the target.
+
+    Attributes:
+        signal_pu: the signal, one every SIGNAL_S from `begin_s` on; before it, its middle.
+        aim_w, range_w: what 0 and -1 stand for, and the distance from 0 to 1, W.
+        begin_s: when the signal begins, s.
+        metered_w: by whole second of the run, what the meter showed, W.
+    """
+
+    signal_pu: Floats = field(default_factory=lambda: np.zeros(0))
+    aim_w: float = 0.0
+    range_w: float = 0.0
+    begin_s: float = 0.0
+    metered_w: dict[int, float] = field(default_factory=dict)
+    _sent_w: float = -1.0
+
+    def _signal(self) -> None:
+        Drive._signal(self)
+        row = int((self.world.now_s - self.begin_s + 1e-6) // SIGNAL_S)
+        now_pu = float(self.signal_pu[min(row, len(self.signal_pu) - 1)]) if row >= 0 else 0.0
+        watts_w = self.aim_w - self.range_w * now_pu
+        if watts_w != self._sent_w:
+            self._sent_w = watts_w
+            told = (Target("regulation", "aggregator", watts_w),)
+            self.owed.append(ev.SignalChanged("aggregator", targets=told))
+
+    def _turn(self) -> None:
+        Drive._turn(self)
+        self.metered_w[round(self.world.now_s)] = self.state.meter_w
+
+    def _settled(self) -> bool:
+        # A jump over a quiet stretch would pass over samples of the signal.
+        return False
+
+
+def follow(signal_pu: Floats, *, one_sided: bool = False) -> Followed:
+    """Let the site follow a signal.
+
+    Args:
+        signal_pu: -1 to 1, every SIGNAL_S; shape (n,).
+        one_sided: its base point is the top of its range, so that it can only shed.
+    """
+    devices = _devices()
+    gates_w, room_w = GATES * GATE_W, ROOM_SHARE * GATES * GATE_W
+    range_w = gates_w / 2 - room_w
+    base_of_gates_w = gates_w if one_sided else gates_w / 2
+    counted_w = sum(d.points[-1].watts_w * (1 + d.tolerance) for d in devices if not d.continuous)
+    aim_w = OTHER_W + counted_w + base_of_gates_w
+    drive = _drive(devices)
+    drive.signal_pu, drive.aim_w, drive.range_w, drive.begin_s = signal_pu, aim_w, range_w, WARM_S
+    drive.until(WARM_S + SIGNAL_S * len(signal_pu))
+    held = [drive.metered_w[second] for second in range(int(WARM_S - SETTLED_S), int(WARM_S))]
+    base_w = float(np.mean(held))
+    seen_s = WARM_S + SIGNAL_S * np.arange(len(signal_pu))
+    metered_w = np.array([drive.metered_w[round(second)] for second in seen_s])
+    return Followed(signal_pu, (base_w - metered_w) / range_w, base_w, range_w, aim_w)
+
+
+def _drive(devices: Sequence[Device]) -> Following:
+    top_w = OTHER_W + sum(device.nameplate_w for device in devices)
+    tree = FeederTree.of([Feeder("main", None, 1.2 * top_w)])
+    site = Site("regulation", tree, rules=Rules(other_load_w=OTHER_W))
+    values = Values(
+        hashprice_usd_per_ph_day=HASHPRICE,
+        reserve_usd_per_mwh=GATE_USD_PER_MWH,
+        default_price_usd_per_mwh=USD_PER_MWH,
+    )
+    flat = Series((0.0,), (USD_PER_MWH,), "constant")
+    driven = Feeds(flat, Series((0.0,), (0.0,), "none"), (), "no cap")
+    mining = Job("mining", JobKind.MINING, "standing", {"devices": ["*"]}, 0.0)
+    world = World.of(site, devices, [mining], SEED)
+    return Following(
+        site, values, [mining], world, driven, (), Tally(values, bound_s(site, devices)),
+        CONTROL_PERIOD_S, 3600.0,
+    )  # fmt: skip
+
+
+def _devices() -> list[Device]:
+    rate = ASIC_W * ASIC_USD_PER_MWH / 1e6 * 24.0 / HASHPRICE * 1e15
+    points = (
+        OperatingPoint("sleep", 0.01 * ASIC_W, 0.0, FIRMWARE_S),
+        OperatingPoint("mine", ASIC_W, rate, FIRMWARE_S),
+    )
+    gated = (OperatingPoint("idle", 0.0, 0.0, 0.01), OperatingPoint("mine", GATE_W, 1e-5, 0.01))
+    asics = [
+        Device(f"asic-{i:02d}", "asic", "farm", "main", points, 1.05 * ASIC_W, safe_w=0.01 * ASIC_W)
+        for i in range(ASICS)
+    ]
+    gates = [
+        Device(f"gate-{i:02d}", "gpu", "hosts", "main", gated, GATE_W, continuous=True, fenced=True)
+        for i in range(GATES)
+    ]
+    return asics + gates
