@@ -229,7 +229,7 @@ def _feeder_rows(
     """Entries of the feeder rows: each rung stands in its feeder's row and in every ancestor's."""
     columns, rows, entries = [], [], []
     for depth in range(int(one.tree.depth.max()) + 1):
-        at = one.tree.ancestor_at(depth)[one.fleet.feeder[device]]
+        at = one.tree.ancestors[depth][one.fleet.feeder[device]]
         inside = np.flatnonzero(at >= 0)
         columns.append(inside)
         rows.append(at[inside])

@@ -5,7 +5,8 @@
     preempt_to_placed_s_p50   a batch worker gone until the service's replica runs on its watts;
                               `submit_to_placed_s_p50` counts from the service's POST
     burst_decision_s          a burst's first request until Serve is asked for a second replica,
-                              while ASICs mine with its watts; `burst_to_capacity_s` until it runs
+                              while ASICs mine with its watts; `burst_to_capacity_s` until it runs;
+                              `burst_failed_by` says which requests of it failed, and how
     overcommit_w_max          watts promised above a cap once its transitions are over, while batch
                               and a service run, the cap is cut, and processes are killed
     ray_excess_w_max          what Ray still held above what its nodes were asked to hold
@@ -20,7 +21,7 @@ import os
 import statistics
 from typing import Any
 
-from benchmarks import placement_pass, ray_jobs, ray_scenes, ray_survival
+from benchmarks import placement_pass, ray_burst, ray_jobs, ray_scenes, ray_survival
 from benchmarks.ray_site import running
 from benchmarks.ray_watch import watching
 
@@ -41,7 +42,7 @@ async def _live(*, long: bool) -> dict[str, Any]:
         work = ray_jobs.Work(one.folder)
         submitted_s = await ray_scenes.submit_to_running_s(one, work, 9 if long else 3)
         preempted = await ray_scenes.preemptions(one, work, watch, 6 if long else 2)
-        burst = await ray_scenes.burst(one)
+        burst = await ray_burst.burst(one)
         survived = await ray_survival.kills(one, work, watch, 20 if long else 6, SEED)
         return {
             "quality": "measured; watts of Ray's work are its jobs' own, of ASICs emulated",
@@ -49,10 +50,7 @@ async def _live(*, long: bool) -> dict[str, Any]:
             "submit_to_running_s_p50": _p50(submitted_s),
             "preempt_to_placed_s_p50": _p50([p.placed_s - p.left_s for p in preempted]),
             "submit_to_placed_s_p50": _p50([p.placed_s for p in preempted]),
-            "burst_decision_s": round(burst.asked_s, 3),
-            "burst_to_capacity_s": round(burst.running_s, 3),
-            "burst_requests": burst.requests,
-            "burst_failed": burst.failed,
+            **burst.figures(),
             **watch.figures(),
             "kills": len(survived.kills),
             "kills_missed": survived.missed,

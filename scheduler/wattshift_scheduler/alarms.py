@@ -88,7 +88,10 @@ def _nodes(state: State, now_s: float) -> Iterator[tuple[str, tuple[str, str]]]:
     """What is wrong with compute nodes."""
     most_w = {node.name: node.max_w for node in state.site.nodes}
     for name, node in state.nodes.items():
-        if not node.up:
+        if node.forgotten:
+            text = f"{name} counts no watts: an operator vouches that it is off"
+            yield f"compute-forgotten:{name}", ("warning", text)
+        elif not node.up:
             yield f"compute-down:{name}", ("warning", f"Ray on {name} does not answer")
         if node.trouble:
             yield f"compute-watts:{name}", ("warning", f"{name}: its watts: {node.trouble}")

@@ -113,8 +113,8 @@ def fit_prefix(tree: FeederTree, feeder: Ints, item_w: Floats, room_w: Floats) -
         room_w: watts that each feeder can give to the items below it, W; shape (feeders,).
     """
     keep = np.ones(len(feeder), dtype=np.bool_)
-    for depth in range(int(tree.depth.max()), -1, -1):
-        at = tree.ancestor_at(depth)[feeder]
+    for depth in range(len(tree.ancestors) - 1, -1, -1):
+        at = tree.ancestors[depth][feeder]
         inside = keep & (at >= 0)
         total_w = summed(at[inside], item_w[inside], len(tree.names))
         full = np.flatnonzero(total_w > room_w + CENT_W)
@@ -150,8 +150,8 @@ def fill(
         Watts given to each item, W; shape (items,).
     """
     given_w = item_w.copy()
-    for depth in range(int(tree.depth.max()), -1, -1):
-        at = tree.ancestor_at(depth)[feeder]
+    for depth in range(len(tree.ancestors) - 1, -1, -1):
+        at = tree.ancestors[depth][feeder]
         inside = at >= 0
         total_w = summed(at[inside], given_w[inside], len(tree.names))
         full = np.flatnonzero(total_w > room_w + CENT_W)
@@ -259,8 +259,8 @@ def _next_values(ladder: Ladder, watts_w: Floats) -> Floats:
 def _binding(tree: FeederTree, feeder: Ints, item_w: Floats, left_w: Floats) -> tuple[str, ...]:
     """Feeders with less room than the least that a device below them still wants."""
     names: list[str] = []
-    for depth in range(int(tree.depth.max()) + 1):
-        at = tree.ancestor_at(depth)[feeder]
+    for depth in range(len(tree.ancestors)):
+        at = tree.ancestors[depth][feeder]
         inside = at >= 0
         need_w = np.full(len(tree.names), np.inf)
         np.minimum.at(need_w, at[inside], item_w[inside])

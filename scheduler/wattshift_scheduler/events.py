@@ -249,6 +249,19 @@ class ComputeSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeForgotten:
+    """An operator vouches that the machine of a lost compute node is off.
+
+    Attributes:
+        node: its name in the site.
+        by: who says so.
+    """
+
+    node: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnitsLearnt:
     """What sensors show of the watts of one replica of a service that lets them be learnt.
 
@@ -302,6 +315,7 @@ Event: TypeAlias = (
     | JobActed
     | JobReported
     | ComputeSeen
+    | NodeForgotten
     | UnitsLearnt
     | CommandEnded
     | PlanUpdated

@@ -12,8 +12,9 @@ deny < defer < after_shedding < fit.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from enum import IntEnum, StrEnum
+from operator import attrgetter
 from typing import Any
 
 from wattshift_scheduler.errors import JobInvalid
@@ -306,7 +307,19 @@ class Job:
     def moved(self, state: JobState, reason: str, **changes: Any) -> "Job":
         """Return the job in another state. A final job never moves: that would be a bug."""
         assert not self.state.final, f"{self.id} is {self.state.value} and cannot become {state}"
-        return replace(self, state=state, reason=reason, **changes)
+        return self.changed(state=state, reason=reason, **changes)
+
+    def changed(self, **changes: Any) -> "Job":
+        """Return a copy with other values in some fields, checked as every job is.
+
+        Several times as fast as `dataclasses.replace`, which looks at each of some forty fields in
+        turn: a decision on a long queue copies many jobs.
+        """
+        return Job(**(dict(zip(_NAMES, _VALUES(self), strict=True)) | changes))
+
+
+_NAMES = tuple(one.name for one in fields(Job))
+_VALUES = attrgetter(*_NAMES)
 
 
 FINAL_KEPT = 1000

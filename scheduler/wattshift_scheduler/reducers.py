@@ -15,6 +15,7 @@ import numpy as np
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import Ints
+from wattshift_scheduler.compute import forgetting
 from wattshift_scheduler.compute import news as compute_news
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.fleet import Fleet
@@ -267,6 +268,7 @@ REDUCERS: Mapping[type, Callable[[State, Any, float], Reduced]] = MappingProxyTy
         ev.JobActed: _acted,
         ev.JobReported: compute_news.reported,
         ev.ComputeSeen: compute_news.seen,
+        ev.NodeForgotten: forgetting.forgotten,
         ev.UnitsLearnt: _learnt,
         ev.CommandEnded: compute_news.ended,
         ev.PlanUpdated: _plan,

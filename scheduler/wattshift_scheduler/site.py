@@ -54,6 +54,8 @@ class FeederTree:
         limit_w: limit of each feeder, W; shape (feeders,).
         depth: 0 for the root; shape (feeders,).
         index: name to column.
+        ancestors: row d is the ancestor (or itself) of each feeder at depth d, -1 where it lies
+            above it; shape (depths, feeders).
     """
 
     names: tuple[str, ...]
@@ -61,6 +63,7 @@ class FeederTree:
     limit_w: Floats
     depth: Ints
     index: Mapping[str, int]
+    ancestors: Ints
 
     @classmethod
     def of(cls, feeders: Iterable[Feeder]) -> "FeederTree":
@@ -88,17 +91,18 @@ class FeederTree:
         for i in range(1, len(order)):
             depth[i] = depth[parent[i]] + 1
         limits = np.array([by_name[n].limit_w for n in order], dtype=np.float64)
+        ancestors = np.full((int(depth.max()) + 1, len(order)), -1, dtype=np.int64)
+        for i in range(len(order)):
+            ancestors[: depth[i], i] = ancestors[: depth[i], parent[i]]
+            ancestors[depth[i], i] = i
         return cls(
-            tuple(order), frozen(parent), frozen(limits), frozen(depth), MappingProxyType(index)
+            tuple(order),
+            frozen(parent),
+            frozen(limits),
+            frozen(depth),
+            MappingProxyType(index),
+            frozen(ancestors),
         )
-
-    def ancestor_at(self, depth: int) -> Ints:
-        """For each feeder its ancestor (or itself) at `depth`; -1 where it lies above it."""
-        current = np.arange(len(self.names), dtype=np.int64)
-        for _ in range(int(self.depth.max()) - depth if len(self.names) else 0):
-            deeper = (current >= 0) & (self.depth[current] > depth)
-            current = np.where(deeper, self.parent[current], current)
-        return np.where(self.depth[current] == depth, current, -1)
 
     def any_above(self, marked: Bools) -> Bools:
         """For each feeder whether it or one of its ancestors is marked. Shape (feeders,)."""

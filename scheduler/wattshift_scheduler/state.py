@@ -1,7 +1,7 @@
 """Everything that the core remembers between two steps. Frozen: a step returns a new one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -77,6 +77,9 @@ class NodePower:
         short_s: since when it has held more than it should have after a shrink, our clock; NaN if
             it does not.
         trouble: words of the last command about its watts that failed; empty if it did not.
+        down_s: since when Ray is said not to answer there, our clock; NaN while it does, or before
+            anybody has looked.
+        forgotten: an operator vouches that the machine is off: it counts nothing until it is back.
     """
 
     granted_w: float
@@ -94,6 +97,8 @@ class NodePower:
     limits: Mapping[str, Limited] = field(default_factory=dict)
     short_s: float = math.nan
     trouble: str = ""
+    down_s: float = math.nan
+    forgotten: bool = False
 
     @property
     def most_w(self) -> float:
@@ -235,6 +240,7 @@ def initial(
     epoch: int,
     jobs: Mapping[str, Job] | None = None,
     signals: Signals | None = None,
+    forgotten: Set[str] = frozenset(),
 ) -> State:
     """The state of a controller that has just started: it knows its site and its jobs, no device.
 
@@ -243,6 +249,7 @@ def initial(
         epoch: higher than every epoch that any controller of this site has ever used.
         jobs: jobs from the journal.
         signals: what sources had said, from the journal: it holds until each has spoken again.
+        forgotten: nodes that an operator vouched are off, and that were not seen since.
     """
     fleet = Fleet.of((), site.tree)
     return State(
@@ -255,7 +262,12 @@ def initial(
         ledger=Ledger.empty(fleet),
         seen=Telemetry.unknown(0),
         # Until a node says what it holds, it may hold all that the site file allows it.
-        nodes={node.name: NodePower(granted_w=node.max_w) for node in site.nodes},
+        nodes={
+            node.name: NodePower(granted_w=0.0, forgotten=True)
+            if node.name in forgotten
+            else NodePower(granted_w=node.max_w)
+            for node in site.nodes
+        },
         jobs=dict(jobs or {}),
         signals=Signals({}) if signals is None else signals,
     )

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from wattshift_cluster.gate import ClientGate, SeatView
 from wattshift_cluster.wire.link import Link, OpFailed
 from wattshift_cluster.wire.token import create_token, read_token
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 CARDS = 2
 TOP_W = 560.0
@@ -88,7 +89,7 @@ class Host:
 
     async def up(self) -> dict[str, Any]:
         """The first hello; every worker is ready and there is a pool session."""
-        for _ in range(700):  # a first worker compiles its search
+        for _ in range(1500):  # a first worker compiles its search
             try:
                 hello = await self.link.call("hello")
             except Exception:
@@ -98,7 +99,7 @@ class Host:
             await asyncio.sleep(0.1)
         pytest.fail(f"the agent is not ready: {hello}")
 
-    async def lease(self, watts_w: float, device: int = 0, ttl_s: float = 20.0) -> dict[str, Any]:
+    async def lease(self, watts_w: float, device: int = 0, ttl_s: float = 100.0) -> dict[str, Any]:
         self.sequence += 1
         asked = {
             "device": f"host-gpu{device}",
@@ -118,7 +119,7 @@ class Host:
         return row
 
     async def until(
-        self, holds: Callable[[dict[str, Any]], bool], within_s: float = 20.0, device: int = 0
+        self, holds: Callable[[dict[str, Any]], bool], within_s: float = 60.0, device: int = 0
     ) -> dict[str, Any]:
         for _ in range(int(within_s / 0.1)):
             row = await self.reading(device)
@@ -193,8 +194,9 @@ def test_a_killed_agent_leaves_no_card_hashing_and_its_limit_as_written(host: Ho
         assert [row["enforced_w"] for row in answer["limits"]] == [400.0, 350.0]
         raised = await host.link.call("limit", limits={"host-gpu0": 500})
         assert "no lease covers it" in raised["limits"][0]["error"]
-        await host.lease(300.0, ttl_s=3.0)
+        await host.lease(300.0)
         await host.until(lambda row: row["hashrate_h_per_s"])
+        await host.lease(300.0, ttl_s=3.0)
         os.kill(host.agent.pid, signal.SIGKILL)
         host.agent.wait()
         view = SeatView(host.gates / "host-gpu0.worker")
@@ -243,10 +245,10 @@ def test_a_curve_is_measured_under_the_lease_until_inference_comes(host: Host) -
         await host.up()
         with pytest.raises(OpFailed, match="it has no lease"):
             await host.link.call("profile", device="host-gpu0", start=True)
-        await host.lease(TOP_W, ttl_s=100.0)
+        await host.lease(TOP_W, ttl_s=200.0)
         await host.link.call("profile", device="host-gpu0", start=True)
         view: dict[str, Any] = {"points": []}
-        for _ in range(400):
+        for _ in range(900):  # a step is read once its draw has come to rest
             view = (await host.link.call("profile", device="host-gpu0"))["profile"]
             if len(view["points"]) >= 2:
                 break
@@ -274,25 +276,24 @@ STEADY = 'steady = "300W"\nsteady_ramp = "200W"'
 
 @pytest.mark.parametrize("host", [STEADY], indirect=True)
 def test_a_steady_draw_is_held_beside_inference(host: Host) -> None:
-    async def mean_w(seconds: float) -> float:
-        rows = []
-        for _ in range(int(seconds / 0.1)):
-            rows.append((await host.reading())["watts_w"])
-            await asyncio.sleep(0.1)
-        return float(sum(rows) / len(rows))
+    newest_w: deque[float] = deque(maxlen=20)
+
+    def held(row: dict[str, Any]) -> bool:
+        """Over two seconds, and not for a moment on the way up; a busy machine may upset it."""
+        newest_w.append(row["watts_w"] or 0.0)
+        mean_w = sum(newest_w) / len(newest_w)
+        steady = abs(mean_w - 300.0) < 30.0 and abs(newest_w[-1] - 300.0) < 30.0
+        return len(newest_w) == 20 and steady and row["hashrate_h_per_s"] > 0
 
     async def scenario() -> None:
         await host.up()
-        await host.lease(TOP_W, ttl_s=60.0)
+        await host.lease(TOP_W)
         server = ClientGate(host.gates, devices=["host-gpu0"])
         host.cards[0].load(0.3)
         with server.busy():
-            await host.until(lambda row: abs((row["watts_w"] or 0) - 300.0) < 10, within_s=40.0)
-            beside_w = await mean_w(2.0)
-            row = await host.reading()
+            # Its owner asked for a steady draw: it does not yield.
+            await host.until(held)
         server.close()
-        assert beside_w == pytest.approx(300.0, rel=0.1)
-        assert row["hashrate_h_per_s"] > 0, "its owner asked for a steady draw: it does not yield"
 
     run(scenario())
 
@@ -311,8 +312,8 @@ print("taken" if seat.taken else "free", flush=True)
 def test_a_starting_server_gets_a_card_that_nobody_else_uses(host: Host) -> None:
     async def scenario() -> None:
         await host.up()
-        await host.lease(300.0, ttl_s=60.0)
-        await host.lease(300.0, device=1, ttl_s=60.0)
+        await host.lease(300.0, ttl_s=200.0)
+        await host.lease(300.0, device=1, ttl_s=200.0)
         await host.until(lambda row: row["hashrate_h_per_s"])
         seat = str(host.gates / "host-gpu0.worker")
         command = [

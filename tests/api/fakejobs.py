@@ -65,6 +65,7 @@ def node_view(name: str, **changes: Any) -> dict[str, Any]:
         "feeder": "row-a",
         "up": True,
         "draining": False,
+        "forgotten": False,
         "power_w": 900.0,
         "asked_w": 900.0,
         "max_w": 2000.0,

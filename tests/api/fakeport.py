@@ -311,6 +311,15 @@ class FakePort:
         self.decide(node, "drain", f"by {by}: its work leaves")
         return {**self.nodes[node], "note": "its work leaves"}
 
+    async def forget_node(self, node: str, *, by: str) -> dict[str, Any]:
+        if node not in self.nodes:
+            raise NotFound(f"no compute node {node}; there are: {', '.join(self.nodes)}")
+        if self.nodes[node]["up"]:
+            raise Refused(f"{node} cannot be forgotten: Ray answers there")
+        self.nodes[node].update(forgotten=True, power_w=0.0)
+        self.decide(node, "forget", f"by {by}, who vouches that the machine is off")
+        return {**self.nodes[node], "note": "its watts are free again"}
+
     def signals(self) -> dict[str, Any]:
         return {"price_usd_per_mwh": 41.25, "sources": {"event": self.injected}}
 

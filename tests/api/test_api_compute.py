@@ -41,6 +41,17 @@ def test_only_an_admin_drains_a_node_and_only_one_that_is_there(call: Any, serve
     assert "by admin" in served.port.told[0]["reason"]
 
 
+def test_only_an_admin_forgets_a_node_and_only_one_that_is_lost(call: Any, served: Any) -> None:
+    served.port.nodes = {"gpu-1": node_view("gpu-1"), "gpu-2": node_view("gpu-2", up=False)}
+    assert call("POST", "/v1/nodes/gpu-2:forget", "operator").status_code == 403
+    assert not served.port.nodes["gpu-2"]["forgotten"]
+    gone = call("POST", "/v1/nodes/gpu-2:forget", "admin")
+    assert (gone.status_code, gone.json()["forgotten"]) == (202, True)
+    assert call("POST", "/v1/nodes/gpu-1:forget", "admin").status_code == 409
+    assert call("POST", "/v1/nodes/gpu-9:forget", "admin").status_code == 404
+    assert "by admin" in served.port.told[0]["reason"]
+
+
 def test_an_id_of_ones_own_is_refused_when_a_job_has_it(call: Any) -> None:
     made = call("POST", "/v1/jobs", json={**BATCH, "id": "night"})
     assert (made.status_code, made.json()["id"]) == (201, "night")

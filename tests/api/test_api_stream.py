@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -107,6 +108,15 @@ def test_a_client_that_takes_nothing_is_dropped(
     served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "SEND_DEADLINE_S", 0.5)
+    dropped, answer = threading.Event(), stream.EventResponse.__call__
+
+    async def told(*arguments: Any) -> None:
+        try:
+            await answer(*arguments)
+        finally:
+            dropped.set()
+
+    monkeypatch.setattr(stream.EventResponse, "__call__", told)
     host, port = served.url.removeprefix("http://").split(":")
     request = (
         f"GET /v1/stream HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 0\r\n"
@@ -120,7 +130,7 @@ def test_a_client_that_takes_nothing_is_dropped(
         assert stuck.recv(15) == b"HTTP/1.1 200 OK"
         for _ in range(200):
             served.port.publish("site", {"ballast": "x" * 100_000})
-        time.sleep(1.5)
+        assert dropped.wait(60), "whoever reads on before that keeps the stream alive"
         received = 0
         with contextlib.suppress(ConnectionError):  # a reset is as good as an end
             while data := stuck.recv(1 << 20):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jsonschema import Draft202012Validator
 from wattshift_cluster.api import jobfields
 from wattshift_cluster.api.jobmodels import BatchJob, ServiceJob
 from wattshift_cluster.api.jobspec import job_schema, parse_job, parse_jobs
+from wattshift_cluster.api.tokens import rfc3339
 from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.credentials import hidden
 from wattshift_cluster.errors import ConfigInvalid, Fault
@@ -54,7 +56,6 @@ FULL: dict[str, Any] = {
     "slo_ttft_p95": "800ms",
     "slo_itl_p95": "40ms",
     "scaling": "external",
-    "hand_over": "sleep",
     "healthy_within": "10m",
 }
 
@@ -93,7 +94,7 @@ def test_a_service_says_everything_in_base_units() -> None:
         "slo_ttft_p95_ms": 800.0,
         "slo_itl_p95_ms": 40.0,
         "scaling": "external",
-        "hand_over": "sleep",
+        "hand_over": "none",
         "healthy_within_s": 600.0,
     }
 
@@ -113,6 +114,7 @@ def test_a_batch_job_says_everything_in_base_units() -> None:
     }
     spec = parse_job(raw, "job.yaml").to_spec()
     assert 7190 < spec.pop("deadline_at_s") - time.time() <= 7200
+    assert spec.pop("deadline_in_s") == 7200.0, "as it was given"
     assert spec == {
         "kind": "batch",
         "name": "embed",
@@ -204,6 +206,7 @@ def test_a_command_is_words_or_text() -> None:
         (SERVICE, {"min_replicas": 2}, "", "above max_replicas"),
         (SERVICE, {"scaling": "magic"}, "scaling", "external"),
         (SERVICE, {"hand_over": "yes"}, "hand_over", "sleep"),
+        (SERVICE, {"hand_over": "sleep", "learn_watts": True}, "", "do not go together"),
         (SERVICE, {"kind": "serivce"}, "kind", "not a kind of job"),
     ],
 )  # fmt: skip
@@ -279,3 +282,20 @@ def test_the_schema_describes_what_is_taken() -> None:
     for job in (BATCH, SERVICE, FULL, command, {"kind": "mining", "devices": ["*"]}):
         assert valid.is_valid(job), json.dumps(job)
     assert not valid.is_valid({**BATCH, "wats": 1})
+
+
+def test_a_time_is_kept_as_a_time_and_nothing_else() -> None:
+    at = rfc3339(time.time() + 3600)
+    for deadline in (at, datetime.fromisoformat(at)):
+        spec = parse_job({**BATCH, "deadline": deadline}, "f").to_spec()
+        assert "deadline_in_s" not in spec
+        assert abs(spec["deadline_at_s"] - time.time() - 3600) < 30
+
+
+def test_two_services_of_a_file_answer_at_two_paths() -> None:
+    app = {"import_path": "a.b:app", "route_prefix": f"/{SERVICE['name']}/"}
+    same = {**SERVICE, "name": "other", "import_path": None, "serve_app": app}
+    assert len(parse_jobs([SERVICE, {**SERVICE, "name": "other"}], "f")) == 2
+    for second in (SERVICE, same):
+        with pytest.raises(ConfigInvalid, match="more than one service of the file"):
+            parse_jobs([SERVICE, second], "f")

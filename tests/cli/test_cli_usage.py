@@ -155,6 +155,12 @@ def test_watching_streams_lines_until_ctrl_c(served: Any, command: list[str]) ->
         assert process.stderr.read() == "wattshift: interrupted\n"
 
 
+def test_a_question_that_nobody_answers_names_the_way_without_it(wattshift: Command) -> None:
+    unasked = wattshift("node", "drain", "gpu-1")
+    assert unasked.exit_code == 130
+    assert "not confirmed, nothing was done; --yes does not ask" in unasked.stderr
+
+
 def site_file(folder: Path, port: int = 0, more: str = "") -> Path:
     path = folder / "site.toml"
     path.write_text(SITE.format(port=port or 18999) + more)

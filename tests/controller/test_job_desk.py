@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 
 from wattshift_cluster.api.jobspec import parse_job
 from wattshift_cluster.cli.explain_compute import why_job
+from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.load import load_site
-from wattshift_cluster.controller.clock import SteadyClock
+from wattshift_cluster.controller.clock import SteadyClock, rfc3339
 from wattshift_cluster.controller.feasible import Infeasible
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.service import Controller, Tokens
-from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused
+from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused, TryLater
 from wattshift_cluster.wire.server import serve
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import jobs
@@ -132,7 +134,7 @@ def test_with_its_nodes_up_a_job_is_placed_and_the_unasked_are_named(front: Fron
     assert node["unasked"] == ["actor Foo 4 CPU: 40 W"]
     assert front.metrics_snapshot()["unasked_w"] == {"gpu-1": 40.0, "gpu-2": 40.0}
     with pytest.raises(Infeasible, match="H100; there are A100"):
-        submit(front, {**SERVICE, "gpu_type": "H100"})
+        submit(front, {**SERVICE, "name": "other", "gpu_type": "H100"})
 
 
 def test_two_at_once_with_one_id_make_one_job(front: Front) -> None:
@@ -146,6 +148,88 @@ def test_two_at_once_with_one_id_make_one_job(front: Front) -> None:
     assert first["id"] == "chat"
     assert isinstance(second, Refused), second
     assert "right now" in str(second)
+
+
+def test_one_service_answers_at_a_path_until_it_has_ended(tmp_path: Path) -> None:
+    llm = {"kind": "service", "name": "llm", "watts_per_replica": "500W"}
+    app = {"import_path": "a.b:app", "route_prefix": "/chat"}
+    with opened(tmp_path) as front:
+        first = submit(front, SERVICE, "key-1")["id"]
+        for again in (SERVICE, {**SERVICE, "id": "x"}, {**llm, "serve_app": app}):
+            told = rf"/chat is where {first} answers \(a service named chat, pending\).*job cancel"
+            with pytest.raises(Refused, match=told):
+                submit(front, again)
+        assert submit(front, SERVICE, "key-1")["id"] == first, "a retry"
+        assert submit(front, {**SERVICE, "serve_app": {**app, "route_prefix": "/c"},
+                              "import_path": None})["name"] == "chat"  # fmt: skip
+        assert submit(front, {**BATCH, "name": "chat", "watts": 9})["name"] == "chat"
+        asyncio.run(front.job_action(first, "cancel"))
+        second = submit(front, SERVICE)["id"]
+        state = front._c.state
+        ending = replace(state.jobs[second], state=JobState.CANCELLING)
+        front._c.state = replace(state, jobs={**state.jobs, second: ending})
+        with pytest.raises(Refused, match=f"{second} .*cancelling.; the name is free once"):
+            submit(front, SERVICE)
+    with opened(tmp_path) as front, pytest.raises(Refused, match=f"/chat is where {second}"):
+        submit(front, SERVICE)
+
+
+def test_two_services_of_one_name_at_once_make_one(front: Front) -> None:
+    spec = parse_job(SERVICE, "body").to_spec()
+
+    async def both() -> list[Any]:
+        tries = [front.submit_job(spec, "a", None), front.submit_job(spec, "b", None)]
+        return await asyncio.gather(*tries, return_exceptions=True)
+
+    first, second = asyncio.run(both())
+    assert first["name"] == "chat"
+    assert isinstance(second, Refused), second
+    assert "a service at /chat is being submitted" in str(second)
+
+
+def test_a_journal_of_before_may_hold_two_services_of_one_name(tmp_path: Path) -> None:
+    """They were accepted when that was allowed, so they go on; the site file's own waits."""
+    standing = '[[services]]\nname = "chat"\nimport_path = "a.b:app"\nwatts_per_replica = "9W"\n'
+    with opened(tmp_path) as front:
+        for job_id in ("one", "two"):
+            job = blueprint.job_of(job_id, parse_job(SERVICE, "body").to_spec(), 1.0)
+            asyncio.run(front._c.journal.accept(job, None, ""))
+    with opened(tmp_path, standing) as front:
+        assert [job["id"] for job in front.jobs()] == ["one", "two"]
+        for job_id in ("one", "two"):
+            asyncio.run(front.job_action(job_id, "cancel"))
+    with opened(tmp_path, standing) as front:
+        assert [job["id"] for job in front.jobs("pending")] == ["service-chat"]
+
+
+def test_a_repeat_with_its_key_is_the_first_job_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = {**BATCH, "watts": "60W", "deadline": "2h"}
+    with opened(tmp_path) as front:
+        first = submit(front, night, "night")
+    later_s = time.time() + 3 * 3600
+    monkeypatch.setattr("wattshift_cluster.api.jobfields.time.time", lambda: later_s)
+    with opened(tmp_path) as front:
+        again = submit(front, {**night, "deadline": "120m"}, "night")
+        assert (again["id"], again["deadline_at"]) == (first["id"], first["deadline_at"])
+        assert len(front.jobs()) == 1
+        for other in ("3h", rfc3339(first["spec"]["deadline_at_s"] + 7200), None):
+            with pytest.raises(Refused, match="Idempotency-Key"):
+                submit(front, {**night, "deadline": other}, "night")
+
+
+def test_a_key_that_is_being_written_down_waits(front: Front) -> None:
+    spec = parse_job({**BATCH, "watts": "60W"}, "body").to_spec()
+
+    async def both() -> list[Any]:
+        tries = [front.submit_job(spec, "k", None), front.submit_job(spec, "k", None)]
+        return await asyncio.gather(*tries, return_exceptions=True)
+
+    first, second = asyncio.run(both())
+    assert first["name"] == "b"
+    assert isinstance(second, TryLater), second
+    assert len(front.jobs()) == 1
 
 
 @pytest.mark.parametrize(

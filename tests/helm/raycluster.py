@@ -5,7 +5,9 @@ Field names are those of KubeRay 1.7.0. A pod template is checked apart, as a Ku
 
 from typing import Any
 
-START_PARAMS = {"type": "object", "additionalProperties": {"type": "string"}}
+TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+# KubeRay refuses `labels` among them since 1.5.0 (validateRayGroupLabels).
+START_PARAMS = {**TEXTS, "not": {"required": ["labels"]}}
 COUNT = {"type": "integer", "minimum": 0}
 
 
@@ -24,8 +26,8 @@ HEAD = _closed(
         "serviceType": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
         "enableIngress": {"type": "boolean"},
         "rayStartParams": START_PARAMS,
-        "labels": START_PARAMS,
-        "resources": START_PARAMS,
+        "labels": TEXTS,
+        "resources": TEXTS,
         "template": TEMPLATE,
     },
     "rayStartParams",
@@ -41,8 +43,8 @@ WORKERS = _closed(
         "numOfHosts": COUNT,
         "idleTimeoutSeconds": COUNT,
         "rayStartParams": START_PARAMS,
-        "labels": START_PARAMS,
-        "resources": START_PARAMS,
+        "labels": TEXTS,
+        "resources": TEXTS,
         "template": TEMPLATE,
     },
     "groupName",

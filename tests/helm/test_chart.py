@@ -361,16 +361,43 @@ def test_wrong_values_are_refused(
 def test_nodes_are_known_by_the_names_of_the_site_file(render: Callable[[Values], Objects]) -> None:
     objects = render(FULL)
     (group,) = named(objects, "RayCluster")["spec"]["workerGroupSpecs"]
-    assert group["rayStartParams"]["labels"] == "wattshift.io/node=$WATTSHIFT_NODE"
     env = group["template"]["spec"]["containers"][0]["env"]
     assert {"fieldRef": {"fieldPath": "spec.nodeName"}} in [one.get("valueFrom") for one in env]
     site = tomllib.loads(named(objects, "ConfigMap", "-site")["data"]["site.toml"])
     assert [node["name"] for node in site["compute"]["nodes"]] == ["ray", "node-a"]
     assert not {"feeder", "max", "idle"} & set(site["compute"]), "each node has its own"
-    plain = render({})
-    assert (
-        "labels" not in named(plain, "RayCluster")["spec"]["workerGroupSpecs"][0]["rayStartParams"]
+    (plain,) = named(render({}), "RayCluster")["spec"]["workerGroupSpecs"]
+    assert set(plain["rayStartParams"]) == {"resources"}
+    assert "args" not in plain["template"]["spec"]["containers"][0]
+
+
+@pytest.mark.parametrize("node", ["node-a", "ip-10-0-0-7.ec2.internal", "1234"])
+def test_ray_starts_with_the_node_s_name_as_kuberay_starts_it(
+    render: Callable[[Values], Objects], tmp_path: Path, node: str
+) -> None:
+    """The shell line that KubeRay 1.7.0 makes of a group (BuildPod), with a `ray` that tells."""
+    (group,) = named(render(FULL), "RayCluster")["spec"]["workerGroupSpecs"]
+    container, params = group["template"]["spec"]["containers"][0], group["rayStartParams"]
+    words = " ".join(f" {word} " for word in container["args"])
+    flags = " ".join(f" --{key}={params[key]} " for key in sorted(params))
+    line = f"{words} && ulimit -n ${{NO_SUCH_LIMIT:-64}}; ray start {flags}"
+    labels = tmp_path / "labels.yaml"
+    line = line.replace(params["labels-file"], str(labels))
+    ray = tmp_path / "ray"
+    ray.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    ray.chmod(0o755)
+    done = subprocess.run(
+        ["/bin/bash", "-c", "--", line],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "WATTSHIFT_NODE": node},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
     )
+    start, labels_flag, resources = done.stdout.splitlines()
+    assert (start, labels_flag) == ("start", f"--labels-file={labels}")
+    assert json.loads(resources.removeprefix("--resources=")) == {"power_w": 0}
+    assert yaml.safe_load(labels.read_text()) == {"wattshift.io/node": node}
 
 
 def keys(model: type[Section]) -> dict[str, set[str]]:

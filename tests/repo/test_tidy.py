@@ -59,8 +59,14 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def long_functions(source: str, most: int) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    """Every module of the packages, parsed once."""
+    return {name(path): ast.parse(path.read_text()) for path in MODULES}
+
+
+def long_functions(tree: ast.Module, most: int) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             lines = node.end_lineno - node.lineno + 1
@@ -89,13 +95,13 @@ def test_no_module_is_too_long() -> None:
     assert over == {}
 
 
-def test_no_function_is_too_long() -> None:
-    over = {name(p): list(long_functions(p.read_text(), FUNCTION_LINES)) for p in MODULES}
+def test_no_function_is_too_long(trees: dict[str, ast.Module]) -> None:
+    over = {key: list(long_functions(tree, FUNCTION_LINES)) for key, tree in trees.items()}
     assert {key: found for key, found in over.items() if found} == {}
 
 
-def test_every_module_tells_its_idea() -> None:
-    assert [name(p) for p in MODULES if not ast.get_docstring(ast.parse(p.read_text()))] == []
+def test_every_module_tells_its_idea(trees: dict[str, ast.Module]) -> None:
+    assert [key for key, tree in trees.items() if not ast.get_docstring(tree)] == []
 
 
 def test_no_name_says_nothing() -> None:
@@ -137,4 +143,4 @@ def test_test_files_have_names_of_their_own() -> None:
 
 def test_the_size_check_bites() -> None:
     source = "def f():\n" + "    pass\n" * FUNCTION_LINES
-    assert list(long_functions(source, FUNCTION_LINES)) == ["f has 71 lines"]
+    assert list(long_functions(ast.parse(source), FUNCTION_LINES)) == ["f has 71 lines"]

@@ -317,7 +317,7 @@ def _watts_alone(self: Board, seat: Any, row: int) -> bool:
 
 def _power_first(board: Any, seats: Any, was: Any = shedding.shed) -> None:
     for seat in [seat for seat in seats if seat.units and seat.kin.service]:
-        shedding._slow(board, seat)
+        shedding._slow(board, seat, board.short())
     was(board, seats)
 
 

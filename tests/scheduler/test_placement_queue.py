@@ -12,9 +12,10 @@ from benchmarks import placement_pass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wattshift_scheduler.compute import filling, placement, shedding, verdicts
+from wattshift_scheduler.compute import filling, placement, pools, shedding, verdicts
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placement, place
+from wattshift_scheduler.compute.tenants import Shares
 from wattshift_scheduler.jobs import FLEXIBILITY_LOSS, Job, JobKind, JobState, PowerStep, Terms
 from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
@@ -55,6 +56,35 @@ def test_what_one_of_its_kin_was_refused_is_refused_as_if_it_had_been_tried(
             with monkeypatch.context() as patch:
                 _never_known(patch)
                 assert place(ground, jobs) == known
+
+
+def _units(done: Placement) -> dict[str, dict[str, int]]:
+    return {one.job.id: dict(one.nodes) for one in done.placed}
+
+
+def test_a_quota_that_nobody_can_free_is_refused_as_if_it_had_been_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a tenant's own work could give back at most spares the tries, and costs no unit."""
+    lost = 0
+    for ground, jobs in _moments(monkeypatch, 1):
+        known = _units(place(ground, jobs))
+        with monkeypatch.context() as patch:
+            patch.setattr(Shares, "within", _within_without(Shares.within))
+            assert _units(place(ground, jobs)) == known
+        with monkeypatch.context() as patch:
+            patch.setattr(pools.Pool, "_own", lambda *_: None)
+            lost += _units(place(ground, jobs)) != known
+    assert lost, "the guard is needed"
+
+
+def _within_without(was: Any) -> Any:
+    """As ever, but that what might be freed is taken for all there is."""
+
+    def within(self: Any, job: Job, ceiling: Any, units: int, *less: float) -> bool:
+        return bool(less) or bool(was(self, job, ceiling, units))
+
+    return within
 
 
 def test_what_was_learnt_of_a_gang_that_is_taken_back_is_forgotten(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wattshift_scheduler.compute import verdicts
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placed, place
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Rule, Terms, Verdict
@@ -219,6 +220,35 @@ def test_mining_in_the_way_is_told_from_batch_in_the_way() -> None:
     low = runs(batch("b", 500.0), n2=1)
     pushed = verdict(ground(root_w=500.0, free_w=0.0, n2=full), service, low)
     assert (pushed.admission, pushed.rule) == (Admission.AFTER_SHEDDING, Rule.BATCH_GIVES_WAY)
+
+
+def test_a_wait_is_told_a_few_times_and_not_with_every_watt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def told() -> int:
+        job, found = batch("a", 400.0), set[Verdict]()
+        for free_w in range(0, 400, 7):
+            one = verdict(ground(free_w=float(free_w)), job)
+            assert one.rule is Rule.MINING_GIVES_WAY
+            assert one is job.verdict or one not in found
+            job = replace(job, verdict=one)
+            found.add(one)
+        return len(found)
+
+    assert told() == verdicts.WAITS_TOLD
+    monkeypatch.setattr(verdicts, "WAITS_TOLD", 400)
+    assert told() > 50, "the guard is needed"
+
+
+def test_a_gang_is_told_the_same_whether_or_not_its_first_unit_alone_would_fit() -> None:
+    held = runs(batch("h", 1000.0, tenant="a"), n2=1)
+    other = batch("b", 900.0, tenant="b")
+    gang = batch("g", 100.0, tenant="a", gang=True, max_units=3)
+    rules = [
+        placed(ground(A, B, root_w=root_w), held, gang, other)["g"].verdict.rule
+        for root_w in (1099.0, 1101.0)
+    ]
+    assert rules == [Rule.GANG, Rule.GANG]
 
 
 def test_watts_that_are_there_at_once_fit() -> None:

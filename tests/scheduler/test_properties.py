@@ -13,6 +13,8 @@ from wattshift_cluster.simulate.agents import ModelledAgent
 from wattshift_scheduler import leases, moves
 from wattshift_scheduler import step as core
 
+pytestmark = pytest.mark.timeout(400)  # a minute of processor time, on a machine shared with others
+
 HISTORIES = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 99)), min_size=4, max_size=16)
 
 

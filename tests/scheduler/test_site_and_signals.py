@@ -61,7 +61,7 @@ def test_a_tree_that_cannot_exist_is_refused(feeders: list[Feeder]) -> None:
 def test_a_tree_sums_up_and_looks_up() -> None:
     assert TREE.names == ("main", "hall", "row")
     assert TREE.totals(np.array([1.0, 2.0, 4.0])).tolist() == [7.0, 6.0, 4.0]
-    assert TREE.ancestor_at(1).tolist() == [-1, 1, 1]
+    assert TREE.ancestors[1].tolist() == [-1, 1, 1]
     assert TREE.any_above(np.array([False, True, False])).tolist() == [False, True, True]
 
 

@@ -16,6 +16,8 @@ from wattshift_cluster.simulate.run import ROWS, SimulationResult, run_simulatio
 from wattshift_scheduler import moves
 from wattshift_scheduler.signals import effective
 
+pytestmark = pytest.mark.timeout(400)  # seconds of processor time, on a machine shared with others
+
 SITE = """
 [site]
 name = "sim"
@@ -109,17 +111,19 @@ def test_a_quiet_run_holds_every_cap_within_a_ramp(site: Path) -> None:
 def test_jumping_over_quiet_stretches_changes_little(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = _run(site, days=0.03)
+    (site.parent / "signal.csv").write_text("starts,ends,limit,kind\n500,900,20kW,event\n")
+    quick = _run(site, days=0.015)
     monkeypatch.setattr("wattshift_cluster.simulate.run.JUMP_MAX_S", 0.0)
-    slow = _run(site, days=0.03)
+    slow = _run(site, days=0.015)
     assert slow.steps > 5 * quick.steps
+    assert [shed["to_w"] for shed in quick.sheds] == [20e3]
     assert quick.sheds == slow.sheds
     for work, mwh in slow.energy_mwh.items():
         assert quick.energy_mwh[work] == pytest.approx(mwh, rel=0.01, abs=1e-5)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(site: Path) -> None:
-    faulty = {"faults_per_day": 600.0, "days": 0.03}
+    faulty = {"faults_per_day": 900.0, "days": 0.02}
     first = _run(site, **faulty)
     assert sum(first.faults.values()) >= 5
     assert _plain(first) == _plain(_run(site, **faulty))

@@ -16,10 +16,11 @@ from wattshift_cluster.workload.batch import jobs as batch
 from wattshift_cluster.workload.batch.chunk_loop import Chunks
 from wattshift_cluster.workload.batch.chunks import ChunkStore
 from wattshift_cluster.workload.batch.crew import NEVER_MADE, Crew, Fallen, Seat
-from wattshift_cluster.workload.batch.job import DEATHS_MAX, _waits
+from wattshift_cluster.workload.batch.job import DEATHS_MAX
 from wattshift_cluster.workload.batch.jobs import BatchJobs
 from wattshift_cluster.workload.batch.plans import Outcome
 from wattshift_cluster.workload.batch.progress import Rate
+from wattshift_cluster.workload.batch.shortage import waits
 from wattshift_cluster.workload.cluster.nodes import Node
 from wattshift_cluster.workload.specs import BatchSpec, batch_spec
 
@@ -208,7 +209,7 @@ def node(**more: Any) -> Node:
 def test_what_a_worker_waits_for_is_told(
     tmp_path: Path, more: dict[str, Any], workers: int, words: str | None
 ) -> None:
-    assert _waits(spec_of(tmp_path, **more), node(), workers) == words
+    assert waits(spec_of(tmp_path, **more), node(), workers) == words
 
 
 def test_only_the_deaths_that_nobody_asked_for_fail_a_job(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ from ray.util import get_placement_group, remove_placement_group
 from wattshift_cluster.workload.cluster.ray_link import RayLink
 
 RayLink(sys.argv[1])
-remove_placement_group(get_placement_group(sys.argv[2]))
+print("ready", flush=True)
+for line in sys.stdin:
+    remove_placement_group(get_placement_group(line.strip()))
+    print("removed", flush=True)
 """
 
 
@@ -71,6 +74,24 @@ def is_whole(folder: Path, count: int) -> bool:
     return [json.loads(line) for line in lines] == wanted
 
 
+@pytest.fixture
+def somebody_else(ray_cluster: Any) -> Iterator[Any]:
+    """Another driver, connected before it is needed; takes a placement group away by its name."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER, ray_cluster.address],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | ray_cluster.environment,
+    ) as driver:  # fmt: skip
+        try:
+            yield driver
+        finally:
+            driver.kill()
+
+
+def said(driver: Any, word: str) -> bool:
+    return bool(driver.stdout.readline() == f"{word}\n")
+
+
 def workers(raylet: int) -> list[int]:
     """Process ids of the batch workers of a raylet."""
     command = ["ps", "-o", "pid=,args=", "--ppid", str(raylet)]
@@ -101,22 +122,22 @@ def test_workers_behind_a_raylet_that_hangs_do_no_item_twice(
 
 
 def test_a_gang_comes_back_whole_after_a_kill_and_after_its_place_was_taken(
-    bridge: Any, ray_cluster: Any, tmp_path: Path
+    bridge: Any, ray_cluster: Any, somebody_else: Any, tmp_path: Path
 ) -> None:
-    work = spec(tmp_path, 1500, gang=True, workers=2)
+    assert said(somebody_else, "ready")
+    work = spec(tmp_path, 2000, gang=True, workers=2)
     bridge.command("start_job", job="g", spec=work, nodes={"n0": 2})
     holds(bridge, "g", {"n0": 2})
     bridge.until(lambda _: len(workers(ray_cluster.pids["n0"])) == 2, 20)
     first = workers(ray_cluster.pids["n0"])
     os.kill(first[1], signal.SIGKILL)
     bridge.until(lambda _: len({*workers(ray_cluster.pids["n0"])} - {*first}) == 1, 40)
-    subprocess.run(
-        [sys.executable, "-c", OTHER, ray_cluster.address, "gang:g"],
-        env=os.environ | ray_cluster.environment, check=True, timeout=60,
-    )  # fmt: skip
+    somebody_else.stdin.write("gang:g\n")
+    somebody_else.stdin.flush()
+    assert said(somebody_else, "removed")
     ended = wait(bridge, "g", "completed")
-    assert (ended["done"], ended["error"]) == (1500, None)
-    assert is_whole(tmp_path, 1500)
+    assert (ended["done"], ended["error"]) == (2000, None)
+    assert is_whole(tmp_path, 2000)
     bridge.until(lambda r: bench.node(r, "n0")["power_w_available"] == 300, 20)
 
 

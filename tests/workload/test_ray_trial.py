@@ -16,6 +16,16 @@ from wattshift_cluster.cli.findings import Place
 from wattshift_cluster.cli.ray_check import elsewhere, judged, ray
 from wattshift_cluster.workload.cluster.versions import RELEASES, known
 
+LEFT = """
+from wattshift_cluster.workload.cluster.ray_link import QUIET, internal, prepare_environment
+
+prepare_environment(QUIET)
+ray = internal("ray")
+try:
+    ray.get_actor("meter:gone")
+except Exception as fault:
+    print(ray.is_initialized(), fault)
+"""
 TRIAL = [sys.executable, "-m", "wattshift_cluster.workload.cluster.ray_trial"]
 
 
@@ -133,3 +143,11 @@ def test_a_release_nobody_tried_and_one_that_lacks_something_are_told() -> None:
 
 def test_in_haste_nothing_is_started() -> None:
     assert "not tried" in ray(Place(None, quick=True)).text
+
+
+def test_a_call_without_a_cluster_starts_none() -> None:
+    """Ray starts one in /tmp/ray by itself; a bridge that ends has threads that may still ask."""
+    pytest.importorskip("ray")
+    left = [sys.executable, "-c", LEFT]
+    done = subprocess.run(left, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.startswith("False "), done

@@ -25,6 +25,7 @@ from wattshift_cluster.workload.serving.service_stats import (
     quantile_ms,
     with_metrics,
 )
+from wattshift_cluster.workload.serving.stats_desk import StatsDesk, Subject
 
 LE = {"100": 0.0, "200": 0.0, "+Inf": 0.0}
 
@@ -210,3 +211,21 @@ def test_a_nodes_text_comes_whole_in_time_and_in_bounds_or_not_at_all(
     node.gate.clear()
     assert fetched("127.0.0.1", port) is None
     assert fetched("127.0.0.1", 1) is None
+
+
+def test_a_desk_that_was_stopped_asks_nobody_any_more() -> None:
+    """Serve's handles start a Ray of their own when they are used after the bridge has left."""
+    asked = threading.Event()
+
+    def handle(app: str, unit: str) -> Any:
+        asked.set()
+        raise RuntimeError("no such handle")
+
+    before = {*threading.enumerate()}
+    desk = StatsDesk(handle)
+    desk.watch((Subject("a", "u", tells=True, running=1, streams=False),), {})
+    (thread,) = {*threading.enumerate()} - before
+    assert asked.wait(10)
+    desk.stop()
+    thread.join(10)
+    assert not thread.is_alive()

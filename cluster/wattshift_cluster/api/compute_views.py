@@ -116,12 +116,14 @@ class NodeView(TypedDict):
     `unasked_w` is drawn by work that asked for no watts, `system_w` by what Ray and Serve need
     themselves, and `unasked` says what both are.
     `relief_w` is what confirmed power limits take off. `units` are jobs' units there, by job.
+    `forgotten`: it counts nothing, because an operator vouches that its machine is off.
     """
 
     node: str
     feeder: str
     up: bool
     draining: bool
+    forgotten: bool
     power_w: float | None
     asked_w: float | None
     max_w: float

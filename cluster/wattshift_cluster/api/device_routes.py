@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from wattshift_cluster.api import port as views
+from wattshift_cluster.api import device_views as views
 from wattshift_cluster.api.auth import admin, operator, viewer
 from wattshift_cluster.api.bodies import (
     FleetBody,
@@ -13,6 +13,7 @@ from wattshift_cluster.api.bodies import (
     parse_body,
 )
 from wattshift_cluster.api.learnt_views import LearntView
+from wattshift_cluster.api.profile_views import ProfileView
 from wattshift_cluster.api.routes import Port, answer, answers, body_schema, json_body
 from wattshift_cluster.api.tokens import Token
 from wattshift_cluster.errors import NotFound
@@ -29,7 +30,7 @@ async def get_devices(port: Port) -> Response:
     return answer({"devices": port.devices()})
 
 
-@read.get("/devices/{device_id}/profile", response_model=views.ProfileView)
+@read.get("/devices/{device_id}/profile", response_model=ProfileView)
 async def get_profile(port: Port, device_id: str) -> Response:
     """Show the power curve of a device as last measured, or how its measurement stands."""
     return answer(await port.profile_device(device_id, start=False))
@@ -38,7 +39,7 @@ async def get_profile(port: Port, device_id: str) -> Response:
 @write.post(
     "/devices/{device_id}/profile",
     status_code=202,
-    response_model=views.ProfileView,
+    response_model=ProfileView,
     openapi_extra=body_schema("ProfileBody"),
 )
 async def post_profile(request: Request, port: Port, device_id: str) -> Response:
@@ -59,7 +60,7 @@ async def post_profile(request: Request, port: Port, device_id: str) -> Response
     return await answers(request).once(request, act)
 
 
-@write.delete("/devices/{device_id}/profile", response_model=views.ProfileView)
+@write.delete("/devices/{device_id}/profile", response_model=ProfileView)
 async def delete_profile(port: Port, device_id: str) -> Response:
     """Break an ASIC's measurement off: it goes back to its lease, and keeps what was measured."""
     return answer(await port.profile_device(device_id, start=False, stop=True))

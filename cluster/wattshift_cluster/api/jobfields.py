@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -60,21 +61,35 @@ def absolute_s(value: object) -> float | None:
     return moment.timestamp()
 
 
-def _moment(value: object) -> float | None:
-    """Return a Unix time in s from a duration counted from now, or an RFC 3339 time with zone."""
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a job should be done.
+
+    Attributes:
+        at_s: Unix time, s.
+        in_s: as it was given, if that was a duration from now, s; None if it was a time.
+    """
+
+    at_s: float
+    in_s: float | None = None
+
+
+def _deadline(value: object) -> Deadline | None:
+    """Return the deadline of a duration that counts from now, or of an RFC 3339 time with zone."""
     if value is None:
         return None
+    now_s, in_s = time.time(), None
     try:
         at_s = absolute_s(value)
         if at_s is None:
-            at_s = time.time() + parse_seconds(value)
+            in_s = parse_seconds(value)
+            at_s = now_s + in_s
     except ValueError as wrong:
         allowed = "a duration such as 2h, or a time such as 2026-12-01T18:00:00Z"
         raise ValueError(f"{wrong}; allowed: {allowed}") from None
-    ahead_s = at_s - time.time()
-    if not 0 < ahead_s <= DEADLINE_MAX_S:
+    if not 0 < at_s - now_s <= DEADLINE_MAX_S:
         raise ValueError("out of range; allowed: later than now and within 366 days")
-    return at_s
+    return Deadline(at_s, in_s)
 
 
 def _id(value: str) -> str:
@@ -168,9 +183,9 @@ class Step(Section):
     ]
 
 
-Moment = Annotated[
-    float | None,
-    BeforeValidator(_moment),
+When = Annotated[
+    Deadline | None,
+    BeforeValidator(_deadline),
     WithJsonSchema({"type": ["string", "number", "null"]}),
 ]
 JobId = Annotated[Name, AfterValidator(_id)]

@@ -17,7 +17,6 @@ from wattshift_cluster.api.jobfields import (
     JobId,
     Labels,
     LabelValue,
-    Moment,
     PathText,
     Slo,
     Steps,
@@ -25,6 +24,7 @@ from wattshift_cluster.api.jobfields import (
     Units,
     UsdPerHour,
     Watts,
+    When,
     Words,
 )
 from wattshift_cluster.config.fields import (
@@ -87,7 +87,9 @@ class BatchJob(ComputeJob):
     """A callable or a command over the items of a dataset, in chunks that survive a restart.
 
     `watts`, `gpus` and `num_cpus` are those of one worker. `pause_within` is what a worker gets to
-    finish the chunk it works on when it must leave; then it is killed and the chunk done again.
+    finish the chunk it works on when it must leave; then it is killed and the chunk done again. A
+    `deadline` that is a duration counts from when the controller first takes the job, and is kept
+    as given too: the same request again is the same, whatever the clock says by then.
     """
 
     kind: Literal["batch"] = "batch"
@@ -99,7 +101,7 @@ class BatchJob(ComputeJob):
     watts: Watts
     workers: Units = 1
     gang: Switch = False
-    deadline: Moment = None
+    deadline: When = None
     chunk_items: Annotated[int, whole(1, CHUNK_ITEMS_MAX)] = 64
     min_run: Annotated[float, seconds(0, 30 * 86400.0)] = 0.0
     pause_within: Annotated[float, seconds(0.1, 3600.0)] = 10.0
@@ -111,6 +113,12 @@ class BatchJob(ComputeJob):
         if (self.callable is None) == (self.command is None):
             raise ValueError("give one of callable (package.module:name) and command (words)")
         return self
+
+    def _due(self) -> dict[str, float | None]:
+        if self.deadline is None:
+            return {"deadline_at_s": None}
+        given = {} if self.deadline.in_s is None else {"deadline_in_s": self.deadline.in_s}
+        return {"deadline_at_s": self.deadline.at_s, **given}
 
     def to_spec(self) -> dict[str, Any]:
         """Return what the controller keeps."""
@@ -125,7 +133,7 @@ class BatchJob(ComputeJob):
             "watts_w": self.watts,
             "workers": self.workers,
             "gang": self.gang,
-            "deadline_at_s": self.deadline,
+            **self._due(),
             "chunk_items": self.chunk_items,
             "min_run_s": self.min_run,
             "pause_within_s": self.pause_within,
@@ -139,7 +147,8 @@ class ServiceJob(ComputeJob):
 
     `serve_config` (FILE or FILE#APPLICATION) is read by the command line, which sends the one
     application as `serve_app`. `watts_per_replica` is the draw of a replica without a limit;
-    with `learn_watts` it is the most, and what is measured may lower it.
+    with `learn_watts` it is the most, and what is measured may lower it. That is put to use while
+    no replica is deployed, so it does not go with `hand_over: sleep`, which keeps them.
     """
 
     kind: Literal["service"] = "service"
@@ -189,6 +198,15 @@ class ServiceJob(ComputeJob):
                 raise ValueError(
                     f"power_steps: {step.watts:g} W keeps more throughput than {most_w:g} W"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _learnable(self) -> "ServiceJob":
+        if self.learn_watts and self.hand_over == "sleep":
+            raise ValueError(
+                "learn_watts and hand_over: sleep do not go together: what is learnt is put to use"
+                " while no replica is deployed, and replicas that sleep stay; give one of them"
+            )
         return self
 
     def to_spec(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from wattshift_cluster.api.jobmodels import BatchJob, MiningJob, ServiceJob
 from wattshift_cluster.config.credentials import names_credential
 from wattshift_cluster.config.draft import unknown_key
 from wattshift_cluster.config.fields import Section
+from wattshift_cluster.config.service_route import route_of
 from wattshift_cluster.errors import ConfigInvalid, Fault
 
 JOBS_PER_FILE = 256
@@ -82,11 +83,18 @@ def parse_jobs(documents: Sequence[object], source: str) -> list[JobModel]:
         except ConfigInvalid as invalid:
             wrong += invalid.faults
     ids = [job.id for job in found if job.id is not None]
-    twice = sorted({one for one in ids if ids.count(one) > 1})
-    wrong += [Fault(source, "id", one, "given to more than one job of the file") for one in twice]
+    told = "given to more than one job of the file"
+    wrong += [Fault(source, "id", one, told) for one in _twice(ids)]
+    routes = [route_of(job.to_spec()) for job in found if isinstance(job, ServiceJob)]
+    told = "more than one service of the file would answer there; give them different names"
+    wrong += [Fault(source, "name", route, told) for route in _twice(routes)]
     if wrong:
         raise ConfigInvalid(wrong)
     return found
+
+
+def _twice(values: Sequence[str]) -> list[str]:
+    return sorted({one for one in values if values.count(one) > 1})
 
 
 def faults(error: ValidationError, source: str, model: type[Section]) -> list[Fault]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from wattshift_cluster.api import port as views
 from wattshift_cluster.api.auth import admin, operator, viewer
 from wattshift_cluster.api.bodies import (
     CapBody,
@@ -17,12 +16,13 @@ from wattshift_cluster.api.bodies import (
     TokenBody,
     parse_body,
 )
-from wattshift_cluster.api.compute_views import LogView
+from wattshift_cluster.api.compute_views import JobView, LogView
 from wattshift_cluster.api.encode import encode
 from wattshift_cluster.api.idempotency import Answers
 from wattshift_cluster.api.jobspec import parse_job
 from wattshift_cluster.api.port import ControllerPort
 from wattshift_cluster.api.problems import Problem
+from wattshift_cluster.api.site_views import CapView, SiteView
 from wattshift_cluster.api.stream import EventResponse, Fanout
 from wattshift_cluster.api.tokens import TokenStore, role_of
 from wattshift_cluster.controller.feasible import Infeasible
@@ -77,7 +77,7 @@ async def json_body(request: Request) -> Any:
         raise Problem(400, f"the body is not valid JSON: {error}") from None
 
 
-@read.get("/site", response_model=views.SiteView)
+@read.get("/site", response_model=SiteView)
 async def get_site(port: Port) -> Response:
     """Show the site now."""
     return answer(port.site())
@@ -102,7 +102,7 @@ async def get_jobs(
     return answer({"jobs": page, "next_cursor": more})
 
 
-@read.get("/jobs/{job_id}", response_model=views.JobView)
+@read.get("/jobs/{job_id}", response_model=JobView)
 async def get_job(port: Port, job_id: str) -> Response:
     """Show one job."""
     return answer(port.job(job_id))
@@ -211,7 +211,7 @@ def problem_of(never: Infeasible) -> Problem:
     return Problem(409, one.words, slug="refused", errors=[row])
 
 
-@write.post("/jobs/{job_id}:{action}", response_model=views.JobView)
+@write.post("/jobs/{job_id}:{action}", response_model=JobView)
 async def post_job_action(request: Request, port: Port, job_id: str, action: str) -> Response:
     """Pause, resume or cancel a job."""
     if action not in ("pause", "resume", "cancel"):
@@ -226,7 +226,7 @@ async def post_job_action(request: Request, port: Port, job_id: str, action: str
 @write.post(
     "/caps",
     status_code=201,
-    response_model=views.CapView,
+    response_model=CapView,
     openapi_extra=body_schema("CapBody"),
 )
 async def post_cap(request: Request, port: Port) -> Response:

@@ -1,11 +1,11 @@
 """`wattshift explain ID`: what something does now, and the decisions that brought it there."""
 
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from wattshift_cluster.cli.explain_compute import job_answer, node_text, why_job
+from wattshift_cluster.cli.job_names import SeveralJobs, of_job
 from wattshift_cluster.cli.job_text import job_text
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import age, emit, grid, number, output_option, pairs, watts
@@ -21,7 +21,7 @@ SOURCES = {
 
 
 @click.command()
-@click.argument("subject", metavar="ID")
+@click.argument("subject", metavar="ID|NAME")
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--inputs", is_flag=True, help="Also show the figures behind each decision.")
 @controller_options
@@ -34,6 +34,7 @@ def explain(
     \b
       wattshift explain asic-7
       wattshift explain batch-1a2b3c4d --inputs
+      wattshift explain triage
       wattshift explain gpu-node-1
       wattshift explain site
 
@@ -42,6 +43,8 @@ def explain(
     """
     with ControllerClient.find(url, token) as controller:
         now = present(controller, subject)
+        if now is not None and "spec" in now:
+            subject = now["id"]  # where it was called by its name
         view = {
             "subject": subject,
             "now": now,
@@ -55,7 +58,7 @@ def explain(
 
 
 def present(controller: ControllerClient, subject: str) -> dict[str, Any] | None:
-    """Return the device, node or job of that id as it is now; None if there is none."""
+    """Return the device, node or job that goes by that as it is now; None if there is none."""
     devices = controller.get("/v1/devices")["devices"]
     device: dict[str, Any] | None = next((one for one in devices if one["id"] == subject), None)
     if device is not None:
@@ -65,7 +68,9 @@ def present(controller: ControllerClient, subject: str) -> dict[str, Any] | None
     if node is not None:
         return node
     try:
-        job: dict[str, Any] = controller.get(f"/v1/jobs/{quote(subject, safe='')}")
+        job: dict[str, Any] = of_job(controller, subject, controller.get)
+    except SeveralJobs:
+        raise
     except NotFound:
         return None
     return job

@@ -6,6 +6,7 @@ All of it follows from what the controller told: the verdict with its rule, and 
 from collections.abc import Mapping
 from typing import Any
 
+from wattshift_cluster.cli.job_names import OVER
 from wattshift_cluster.cli.job_text import learnt, promises, spread
 from wattshift_cluster.cli.output import UNKNOWN, number, pairs, watts
 
@@ -29,7 +30,7 @@ GIVES_WAY: Mapping[str, str] = {
 
 def why_job(one: dict[str, Any]) -> list[str]:
     """Return the sentences that say why a job stands as it does."""
-    if one["kind"] == "mining" or one["state"] in ("completed", "failed", "cancelled"):
+    if one["kind"] == "mining" or one["state"] in OVER:
         return []
     found = one["verdict"]
     told = _where(one) if one["units"] else ["it has no unit now"]
@@ -98,6 +99,8 @@ def job_answer(one: dict[str, Any]) -> str:
 def node_text(one: dict[str, Any]) -> str:
     """Return one compute node for people: watts asked, granted, used, unasked and by whom."""
     state = "up" if one["up"] else "down: Ray does not answer for it, so its grant still counts"
+    if one["forgotten"]:
+        state = "forgotten: an operator vouches that it is off; it counts nothing until it is back"
     if one["draining"]:
         state += ", draining: nothing new goes there"
     held, granted = one["used_w"], one["power_w"]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from wattshift_cluster.cli.job_names import OVER
 from wattshift_cluster.cli.output import UNKNOWN, age, grid, number, pairs, watts
 
 PROMISES = (
@@ -52,7 +53,7 @@ def jobs_text(found: list[dict[str, Any]]) -> str:
 def _rule(one: dict[str, Any]) -> str:
     """Return by which rule a job that is not over has less than it asked for."""
     found = one.get("verdict")
-    over = one["state"] in ("completed", "failed", "cancelled")
+    over = one["state"] in OVER
     return "-" if found is None or over or found["rule"] == "fits" else str(found["rule"])
 
 
@@ -86,7 +87,7 @@ def job_text(one: dict[str, Any]) -> str:
         rows += _places(one)
     rows += _service(one) if one["kind"] == "service" else []
     rows += _batch(one) if one["kind"] == "batch" else []
-    if one.get("error"):
+    if one.get("error") not in (None, "", one["reason"]):
         rows.append(("trouble", one["error"]))
     rows += [
         (f"  {key}", "-" if value is None else str(value)) for key, value in one["spec"].items()
@@ -96,7 +97,7 @@ def job_text(one: dict[str, Any]) -> str:
 
 def _verdict(one: dict[str, Any]) -> list[tuple[str, str]]:
     found = one["verdict"]
-    if found is None:
+    if found is None or one["state"] in OVER:
         return []
     bound = "" if found["bound_by"] is None else f", bound by {found['bound_by']}"
     when = "" if found["expected_at"] is None else f"; expected at {found['expected_at']}"

@@ -1,10 +1,10 @@
 """`wattshift jobs` and `wattshift job`: what was submitted, where it stands, and why."""
 
 from typing import Any
-from urllib.parse import quote
 
 import click
 
+from wattshift_cluster.cli.job_names import all_jobs, of_job
 from wattshift_cluster.cli.job_text import job_text, jobs_text
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import emit, emit_line, output_option, talk
@@ -46,48 +46,38 @@ def jobs(
     emit(found, output, jobs_text)
 
 
-def all_jobs(controller: ControllerClient, state: str | None) -> list[dict[str, Any]]:
-    """Return every job, page by page."""
-    found: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        page = controller.get("/v1/jobs", state=state, cursor=cursor, limit=1000)
-        found += page["jobs"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return found
-
-
 @click.group()
 def job() -> None:
     """Show, pause, resume or cancel one job, or read its log.
 
     \b
       wattshift job show batch-1a2b3c4d
-      wattshift job pause batch-1a2b3c4d
+      wattshift job pause triage
+
+    A job goes by its id, or by its name while only one of that name is not over.
     """
 
 
 @job.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("called", metavar="ID|NAME")
 @controller_options
 @output_option
-def show(job_id: str, url: str | None, token: str | None, output: str) -> None:
+def show(called: str, url: str | None, token: str | None, output: str) -> None:
     """Show one job.
 
     \b
       wattshift job show batch-1a2b3c4d -o yaml
     """
     with ControllerClient.find(url, token) as controller:
-        emit(controller.get(f"/v1/jobs/{quote(job_id, safe='')}"), output, job_text)
+        emit(of_job(controller, called, controller.get), output, job_text)
 
 
 @job.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("called", metavar="ID|NAME")
 @click.option("--lines", type=click.IntRange(1, 1000), default=200, show_default=True)
 @controller_options
 @output_option
-def logs(job_id: str, lines: int, url: str | None, token: str | None, output: str) -> None:
+def logs(called: str, lines: int, url: str | None, token: str | None, output: str) -> None:
     """Print what was decided about a job and what its own code printed, oldest first.
 
     \b
@@ -95,7 +85,7 @@ def logs(job_id: str, lines: int, url: str | None, token: str | None, output: st
       wattshift job logs batch-1a2b3c4d --lines 20
     """
     with ControllerClient.find(url, token) as controller:
-        found = controller.get(f"/v1/jobs/{quote(job_id, safe='')}/logs", lines=lines)
+        found = of_job(controller, called, lambda path: controller.get(f"{path}/logs", lines=lines))
     emit(found, output, _log_text)
     if found["trouble"] is not None:
         talk(f"what its code printed is not known: {found['trouble']}")
@@ -109,12 +99,12 @@ def _log_text(view: dict[str, Any]) -> str:
 
 def _act(action: str, text: str) -> None:
     @job.command(name=action, help=f"{text}\n\n\b\n  wattshift job {action} batch-1a2b3c4d")
-    @click.argument("job_id", metavar="ID")
+    @click.argument("called", metavar="ID|NAME")
     @controller_options
     @output_option
-    def act(job_id: str, url: str | None, token: str | None, output: str) -> None:
+    def act(called: str, url: str | None, token: str | None, output: str) -> None:
         with ControllerClient.find(url, token) as controller:
-            view = controller.post(f"/v1/jobs/{quote(job_id, safe='')}:{action}")
+            view = of_job(controller, called, lambda path: controller.post(f"{path}:{action}"))
         emit(view, output, job_text)
 
 

@@ -86,7 +86,10 @@ class Wattshift(click.Group):
         except WattshiftError as error:
             click.echo(f"wattshift: {error}", err=True)
             ctx.exit(error.exit_code)
-        except (KeyboardInterrupt, click.Abort):
+        except click.Abort:  # a question that was not answered by yes, or by nobody at all
+            click.echo("wattshift: not confirmed, nothing was done; --yes does not ask", err=True)
+            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt:
             click.echo("wattshift: interrupted", err=True)
             ctx.exit(INTERRUPTED)
 

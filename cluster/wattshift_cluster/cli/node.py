@@ -13,11 +13,12 @@ from wattshift_cluster.client import ControllerClient
 
 @click.group()
 def node() -> None:
-    """List the nodes that Ray's work runs on, or have all work leave one.
+    """List the nodes that Ray's work runs on, have all work leave one, or forget a lost one.
 
     \b
       wattshift node list
       wattshift node drain gpu-node-1
+      wattshift node forget gpu-node-1
     """
 
 
@@ -59,10 +60,37 @@ def drain(name: str, yes: bool, url: str | None, token: str | None, output: str)
     emit(view, output, node_text)
 
 
+@node.command()
+@click.argument("name", metavar="NODE")
+@click.option("--yes", is_flag=True, help="Do not ask: you vouch that the machine is off.")
+@controller_options
+@output_option
+def forget(name: str, yes: bool, url: str | None, token: str | None, output: str) -> None:
+    """Give the watts of a lost node to others: you vouch that its machine is switched off.
+
+    \b
+      wattshift node forget gpu-node-1
+      wattshift node forget gpu-node-1 --yes
+
+    A node that Ray has lost keeps its watts, for it may still draw them where nobody can see it. Go
+    and look, or cut its supply: if it runs all the same, the site may draw more than its cap.
+    Refused (exit 6) while Ray answers there, and for a minute after. A node that comes back is
+    taken as a new one, with no watts. Admins only.
+    """
+    if not yes:
+        asked = f"forget {name}? Do you vouch that this machine is switched off"
+        click.confirm(asked, abort=True, err=True)
+    with ControllerClient.find(url, token) as controller:
+        view = controller.post(f"/v1/nodes/{quote(name, safe='')}:forget")
+    if view.get("note"):
+        talk(f"{name}: {view['note']}")
+    emit(view, output, node_text)
+
+
 def node_state(one: dict[str, Any]) -> str:
     """Return one word for where a node stands."""
     if not one["up"]:
-        return "down"
+        return "forgotten" if one["forgotten"] else "down"
     return "draining" if one["draining"] else "up"
 
 

@@ -91,8 +91,11 @@ def hashrate(value_h_per_s: float | None) -> str:
 
 
 def age(value_s: float | None) -> str:
-    """Return an age for people."""
-    return UNKNOWN if value_s is None else format_seconds(round(value_s, 1))
+    """Return an age for people: tenths of a second, and of a minute, an hour or a day above it."""
+    if value_s is None:
+        return UNKNOWN
+    unit_s = next((unit_s for unit_s in (86_400.0, 3600.0, 60.0) if value_s >= unit_s), 1.0)
+    return format_seconds(round(value_s / unit_s, 1) * unit_s)
 
 
 def number(value: float | None, unit: str = "", digits: int = 2) -> str:

@@ -53,10 +53,9 @@ def site_text(site: dict[str, Any]) -> str:
     shares = site["shares"]
     jobs = [f"{n} {kind} {state}" for kind, row in site["jobs"].items() for state, n in row.items()]
     origin = f" ({site['cap_origin']})" if site["cap_origin"] else ""
-    quality = UNKNOWN if site["power_w"] is None else site["power_quality"]
     rows = [
         ("site", f"{site['name']}, {site['mode']}, tick {site['tick']}, epoch {site['epoch']}"),
-        ("power", f"{watts(site['power_w'])} ({quality}, {age(site['power_age_s'])} old)"),
+        ("power", _power(site)),
         ("cap", f"{watts(site['cap_w'])}{origin}, margin {watts(site['margin_w'])}"),
         ("headroom", f"{watts(site['headroom_w'])}, committed {watts(site['committed_w'])}"),
         ("inference", watts(site["inference_w"])),
@@ -71,7 +70,8 @@ def site_text(site: dict[str, Any]) -> str:
     if site["mode"] == "shadow":
         text = f"{SHADOW}\n\n{text}"
     if site["meter_stale"]:
-        text += "\n\nThe meter is stale: power is unknown and the margin is widened."
+        meter = "No meter tells" if site["power_age_s"] is None else "The meter is stale"
+        text += f"\n\n{meter}: power is unknown and the margin is widened."
     if site.get("compute"):
         text += "\n\n" + nodes_text(site["compute"]) + "\n"
     if metered := [one for one in site["feeders"] if "power_w" in one]:
@@ -81,6 +81,14 @@ def site_text(site: dict[str, Any]) -> str:
     if "devices" in site:
         text += "\n\n" + devices_text(site["devices"])
     return text
+
+
+def _power(site: dict[str, Any]) -> str:
+    """The site's power, how it is known and since when."""
+    seen = "" if site["power_age_s"] is None else f"{age(site['power_age_s'])} old"
+    if site["power_w"] is None:
+        return f"{UNKNOWN} (the last reading is {seen})" if seen else UNKNOWN
+    return f"{watts(site['power_w'])} ({site['power_quality']}, {seen or 'of unknown age'})"
 
 
 def feeders_text(feeders: list[dict[str, Any]]) -> str:

@@ -208,7 +208,7 @@ def _spec_text(spec: dict[str, Any]) -> str:
 def _body(raw: object, job: JobModel) -> dict[str, Any]:
     assert isinstance(raw, dict), "checked before"
     body = {key: value for key, value in raw.items() if value is not None}
-    if getattr(job, "deadline", None) is not None:
-        # A duration counts from now here, not from whenever a retry reaches the controller.
-        body["deadline"] = rfc3339(job.to_spec()["deadline_at_s"])
+    deadline = getattr(job, "deadline", None)
+    if deadline is not None and deadline.in_s is None:
+        body["deadline"] = rfc3339(deadline.at_s)  # YAML and TOML have times of their own
     return body

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from wattshift_cluster.cli.job_names import OVER
 from wattshift_cluster.cli.job_text import progress
 from wattshift_cluster.cli.node import node_state
 from wattshift_cluster.cli.options import controller_options
@@ -203,7 +204,7 @@ def device_table(devices: list[dict[str, Any]]) -> Table:
 
 def job_table(jobs: list[dict[str, Any]]) -> Table:
     """Return the jobs that are not over, those that run first."""
-    active = [one for one in jobs if one["state"] not in ("completed", "failed", "cancelled")]
+    active = [one for one in jobs if one["state"] not in OVER]
     table = Table(expand=True, box=None, title=f"jobs ({len(active)})", title_justify="left")
     for name in ("job", "state"):
         table.add_column(name, no_wrap=True)

@@ -7,11 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from wattshift_cluster.cli.job_names import OVER
 from wattshift_cluster.cli.output import age, talk
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.errors import TryLater, Unreachable
 
-FINAL = ("completed", "failed", "cancelled")
 POLL_S = 1.0
 GONE_S = 120.0
 """How long a controller may be away: longer than its restart with a large journal."""
@@ -104,7 +104,7 @@ def speed(view: dict[str, Any]) -> str:
 
 def settled(view: dict[str, Any]) -> bool:
     """Whether there is nothing more to wait for: a batch job ends, anything else runs on."""
-    return view["state"] in FINAL or (view["kind"] != "batch" and view["state"] == "running")
+    return view["state"] in OVER or (view["kind"] != "batch" and view["state"] == "running")
 
 
 def succeeded(view: dict[str, Any]) -> bool:

@@ -130,6 +130,7 @@ def _node(node: Node, power: NodePower | None, units: Mapping[str, int]) -> View
         "feeder": node.feeder,
         "up": power.up,
         "draining": power.draining,
+        "forgotten": power.forgotten,
         "power_w": known(power.granted_w),
         "asked_w": known(power.asked_w),
         "max_w": node.max_w,

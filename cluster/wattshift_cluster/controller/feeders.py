@@ -91,7 +91,7 @@ class FeederMeters:
         return {name: meter.reading() for name, meter in self._meters.items()}
 
     def shown(self, feeders: list[View]) -> list[View]:
-        """Feeders' views (api.port.FeederView) with what their meters say."""
+        """Feeders' views (api.site_views.FeederView) with what their meters say."""
         found = self.readings()
         return [
             {**one, **_power(found[one["id"]])} if one["id"] in found else one for one in feeders

@@ -214,6 +214,10 @@ class Front:
         """Have a compute node's work leave. Raises NotFound, Refused, Unreachable."""
         return await self._jobs.drain(node, by)
 
+    async def forget_node(self, node: str, *, by: str) -> View:
+        """Count nothing of a lost node. Raises NotFound, Refused, Unreachable."""
+        return await self._jobs.forget(node, by)
+
     async def set_cap(
         self,
         limit_w: float,

@@ -1,7 +1,7 @@
-"""What people ask of jobs and of compute nodes: submit, act, read the log, drain.
+"""What people ask of jobs and of compute nodes: submit, act, read the log, drain, forget.
 
 A job is answered for only after it is on disk (I5). What could never run is refused before that,
-and so is an id that another job has.
+and so is an id that another job has, or the path at which another service answers.
 """
 
 import hashlib
@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from wattshift_cluster.config import blueprint
-from wattshift_cluster.controller import compute_views, feasible, views
+from wattshift_cluster.config.service_route import route_of
+from wattshift_cluster.controller import compute_views, feasible, routes_taken, views
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
 from wattshift_cluster.wire.link import LinkError, OpFailed
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.compute import forgetting
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.errors import JobInvalid
 from wattshift_scheduler.jobs import Job, JobKind
@@ -34,6 +36,7 @@ class JobDesk:
         """Wrap a controller that runs in this event loop."""
         self._c = controller
         self._accepting: set[str] = set()
+        self._keys: set[str] = set()
 
     def found(self, job_id: str) -> Job:
         """One job, of long ago too. Raises NotFound."""
@@ -64,6 +67,8 @@ class JobDesk:
             if known[0] != digest:
                 raise Refused("this Idempotency-Key was used for another job")
             return self.view(self.found(known[1]))
+        if key in self._keys:
+            raise TryLater("the first request with this Idempotency-Key is being written down")
         if sum(not job.state.final for job in c.state.jobs.values()) >= JOBS_MAX:
             raise TryLater(f"{JOBS_MAX} jobs are open; finish or cancel some")
         _absolute(spec)
@@ -74,18 +79,37 @@ class JobDesk:
             job = blueprint.job_of(job_id, spec, now_s)
         except JobInvalid as fault:
             raise ConfigInvalid([Fault("job", "", None, fault.reason)]) from None
+        self._alone(job)
         feasible.check(c.state, job, now_s)
-        self._accepting.add(job_id)
-        try:
-            await c.journal.accept(job, key, digest)
-        finally:
-            self._accepting.discard(job_id)
+        await self._accept(job, key, digest)
         c.inbox.put([ev.JobSubmitted(job)])
         c.turn(c.inbox.take())
         late = feasible.late(c.state, job, now_s)
         if late is not None:
             c.tell(Decision(now_s, job_id, "warned", late, {}))
         return {**self.view(self.found(job_id)), "warnings": [] if late is None else [late]}
+
+    async def _accept(self, job: Job, key: str | None, digest: str) -> None:
+        """Have a job on disk. Meanwhile nobody else gets its id, its path or its key."""
+        path = {route_of(job.spec)} if job.kind is JobKind.SERVICE else set()
+        names, keys = {job.id} | path, set() if key is None else {key}
+        self._accepting |= names
+        self._keys |= keys
+        try:
+            await self._c.journal.accept(job, key, digest)
+        finally:
+            self._accepting -= names
+            self._keys -= keys
+
+    def _alone(self, job: Job) -> None:
+        """Raise Refused if another service answers at the path of this one."""
+        if job.kind is not JobKind.SERVICE:
+            return
+        route, other = route_of(job.spec), routes_taken.holder(self._c.state.jobs.values(), job)
+        if other is not None:
+            raise Refused(routes_taken.taken(route, other))
+        if route in self._accepting:
+            raise Refused(f"a service at {route} is being submitted by somebody else right now")
 
     def _free(self, job_id: str) -> None:
         """Raise Refused if the id is a job's, a device's or a node's: `explain` takes all three."""
@@ -142,9 +166,7 @@ class JobDesk:
     async def drain(self, node: str, by: str) -> View:
         """Have a node's work leave, for good. Raises NotFound, Refused, Unreachable."""
         c = self._c
-        if node not in c.state.nodes:
-            names = ", ".join(sorted(c.state.nodes)) or "none"
-            raise NotFound(f"no compute node {node}; there are: {names}")
+        self._known(node)
         c.outlet.commanding()
         try:
             answer = await self._ask("drain", node=node)
@@ -152,8 +174,45 @@ class JobDesk:
             raise Refused(f"{node} cannot be drained: {fault.reason}") from None
         note = str(answer.get("note") or "its work leaves, and nothing new is placed there")
         c.tell(Decision(c.clock.now_s(), node, "drain", f"by {by}: {note}", {}))
-        view = next(one for one in compute_views.nodes(c.state) if one["node"] == node)
-        return {**view, "note": note}
+        return {**self._node_view(node), "note": note}
+
+    async def forget(self, node: str, by: str) -> View:
+        """Count nothing of a lost node: `by` vouches that its machine is off.
+
+        The bridge has to hear of it first: what it remembers of the node's watts it would give the
+        node again as soon as it is back.
+
+        Raises:
+            NotFound: there is no such node.
+            Refused: it is not lost, or not for long enough.
+            Unreachable: the bridge does not answer.
+        """
+        c = self._c
+        self._known(node)
+        c.outlet.commanding()
+        self._off(node)
+        try:
+            await self._ask("forget", node=node)
+        except OpFailed as fault:
+            raise Refused(f"{node} cannot be forgotten: {fault.reason}") from None
+        self._off(node)  # it may have come back meanwhile
+        c.inbox.put([ev.NodeForgotten(node, by)])
+        c.turn(c.inbox.take())
+        note = "its watts are free again; it counts anew as soon as Ray answers there"
+        return {**self._node_view(node), "note": note}
+
+    def _off(self, node: str) -> None:
+        why = forgetting.refusal(self._c.state.nodes[node], self._c.clock.now_s())
+        if why is not None:
+            raise Refused(f"{node} cannot be forgotten: {why}")
+
+    def _known(self, node: str) -> None:
+        if node not in self._c.state.nodes:
+            names = ", ".join(sorted(self._c.state.nodes)) or "none"
+            raise NotFound(f"no compute node {node}; there are: {names}")
+
+    def _node_view(self, node: str) -> View:
+        return next(one for one in compute_views.nodes(self._c.state) if one["node"] == node)
 
 
 def _absolute(spec: Mapping[str, Any]) -> None:
@@ -170,5 +229,8 @@ def _absolute(spec: Mapping[str, Any]) -> None:
 
 
 def _digest(spec: dict[str, Any], wanted: str | None) -> str:
+    """What tells one request from another: all that was given, and nothing of the clock."""
     whole = spec if wanted is None else {**spec, "id": wanted}
+    if "deadline_in_s" in whole:
+        whole = {key: value for key, value in whole.items() if key != "deadline_at_s"}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

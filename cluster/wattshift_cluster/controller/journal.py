@@ -1,15 +1,15 @@
 """The journal: what must survive a kill -9, in one SQLite file (WAL).
 
-It holds the epoch, every job, known devices, the operator's caps, idempotency keys, and every
-decision with its inputs (I5, I7). A job is acknowledged only after its row is on disk. All writes
-go through one thread in the order in which they were handed over; reads have a connection of their
-own.
+It holds the epoch, every job, known devices, the operator's caps, idempotency keys, nodes that are
+said to be off, and every decision with its inputs (I5, I7). A job is acknowledged only after its
+row is on disk. All writes go through one thread in the order in which they were handed over; reads
+have a connection of their own.
 """
 
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -104,6 +104,28 @@ class Journal:
         """One job of all that were ever accepted; None if there never was one of that id."""
         row = self._reader.execute("SELECT body FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else _job(json.loads(row[0]))
+
+    def forgotten(self) -> frozenset[str]:
+        """Compute nodes that an operator vouched are off, and that were not seen since."""
+        row = self._reader.execute("SELECT value FROM meta WHERE key = 'forgotten'").fetchone()
+        return frozenset() if row is None else frozenset(json.loads(row[0]))
+
+    def keep_forgotten(self, nodes: Set[str]) -> None:
+        """Replace those nodes, and return once that is on disk. Raises JournalFailed.
+
+        It blocks for a write: whoever forgets one or meets it again must not be a step ahead of
+        what the next controller would know.
+        """
+        text = json.dumps(sorted(nodes))
+
+        def write() -> None:
+            with self._writer:
+                self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('forgotten', ?)", (text,))
+
+        try:
+            self._thread.submit(write).result(BUSY_S)
+        except (sqlite3.Error, TimeoutError) as fault:
+            raise JournalFailed(f"{self.path}: cannot be written: {fault}") from fault
 
     def caps(self) -> list[Cap]:
         """The operator's caps."""

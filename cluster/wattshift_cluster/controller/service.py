@@ -11,20 +11,22 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Protocol
 
 import structlog
 
 from wattshift_cluster.config import blueprint
+from wattshift_cluster.config.service_route import route_of
 from wattshift_cluster.config.site import SiteConfig
-from wattshift_cluster.controller import views
+from wattshift_cluster.controller import routes_taken, views
 from wattshift_cluster.controller.agent_session import AgentSession
 from wattshift_cluster.controller.books import Books
 from wattshift_cluster.controller.bridge_session import BridgeSession
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.feeders import FeederMeters
 from wattshift_cluster.controller.inbox import Inbox
-from wattshift_cluster.controller.journal import Journal
+from wattshift_cluster.controller.journal import REMADE, Journal
 from wattshift_cluster.controller.outlet import Outlet
 from wattshift_cluster.controller.replica_watts import ReplicaWatts
 from wattshift_cluster.controller.roster import Roster
@@ -34,8 +36,9 @@ from wattshift_cluster.controller.unit_limits import UnitLimits
 from wattshift_cluster.economics.feed import Known
 from wattshift_cluster.wire.link import Link
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.compute import forgetting
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
-from wattshift_scheduler.jobs import JobState
+from wattshift_scheduler.jobs import Job, JobState
 from wattshift_scheduler.signals.arbitrate import next_change_s
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import step
@@ -51,6 +54,8 @@ BOOKS_PERIOD_S = 0.05
 SUBSCRIBER_EVENTS_MAX = 1024
 SPELLED_MAX = 256
 """Decisions of one turn that are streamed one by one; the journal has all of them."""
+
+_written = attrgetter(*(name for name in Job.__slots__ if name not in REMADE))
 
 log = structlog.get_logger()
 
@@ -111,6 +116,7 @@ class Controller:
             blueprint.values_of(config),
             journal.next_epoch(),
             journal.jobs(),
+            journal.forgotten(),
         )
         self.bridge: BridgeSession | None = None
         self.compute_link: Link | None = None
@@ -138,8 +144,13 @@ class Controller:
         now_s = clock.now_s()
         known = tuple(journal.devices(agent.name for agent in config.agents))
         self.inbox.put([ev.DeviceJoined(known)] if known else [])
-        standing = blueprint.standing_jobs(config, now_s)
-        self.inbox.put([ev.JobSubmitted(job) for job in standing])
+        for job in blueprint.standing_jobs(config, now_s):
+            other = routes_taken.holder(self.state.jobs.values(), job)
+            if other is None:
+                self.inbox.put([ev.JobSubmitted(job)])
+            else:  # submitted before the site file named it; it stands at the next start
+                told = routes_taken.taken(route_of(job.spec), other)
+                log.warning("standing.refused", job=job.id, reason=told)
         self.inbox.put([ev.SignalChanged("operator", tuple(journal.caps()))])
 
     def _connect(self, tokens: Tokens) -> None:
@@ -240,8 +251,10 @@ class Controller:
         took_s = time.perf_counter() - started
         outlook = self.state.outlook
         self.tally.stepped(took_s, outlook.committed_w, outlook.budget_w, now_s)
+        if (off := forgetting.names(self.state)) != forgetting.names(before):
+            self.journal.keep_forgotten(off)  # before a watt goes to the node, or to others
         changed = [j for j in self.state.jobs.values() if before.jobs.get(j.id) is not j]
-        self.journal.note(changed, decisions)
+        self.journal.note([j for j in changed if _tells(before.jobs.get(j.id), j)], decisions)
         for command in commands:
             self.outlet.send(command)
         self.books.priced(self.state)
@@ -250,7 +263,7 @@ class Controller:
         self._tell(changed, decisions, now_s)
 
     def site_view(self, now_s: float) -> dict[str, Any]:
-        """The site as people are shown it (api.port.SiteView)."""
+        """The site as people are shown it (api.site_views.SiteView)."""
         mode, steps = self.config.site.mode, self.tally.steps
         view = views.site(self.state, self.roster, self.meter_quality, steps, now_s, mode)
         view["feeders"] = self.feeders.shown(view["feeders"])
@@ -260,7 +273,7 @@ class Controller:
         return self._shadow.site(view, self.device_views(now_s))
 
     def device_views(self, now_s: float) -> list[dict[str, Any]]:
-        """Every device as people are shown it (api.port.DeviceView)."""
+        """Every device as people are shown it (api.device_views.DeviceView)."""
         found = views.devices(self.state, self.roster, now_s)
         return found if self._shadow is None else self._shadow.devices(found, self.state)
 
@@ -311,6 +324,12 @@ def _spelled(decisions: Iterable[AnyDecision]) -> Iterable[Decision]:
                 return
             told += 1
             yield row
+
+
+def _tells(before: Job | None, job: Job) -> bool:
+    """Whether the journal would keep something else of a job than it does: a verdict that is made
+    anew each second is not written each second."""
+    return before is None or _written(before) != _written(job)
 
 
 def _raise_first(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -31,7 +31,7 @@ def known(value: float) -> float | None:
 def site(
     state: State, roster: Roster, meter_quality: str, tick: int, now_s: float, mode: str
 ) -> View:
-    """The site now (api.port.SiteView); `mode` is the site file's."""
+    """The site now (api.site_views.SiteView); `mode` is the site file's."""
     outlook, rules = state.outlook, state.site.rules
     age_s = now_s - state.meter_at_s
     stale = not age_s <= rules.stale_after_s
@@ -68,7 +68,7 @@ def site(
 
 
 def alarms(held: Mapping[str, Alarm]) -> list[View]:
-    """Alarms that hold (api.port.AlarmView)."""
+    """Alarms that hold (api.site_views.AlarmView)."""
     return [
         {"id": a.id, "severity": a.severity, "text": a.text, "since": rfc3339(a.since_s)}
         for a in held.values()
@@ -108,7 +108,7 @@ def _job_counts(state: State) -> dict[str, dict[str, int]]:
 
 
 def devices(state: State, roster: Roster, now_s: float) -> list[View]:
-    """Every device (api.port.DeviceView)."""
+    """Every device (api.device_views.DeviceView)."""
     rules = state.site.rules
     ceiling_w = leases.ceilings(state.fleet, state.ledger, state.seen, now_s, rules.stale_after_s)
     silent = state.silent(now_s)
@@ -218,7 +218,7 @@ def _value(state: State, i: int, watts_w: float | None) -> float | None:
 
 
 def cap(one: Cap, now_s: float, shortfall_w: float | None) -> View:
-    """One cap (api.port.CapView)."""
+    """One cap (api.site_views.CapView)."""
     return {
         "id": one.id,
         "origin": one.origin,
@@ -231,7 +231,7 @@ def cap(one: Cap, now_s: float, shortfall_w: float | None) -> View:
 
 
 def decision(one: Decision) -> View:
-    """One decision (api.port.DecisionView)."""
+    """One decision (api.site_views.DecisionView)."""
     return {
         "at": rfc3339(one.at_s),
         "subject": one.subject,
@@ -242,7 +242,7 @@ def decision(one: Decision) -> View:
 
 
 def flexibility_steps(state: State, now_s: float) -> list[View]:
-    """What the site can shed by each deadline (api.port.FlexibilityStep)."""
+    """What the site can shed by each deadline (api.site_views.FlexibilityStep)."""
     return [
         {
             "deadline_s": one.deadline_s,

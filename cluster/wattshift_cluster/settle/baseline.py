@@ -80,9 +80,7 @@ def baseline(
     return _compared(program, terms, samples, event, others, method)
 
 
-def _before(
-    program: SettledProgram, terms: Settlement, samples: Samples, event: Metered
-) -> Told:
+def _before(program: SettledProgram, terms: Settlement, samples: Samples, event: Metered) -> Told:
     count = round(program.window_s / program.interval_s)
     ends_s = float(event.starts_s[0]) - program.lead_s
     starts_s = ends_s - program.interval_s * np.arange(count, 0, -1)

@@ -135,4 +135,3 @@ def _steps(columns: _Columns) -> Steps:
     at_s = np.array(columns.at_s, dtype=np.float64)
     order = np.argsort(at_s, kind="stable")
     return Steps(at_s[order], np.array(columns.watts_w, dtype=np.float64)[order])
-

@@ -146,13 +146,13 @@ def metered(samples: Samples, starts_s: Floats, ends_s: Floats, doubts: Doubts) 
 
 def sample_hash(at_s: Floats, watts_w: Floats) -> str:
     """SHA-256 of raw samples, hexadecimal."""
-    rows = (f"{at!r},{watts!r}\n" for at, watts in zip(at_s.tolist(), watts_w.tolist(), strict=True))
+    rows = (
+        f"{at!r},{watts!r}\n" for at, watts in zip(at_s.tolist(), watts_w.tolist(), strict=True)
+    )
     return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
-def _sums(
-    at_s: Floats, watts_w: Floats, edges_s: Floats, doubts: Doubts
-) -> tuple[Floats, Floats]:
+def _sums(at_s: Floats, watts_w: Floats, edges_s: Floats, doubts: Doubts) -> tuple[Floats, Floats]:
     """Joules and known seconds from the first sample up to each edge."""
     if len(at_s) < 2:
         return np.zeros(len(edges_s)), np.zeros(len(edges_s))

@@ -61,9 +61,7 @@ class Health:
 class Evidence:
     """The open log. Make one with `Evidence.open`; one process at a time holds it."""
 
-    def __init__(
-        self, writer: Writer, pace: Pace, lock: int, wall_s: Callable[[], float]
-    ) -> None:
+    def __init__(self, writer: Writer, pace: Pace, lock: int, wall_s: Callable[[], float]) -> None:
         """Start the thread that writes; use `open` instead."""
         self._writer, self._pace, self._lock = writer, pace, lock
         self._wall_s = wall_s

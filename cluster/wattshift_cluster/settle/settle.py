@@ -156,7 +156,9 @@ def _void(event: GridEvent, program: SettledProgram, facts: Facts) -> tuple[str,
     if math.isnan(plan_w):
         return "", ["no raise after the notice: not checked, what was before it is not known"]
     seen_w = metered(facts.samples, starts_s, ends_s, doubts).mean_w
-    notes = [] if how == "plan" else ["no plan was logged: held against the meter before the notice"]
+    notes = (
+        [] if how == "plan" else ["no plan was logged: held against the meter before the notice"]
+    )
     if np.isnan(seen_w).any():
         notes.append("between notice and start a part is not known")
     most_w = plan_w * (1.0 + VOID_SHARE) + program.void_above_w

@@ -4,6 +4,8 @@ It trusts nothing that it can work out again: committed watts are summed anew, d
 ceilings are held against what the modelled devices could really draw.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,20 +27,32 @@ def ceilings(state: State, now_s: float) -> dict[str, float]:
     """The most that each device may draw by DESIGN §4's definition, in plain loops, W."""
     ledger, seen, fleet = state.ledger, state.seen, state.fleet
     stale_s = state.site.rules.stale_after_s
+    rows = zip(
+        fleet.devices,
+        ledger.held_until_s.tolist(),
+        ledger.held_w.tolist(),
+        ledger.bound_w.tolist(),
+        ledger.point.tolist(),
+        ledger.lease_w.tolist(),
+        seen.at_s.tolist(),
+        seen.watts_w.tolist(),
+        seen.foreign.tolist(),
+        seen.failed.tolist(),
+        strict=True,
+    )
     found: dict[str, float] = {}
-    for i, device in enumerate(fleet.devices):
+    for device, until_s, held_w, proven_w, point, lease_w, at_s, watts_w, foreign, failed in rows:
         if device.fenced:
-            live = now_s < ledger.held_until_s[i]
-            found[device.id] = float(ledger.held_w[i]) if live else device.safe_w
+            found[device.id] = held_w if now_s < until_s else device.safe_w
             continue
-        most_w = float(ledger.bound_w[i])
-        if ledger.point[i] >= 0:
-            most_w = max(most_w, float(ledger.lease_w[i]))
-        old = now_s - seen.at_s[i] > stale_s
-        if seen.foreign[i] or (seen.failed[i] and old):
+        most_w = proven_w
+        if point >= 0:
+            most_w = max(most_w, lease_w)
+        old = now_s - at_s > stale_s
+        if foreign or (failed and old):
             most_w = max(most_w, device.nameplate_w * (1.0 + device.tolerance))
-        if not old and not np.isnan(seen.watts_w[i]):
-            most_w = max(most_w, float(seen.watts_w[i]))
+        if not old and not math.isnan(watts_w):
+            most_w = max(most_w, watts_w)
         found[device.id] = most_w
     return found
 
@@ -67,12 +81,11 @@ def committed_w(state: State, now_s: float) -> Floats:
         own_w[tree.index[node.feeder]] += bound_w(state, node.name)
         own_w[tree.index[node.feeder]] += np.nansum((power.unasked_w, power.system_w))
     most_w = ceilings(state, now_s)
-    gated = [d for d in state.fleet.devices if d.fenced and d.host in state.nodes]
+    beside = Counter(one.host for one in state.fleet.devices if one.fenced)
     for device in state.fleet.devices:
         credit_w = 0.0
-        if device in gated and device.host is not None:
-            beside = sum(one.host == device.host for one in gated)
-            credit_w = bound_w(state, device.host) / beside
+        if device.fenced and device.host is not None and device.host in state.nodes:
+            credit_w = bound_w(state, device.host) / beside[device.host]
         own_w[tree.index[device.feeder]] += max(most_w[device.id] - credit_w, 0.0)
     return tree.totals(own_w)
 
@@ -108,8 +121,10 @@ def lowered_blindly(before: State, after: State, event: ev.Event, now_s: float) 
     """I3: a reading that knows neither watts nor hashrate lowers no ceiling of its device."""
     if not isinstance(event, ev.Readings):
         return
-    was_w, is_w = ceilings(before, now_s), ceilings(after, now_s)
     blind = np.isnan(event.watts_w) & np.isnan(event.hashrate_h_per_s)
+    if not blind.any():
+        return
+    was_w, is_w = ceilings(before, now_s), ceilings(after, now_s)
     for row in np.flatnonzero(blind):
         name = event.devices[row]
         column = before.fleet.index.get(name, -1)
@@ -147,9 +162,9 @@ def unexplained(before: State, after: State, told: Sequence[AnyDecision]) -> Ite
     """I7: every change of a lease, a job's verdict or the cap has a decision with its inputs."""
     moved = {name for one in told if isinstance(one, Moves) for name in one.devices}
     spoken = {one.subject: one for one in told if isinstance(one, Decision)}
+    was_w, now_w = before.ledger.lease_w.tolist(), after.ledger.lease_w.tolist()
     for i, device in enumerate(after.fleet.devices):
-        was, now = before.ledger, after.ledger
-        same = was.lease_w[i] == now.lease_w[i] or np.isnan(now.lease_w[i])
+        same = was_w[i] == now_w[i] or math.isnan(now_w[i])
         if not same and device.id not in moved:
             yield f"I7 {device.id}: its lease changed and nothing says why"
     for name, job in after.jobs.items():

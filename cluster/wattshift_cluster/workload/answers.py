@@ -61,6 +61,7 @@ class Bridge:
             "report": self._report,
             "apply": self._apply,
             "drain": self._drain,
+            "forget": self._forget,
             "log": self._log,
         }
 
@@ -83,6 +84,11 @@ class Bridge:
 
     async def _drain(self, fields: dict[str, Any]) -> dict[str, Any]:
         return await asyncio.to_thread(self._drain_node, fields)
+
+    async def _forget(self, fields: dict[str, Any]) -> dict[str, Any]:
+        # It only lowers, so that an older controller may ask for it, too.
+        await asyncio.to_thread(self._engine.nodes.forget, _node_name(fields.get("node")))
+        return {}
 
     async def _log(self, fields: dict[str, Any]) -> dict[str, Any]:
         job = checked_name(fields.get("job"))

@@ -8,6 +8,7 @@ controller asks it over the wire:
     report {after, wait_s}    nodes, services and jobs as of a moment ago; with `after`, once they
                               differ from the report of that version
     drain {node, within_s}    have Ray place nothing more there
+    forget {node}             give a node that is gone no watts, for when it comes back
     log {job, lines}          the last words of a batch job
 
     python -m wattshift_cluster.workload.bridge --listen 127.0.0.1:7410 --name host \
@@ -55,6 +56,8 @@ log = structlog.get_logger()
 
 LOCAL = "local"
 LEAVE_S = 7.0
+LEAVE_OWN_S = 1.5
+"""For threads that ask a Ray which is ended next: what they do there comes to nothing."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -121,7 +124,7 @@ async def _serve(options: argparse.Namespace, token: bytes) -> int:
         # Ray's client library ends a process that lost its cluster; a new image starts clean.
         os.execv(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]])
     leaving = asyncio.create_task(asyncio.to_thread(engine.stop))
-    await asyncio.wait({leaving}, timeout=LEAVE_S)
+    await asyncio.wait({leaving}, timeout=LEAVE_S if local is None else LEAVE_OWN_S)
     if local is not None:
         await asyncio.to_thread(local.end)
     log.info("bridge.ended")
@@ -193,4 +196,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a Python with Ray in it needs seconds to take itself apart

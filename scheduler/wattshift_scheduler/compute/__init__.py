@@ -5,14 +5,17 @@
 
 demand                        how many units a service wants, before it misses its promise
 ground board cards tenants    what there is to divide: nodes, feeders, GPUs, shares and quotas
-seats                         the jobs of one division, and what kin among them have learnt
+seats seating                 the jobs of one division, with what they hold, and what kin among them
+                              have learnt
 ranking feasible              who is next; what can never run
 placement                     the division itself, in which the following take part
-    shedding preemption       what leaves, and who gives way to whom
+    shedding                  what leaves because it no longer fits
+    preemption pools          who gives way to whom, and what they hold
     filling                   who gets what is free
-    verdicts                  how every job stands, by which rule, and when it would run
+    verdicts expected         how every job stands, by which rule, and when it would run
 raises                        by how much each node's watts may rise now
 act rooms relief              commands, in the order that keeps watts safe; confirmed watts by node;
                               watts that power limits give back
-news                          what the compute side tells, folded into the state
+news forgetting               what the compute side tells, and an operator of a lost node, folded
+                              into the state
 """

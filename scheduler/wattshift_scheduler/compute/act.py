@@ -19,7 +19,6 @@ from wattshift_scheduler.commands import (
     StartJob,
 )
 from wattshift_scheduler.compute import relief
-from wattshift_scheduler.compute.copies import changed
 from wattshift_scheduler.compute.placement import Placed, Placement
 from wattshift_scheduler.compute.rooms import Rooms
 from wattshift_scheduler.decisions import Decision
@@ -152,8 +151,7 @@ def _judged(before: Job, placed: Placed) -> Job:
     old = (before.admission, before.verdict, before.reason, before.unit_limit_w)
     if new == old and (job is before or job == before):
         return before
-    return changed(
-        job,
+    return job.changed(
         units=before.units,
         nodes=before.nodes,
         admission=placed.admission,
@@ -171,7 +169,7 @@ def _cancelled(out: _Outbox, rooms: Rooms, job: Job) -> Job:
     if out.now_s < job.not_before_s:
         return job
     _cancel(out, rooms, job)
-    return replace(job, not_before_s=out.now_s + CANCEL_AGAIN_S)
+    return job.changed(not_before_s=out.now_s + CANCEL_AGAIN_S)
 
 
 def _service(out: _Outbox, job: Job, placed: Placed, nodes: Mapping[str, int], rooms: Rooms) -> Job:
@@ -179,7 +177,7 @@ def _service(out: _Outbox, job: Job, placed: Placed, nodes: Mapping[str, int], r
     units = sum(nodes.values())
     again = job.refused[0] > 0 or (units > 0 and job.state is JobState.PENDING)
     if units == job.units and not again:
-        return job if nodes == job.nodes else replace(job, nodes=nodes)
+        return job if nodes == job.nodes else job.changed(nodes=nodes)
     number = out.number("set_replicas", job.id)
     here = {name: count for name, count in nodes.items() if rooms.alive(name)}
     out.commands.append(SetReplicas(number, rooms.first, job.id, units, dict(job.spec), here))

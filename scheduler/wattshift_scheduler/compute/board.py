@@ -149,19 +149,23 @@ class Board:
         found: int | None = None
         found_w = left_w = -math.inf
         # Nodes of one feeder share what is above it, so feeders are looked at, the emptiest first.
-        leaves, least_w = self.leaves[kin.number], seat.drawn_w - EPS_W
-        order = [
-            (tight_w, i)
-            for i, some in enumerate(leaves)
-            if (tight_w := self.tightest_w(some[0])) >= least_w
-        ]
+        leaves, least_w, need_w = self.leaves[kin.number], seat.drawn_w - EPS_W, seat.unit_w - EPS_W
+        room_w, cap_w, used_w = self.room_w, self.cap_w, self.used_w
+        order = []
+        for i, some in enumerate(leaves):
+            tight_w = math.inf
+            for feeder in self.path[some[0]]:
+                if room_w[feeder] < tight_w:
+                    tight_w = room_w[feeder]
+            if tight_w >= least_w:
+                order.append((tight_w, i))
         order.sort(reverse=True)
         for tight_w, leaf in order:
             if tight_w < found_w - EPS_W:
                 break
             for row in leaves[leaf]:
-                here_w = self.cap_w[row] - self.used_w[row]
-                if here_w > left_w + EPS_W and self.fits(seat, row):
+                here_w = cap_w[row] - used_w[row]
+                if here_w >= need_w and here_w > left_w + EPS_W and self.fits(seat, row):
                     found, found_w, left_w = row, tight_w, here_w
         if found is None and seat.limit_w is None:
             self._fails[kin.number] = min(seat.unit_w, self._fails[kin.number])
@@ -183,19 +187,19 @@ class Board:
     def _move(self, seat: Seat, row: int, units: int) -> None:
         self.moves += 1
         seat.units += units
-        left = seat.at.get(row, 0) + units
+        at, watts_w, gpus = seat.at, units * seat.unit_w, seat.kin.asks[1]
+        left = at.get(row, 0) + units
         if left:
-            seat.at[row] = left
+            at[row] = left
         else:
-            del seat.at[row]
-        self.shares.add(seat.job, units)
+            del at[row]
+        self.shares.add(seat.kin.tenant, watts_w, units * gpus)
         # What a node that does not answer holds is counted by its bound.
         if self.up[row]:
-            self.used_w[row] += units * seat.unit_w
+            self.used_w[row] += watts_w
             drawn_w, room_w = units * seat.drawn_w, self.room_w
             for feeder in self.path[row]:
                 room_w[feeder] -= drawn_w
-            gpus = seat.kin.asks[1]
             if gpus > 0:
                 if units > 0:
                     self.cards[row].take(gpus, units)
@@ -227,15 +231,16 @@ class Board:
             self._move(seat, row, -units)
         _, self.freed, self._fails = mark
 
-    def short(self) -> Short:
-        """Nodes and feeders on which more is placed than they may carry."""
-        nodes = (
-            row
-            for row, used_w in enumerate(self.used_w)
-            if used_w > self.cap_w[row] + EPS_W and self.up[row]
+    def short(self, within: Short | None = None) -> Short:
+        """Nodes and feeders on which more is placed than they may carry; with `within` only of
+        those, for whoever has only taken away since it was found."""
+        rows = range(len(self.names)) if within is None else within.nodes
+        feeders = range(len(self.room_w)) if within is None else within.feeders
+        used_w, cap_w, room_w = self.used_w, self.cap_w, self.room_w
+        return Short(
+            frozenset([r for r in rows if used_w[r] > cap_w[r] + EPS_W and self.up[r]]),
+            frozenset([f for f in feeders if room_w[f] < -EPS_W]),
         )
-        feeders = (i for i, room_w in enumerate(self.room_w) if room_w < -EPS_W)
-        return Short(frozenset(nodes), frozenset(feeders))
 
     def relieves(self, row: int, short: Short) -> bool:
         """Whether a unit less on a node helps where there is too much."""

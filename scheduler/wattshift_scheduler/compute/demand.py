@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from wattshift_scheduler.compute.copies import changed
 from wattshift_scheduler.jobs import Job, JobKind, JobState, Load, Look
 from wattshift_scheduler.site import Rules
 
@@ -71,7 +70,7 @@ def looked(job: Job, now_s: float) -> Job:
     """The service with its last report remembered for the trend."""
     look = Look(now_s, job.running, job.ongoing, _worst(job))
     kept = [one for one in job.load.looks if now_s - one.at_s <= TREND_S]
-    return changed(job, load=replace(job.load, looks=(*kept, look)[-LOOKS:]))
+    return job.changed(load=replace(job.load, looks=(*kept, look)[-LOOKS:]))
 
 
 def sized(job: Job, rules: Rules, now_s: float) -> Job:
@@ -105,7 +104,7 @@ def _kept(job: Job, wanted: int, quiet_since_s: float | None, load: Load) -> Job
     """The job with what was worked out; itself where nothing has changed."""
     if (wanted, quiet_since_s) == (job.wanted, job.quiet_since_s) and load is job.load:
         return job
-    return changed(job, wanted=wanted, quiet_since_s=quiet_since_s, load=load)
+    return job.changed(wanted=wanted, quiet_since_s=quiet_since_s, load=load)
 
 
 def _clamped(job: Job, wanted: int) -> int:

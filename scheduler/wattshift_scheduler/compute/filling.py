@@ -5,7 +5,7 @@ worker, or their whole gang, before any of the same priority gets further ones. 
 borrow beyond its quota comes last, from what nobody else could use.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -49,13 +49,11 @@ class _Filling:
             (seat for seat in able if seat.kin.service),
             key=lambda seat: (-seat.points, board.shares.filled(seat.kin.tenant), seat.order),
         )
-        queue = sorted(
-            [seat for seat in able if not seat.kin.service],
-            key=lambda seat: (-seat.points, seat.order),
-        )
+        queue = sorted([s for s in able if not s.kin.service], key=attrgetter("order"))
         for rank, seat in enumerate(queue):
             seat.rank = rank
         self._groups = [list(group) for _, group in groupby(queue, key=attrgetter("points"))]
+        self._owning = [[seat for seat in group if seat.kin.owns] for group in self._groups]
         self._reserved = 0
         self._gangs: list[tuple[int, int, Size]] = []
 
@@ -63,7 +61,7 @@ class _Filling:
         """Whether it may get a unit beyond those that it has, now or when it has lost one."""
         if seat.refused is not None:
             return False
-        if self._now_s < seat.job.not_before_s:
+        if seat.job.not_before_s > self._now_s:
             seat.why = Rule.BACK_OFF
             return False
         if not seat.kin.rows:
@@ -85,21 +83,17 @@ class _Filling:
 
     def batch(self, *, idle: bool) -> None:
         """Give batch jobs of each effective priority a first worker each, then further ones."""
-        for group in self._groups:
+        for group in self._owning if idle else self._groups:
             # Looked at only now: one may have lost a unit to those before it.
-            seats = list(self._lacking(group, idle=idle))
-            for seat in self._fairly([s for s in seats if s.job.terms.gang or not s.units]):
+            seats = [seat for seat in group if seat.units < seat.wanted]
+            if idle:
+                seats = [seat for seat in seats if self._lacks(seat, idle=True)]
+            for seat in self._fairly([s for s in seats if not s.units or s.job.terms.gang]):
                 self._begin(seat, idle=idle)
             more = [s for s in seats if s.units and s.units < s.wanted and not s.job.terms.gang]
             for seat in self._fairly(more):
                 while seat.units < seat.wanted and self._add(seat, young_too=False, idle=idle):
                     pass
-
-    def _lacking(self, seats: Iterable[Seat], *, idle: bool) -> Iterator[Seat]:
-        """Those that want more; of idle watts those that only a quota keeps out."""
-        if not idle:
-            return (seat for seat in seats if seat.units < seat.wanted)
-        return (seat for seat in seats if seat.kin.owns and self._lacks(seat, idle=True))
 
     def _lacks(self, seat: Seat, *, idle: bool) -> bool:
         """Whether it wants more; of idle watts only what its quota keeps out."""
@@ -111,6 +105,9 @@ class _Filling:
 
     def _fairly(self, seats: Sequence[Seat]) -> Iterator[Seat]:
         """Seats in order, those of tenants below their fair share first, as it stands by then."""
+        if len(seats) < 2:
+            yield from seats
+            return
         shares = self._board.shares
         queues: dict[str, list[Seat]] = {}
         for seat in reversed(seats):
@@ -123,7 +120,10 @@ class _Filling:
                 beyond = {name: shares.beyond(name) for name in queues}
                 least = min(beyond.values())
                 first = [queue for name, queue in queues.items() if beyond[name] == least]
-            queue = first[0] if len(first) == 1 else min(first, key=_rank_of_next)
+            queue = first[0]
+            for other in first[1:]:
+                if other[-1].rank < queue[-1].rank:
+                    queue = other
             seat = queue.pop()
             if not queue:
                 del queues[seat.kin.tenant]
@@ -213,10 +213,6 @@ class _Filling:
         """The number of the board that a refusal of room to a job's kin holds for."""
         # Whether lent watts come back depends on what every tenant holds, so on every move.
         return self._board.moves if seat.kin.owns else self._board.since
-
-
-def _rank_of_next(queue: Sequence[Seat]) -> int:
-    return queue[-1].rank
 
 
 def _size(seat: Seat, placed: int) -> Size:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.compute import demand, relief
+from wattshift_scheduler.compute import demand, forgetting, relief
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.jobs import REPORTED, Job, JobKind, JobState
 from wattshift_scheduler.state import NodePower, Sent, State
@@ -49,8 +49,7 @@ def reported(state: State, event: ev.JobReported, now_s: float) -> Reduced:
 
 def _heard(state: State, job: Job, event: ev.JobReported, now_s: float) -> Job:
     age_s = event.checkpoint_age_s
-    return replace(
-        job,
+    return job.changed(
         running=job.running if event.running is None else event.running,
         ongoing=job.ongoing if event.ongoing is None else event.ongoing,
         p95_ms=event.p95_ms,
@@ -99,7 +98,7 @@ def _follow(job: Job, event: ev.JobReported, now_s: float) -> Job:
     if told is JobState.RUNNING and job.state is JobState.STARTING:
         return job.moved(JobState.RUNNING, "it runs")
     if told is JobState.STARTING and event.error and job.kind is JobKind.SERVICE:
-        return replace(job, reason=event.error, not_before_s=now_s)
+        return job.changed(reason=event.error, not_before_s=now_s)
     return job
 
 
@@ -118,7 +117,7 @@ def _begun(job: Job, now_s: float) -> Job:
     runs = job.state in (JobState.RUNNING, JobState.PAUSING)
     if runs == (job.began_s is not None):
         return job
-    return replace(job, began_s=now_s if runs else None)
+    return job.changed(began_s=now_s if runs else None)
 
 
 def seen(state: State, event: ev.ComputeSeen, now_s: float) -> Reduced:
@@ -126,7 +125,7 @@ def seen(state: State, event: ev.ComputeSeen, now_s: float) -> Reduced:
     node = state.nodes.get(event.node)
     if node is None:
         return _stranger(state, event), ()
-    new = _node(node, event)
+    new = _node(forgetting.met(node, event, state.site, now_s), event)
     told: tuple[Decision, ...] = ()
     if node.up != event.up:
         word = "up" if event.up else "down"
@@ -171,9 +170,7 @@ def ended(state: State, event: ev.CommandEnded, now_s: float) -> Reduced:
         return _resized(state, sent, event, told)
     job = state.jobs.get(sent.subject)
     if job is not None and not job.state.final:
-        new = (
-            replace(job, refused=(0, "")) if event.ok else _refused(state, job, sent, event, now_s)
-        )
+        new = job.changed(refused=(0, "")) if event.ok else _refused(state, job, sent, event, now_s)
         if new != job:
             state = replace(state, jobs={**state.jobs, job.id: new})
     return state, () if event.ok else (told,)
@@ -188,7 +185,7 @@ def _resized(state: State, sent: Sent, event: ev.CommandEnded, told: Decision) -
     if event.ok and event.watts_w is not None:
         # Ray clamps a shrink to what is in use: what it holds now is what it may draw.
         asked_w = min(node.asked_w, event.watts_w)
-        new = replace(new, granted_w=event.watts_w, asked_w=asked_w, up=True)
+        new = replace(new, granted_w=event.watts_w, asked_w=asked_w, up=True, forgotten=False)
     state = replace(state, nodes={**state.nodes, sent.subject: new})
     return state, () if event.ok or new.trouble == node.trouble else (told,)
 
@@ -205,7 +202,7 @@ def _refused(state: State, job: Job, sent: Sent, event: ev.CommandEnded, now_s: 
         reason = f"refused {tries} times: {event.reason}"
         return job.moved(JobState.FAILED, reason, units=0, nodes={})
     later_s = now_s + min(RETRY_S * 2.0 ** (tries - 1), RETRY_MOST_S)
-    job = replace(job, refused=(tries, event.reason), not_before_s=later_s)
+    job = job.changed(refused=(tries, event.reason), not_before_s=later_s)
     if job.state is JobState.STARTING:
         return job.moved(JobState.PENDING, event.reason, units=0, nodes={})
-    return replace(job, reason=event.reason)
+    return job.changed(reason=event.reason)

@@ -7,24 +7,19 @@ is the limit, its own jobs give way, and only they do while it borrows.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from wattshift_scheduler.compute import ranking
 from wattshift_scheduler.compute.board import Board
+from wattshift_scheduler.compute.pools import Pool, Taken, Victim
 from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.shedding import loss_of, take_one
 from wattshift_scheduler.compute.tenants import EPS_W
 
 TRIES = 4
 """Nodes on which making room is tried: those that lack least. A bound on the time of one claim."""
-
-DRAINED = 4
-"""With so many that have nothing left the list of those who may give way is made anew."""
-
-Taken = list[tuple[Seat, int, int]]
-Victim = tuple[Seat, Callable[[], bool] | None]
-"""One who may give way, and whether it still may after others have; None: it always may."""
 
 Key = tuple[object, ...]
 Memory = dict[Key, float]
@@ -60,47 +55,6 @@ class _Lack:
     quota: bool
 
 
-class _Pool:
-    """Those who may give way to claims of one sort, in order, and what they hold where."""
-
-    def __init__(self, board: Board, victims: list[Victim], gone: Taken) -> None:
-        """Look at what is held now; `gone` is what gives way from now on, and grows."""
-        self.victims = victims
-        self.on: list[list[Victim]] = [[] for _ in board.names]
-        self.node_w = [0.0] * len(board.names)
-        self.feeder_w = [0.0] * len(board.room_w)
-        self._path, self._gone, self._counted = board.path, gone, len(gone)
-        self._known: set[Seat] = set()
-        self._drained = 0
-        drawn_w = [0.0] * len(board.names)
-        for one in victims:
-            victim = one[0]
-            first = victim not in self._known
-            for row, units in victim.at.items():
-                self.on[row].append(one)
-                if first:
-                    self.node_w[row] += units * victim.unit_w
-                    drawn_w[row] += units * victim.drawn_w
-            self._known.add(victim)
-        for path, watts_w in zip(board.path, drawn_w, strict=True):
-            for feeder in path if watts_w else ():
-                self.feeder_w[feeder] += watts_w
-
-    def count(self, *, drop: bool) -> None:
-        """Take off what has given way since the last time; with `drop` also batch that has nothing
-        left, which is for claims of services: batch gets nothing before they are through."""
-        for victim, row, units in self._gone[self._counted :]:
-            if victim in self._known:
-                self._drained += not (victim.units or victim.kin.service)
-                self.node_w[row] -= units * victim.unit_w
-                for feeder in self._path[row]:
-                    self.feeder_w[feeder] -= units * victim.drawn_w
-        self._counted = len(self._gone)
-        if drop and self._drained >= DRAINED:
-            self.victims = [one for one in self.victims if one[0].units or one[0].kin.service]
-            self._drained = 0
-
-
 class Preemption:
     """Makes room on a board, from what was kept when the division began."""
 
@@ -117,9 +71,10 @@ class Preemption:
             key=lambda s: (s.points, -s.job.terms.flexibility, s.job.usd_per_mwh, s.job.id),
         )
         self._any_young = any(seat.young for seat in held)
-        self._least = min((s.points for s in self._batch), default=0)
+        self._always: list[Victim] = [(seat, None) for seat in self._batch]
+        self._points = [seat.points for seat in self._batch]  # rising: what loses least comes first
         self._tenants = {s.kin.tenant for s in self._batch}
-        self._pools: dict[Key, _Pool] = {}
+        self._pools: dict[Key, Pool] = {}
         self._gone: Taken = []
         self._failed: Memory = {}
 
@@ -135,9 +90,16 @@ class Preemption:
             return None
         pool = self._pools.get(sort)
         if pool is None:
-            pool = self._pools[sort] = _Pool(self._board, self._victims(claim), self._gone)
+            victims = self._victims(claim)
+            pool = Pool(self._board, victims, claim.seat.kin.tenant, self._gone)
+            self._pools[sort] = pool
         pool.count(drop=claim.seat.kin.service)
-        rows, most_w = self._rows(claim, pool)
+        if claim.ceiling is not None and not self._board.shares.within(
+            claim.seat.job, claim.ceiling, 1, pool.own_w, pool.own_gpus
+        ):
+            self._failed[asks] = unit_w  # were all of its tenant's to go, its quota would lack more
+            return None
+        rows = self._rows(claim, pool)
         for row in rows:
             mark = self._board.mark()
             taken = self._clear(claim, row, pool)
@@ -145,7 +107,7 @@ class Preemption:
                 self._gone += taken
                 return row
             self._board.undo(mark)
-        failed_w = unit_w if rows else min(most_w + EPS_W, unit_w)
+        failed_w = unit_w if rows else min(self._most_w(claim, pool) + EPS_W, unit_w)
         self._failed[asks] = min(failed_w, self._failed.get(asks, math.inf))
         return None
 
@@ -165,7 +127,7 @@ class Preemption:
             return kin.tenant in self._tenants or kin.service
         if kin.service:
             return bool(self._batch or self._services)
-        if self._batch and self._least < kin.priority:
+        if self._points and self._points[0] < kin.priority:
             return True
         return kin.owns and any(shares.over(t) for t in self._tenants if t != kin.tenant)
 
@@ -182,66 +144,75 @@ class Preemption:
         kin, shares = claim.seat.kin, self._board.shares
         tenant, priority, young_too = kin.tenant, kin.priority, claim.young_too
         own = claim.ceiling is not None
+        spared = not young_too and self._any_young
         found: list[Victim] = []
         if kin.owns and not own:
             found += [
                 (victim, _lends(shares.over, victim.kin.tenant))
                 for victim in self._lent
-                if victim.kin.tenant != tenant and (young_too or not victim.young)
+                if victim.kin.tenant != tenant and not (spared and victim.young)
             ]
-        found += [
-            (victim, None)
-            for victim in self._batch
-            if (kin.service or victim.points < priority) and (young_too or not victim.young)
-        ]
+        count = len(self._batch) if kin.service else bisect_left(self._points, priority)
+        always = self._always[:count]
+        found += [one for one in always if not one[0].young] if spared else always
         if kin.service:
             found += [
                 (victim, _spare(victim))
                 for victim in self._services
-                if victim.points < priority and (young_too or not victim.young)
+                if victim.points < priority and not (spared and victim.young)
             ]
-        if young_too:
+        if young_too and self._any_young:
             found.sort(key=lambda one: one[0].young)
         if own:
-            found.sort(key=lambda one: one[0].kin.tenant != tenant)
+            mine = [one for one in found if one[0].kin.tenant == tenant]
             if shares.over(tenant):
-                found = [one for one in found if one[0].kin.tenant == tenant]
+                return mine
+            return mine + [one for one in found if one[0].kin.tenant != tenant]
         return found
 
-    def _rows(self, claim: Claim, pool: _Pool) -> tuple[list[int], float]:
-        """Nodes where enough could be freed, those first that lack least; and the most that could
-        be freed for one unit anywhere, W."""
+    def _rows(self, claim: Claim, pool: Pool) -> list[int]:
+        """Nodes where enough could be freed, those first that lack least."""
         board, seat, unit_w = self._board, claim.seat, claim.seat.unit_w
         cap_w, used_w, room_w, node_w = board.cap_w, board.used_w, board.room_w, pool.node_w
+        names = board.names
         gpus, least_w = seat.kin.asks[1], unit_w - EPS_W
-        able, most_w = [], 0.0
+        able = []
         for leaf in board.leaves[seat.kin.number]:
             path = board.path[leaf[0]]  # the same for all of them
             could_w = min([room_w[feeder] + pool.feeder_w[feeder] for feeder in path])
+            if could_w < least_w:
+                continue
             tight_w = min([room_w[feeder] for feeder in path])
             for row in leaf:
                 left_w = cap_w[row] - used_w[row]
-                here_w = left_w + node_w[row]
-                if here_w > could_w:
-                    here_w = could_w
-                if here_w > most_w:
-                    most_w = here_w
-                if here_w >= least_w:
+                if left_w + node_w[row] >= least_w:
                     lacks_w = round(unit_w - min(left_w, tight_w), 3)
                     full = gpus > 0 and not board.cards[row].fits(gpus)
-                    able.append((full, lacks_w, board.names[row], row))
+                    able.append((full, lacks_w, names[row], row))
         able.sort()
-        return [row for *_, row in able[:TRIES]], most_w
+        return [row for *_, row in able[:TRIES]]
 
-    def _clear(self, claim: Claim, row: int, pool: _Pool) -> Taken | None:
+    def _most_w(self, claim: Claim, pool: Pool) -> float:
+        """The most that could be freed for one unit on any node, W."""
+        board = self._board
+        most_w = 0.0
+        for leaf in board.leaves[claim.seat.kin.number]:
+            path = board.path[leaf[0]]
+            could_w = min([board.room_w[feeder] + pool.feeder_w[feeder] for feeder in path])
+            here_w = max([board.cap_w[row] - board.used_w[row] + pool.node_w[row] for row in leaf])
+            most_w = max(most_w, min(here_w, could_w))
+        return most_w
+
+    def _clear(self, claim: Claim, row: int, pool: Pool) -> Taken | None:
         """Take units in order until the claim fits a node, then put back what need not have gone;
         None if it never fits."""
         seat, taken = claim.seat, Taken()
         lacks, tenant = self._lacks(claim, row), claim.seat.kin.tenant
         # A node that is full itself is freed first; that frees the feeders above it too.
-        for victims, node_only in ((pool.on[row], True), (pool.victims, False)):
+        on_node = pool.on(row) if lacks and lacks.full else []
+        for victims, node_only in ((on_node, True), (pool.victims, False)):
             for victim, may in victims:
-                if (
+                if not victim.at or (
                     lacks
                     and not (lacks.full and row in victim.at)
                     and (node_only or lacks.below.isdisjoint(victim.at))

@@ -12,16 +12,17 @@ import math
 from wattshift_scheduler.jobs import Job, JobKind, JobState
 from wattshift_scheduler.site import Rules
 
-
-def waits_from_s(job: Job) -> float:
-    """Since when a job has been ready to run: since it came, or was last preempted or held off."""
-    return max(job.submitted_s, job.not_before_s)
+Order = tuple[bool, int, float, float, float, str]
+"""Services first; then by effective priority, value per watt, slack, age, and the id."""
 
 
 def waited_s(job: Job, now_s: float) -> float:
-    """How long a job has waited, or had waited when it began, s."""
-    waits_s = (now_s if job.began_s is None else job.began_s) - waits_from_s(job)
-    return max(waits_s, 0.0)
+    """How long a job has waited, or had waited when it began, s: since it came, or was last
+    preempted or held off."""
+    from_s, until_s = job.submitted_s, now_s if job.began_s is None else job.began_s
+    if job.not_before_s > from_s:
+        from_s = job.not_before_s
+    return until_s - from_s if until_s > from_s else 0.0
 
 
 def effective(job: Job, rules: Rules, now_s: float) -> int:
@@ -30,10 +31,12 @@ def effective(job: Job, rules: Rules, now_s: float) -> int:
     return job.terms.priority + math.floor(points + 1e-9)
 
 
-def order(job: Job, now_s: float) -> tuple[float, float, float, str]:
-    """The order of jobs with the same effective priority and the same claim to a fair share."""
+def order(job: Job, points: int, now_s: float) -> Order:
+    """The place in line of a job with so many points, among those with the same claim to a fair
+    share."""
     left_s = math.inf if job.deadline_s is None else slack_s(job, now_s)
-    return (-job.usd_per_mwh, left_s, job.submitted_s, job.id)
+    batch = job.kind is not JobKind.SERVICE
+    return (batch, -points, -job.usd_per_mwh, left_s, job.submitted_s, job.id)
 
 
 def slack_s(job: Job, now_s: float) -> float:

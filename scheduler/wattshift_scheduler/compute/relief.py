@@ -97,7 +97,7 @@ def _shelved(state: State, name: str, now_s: float) -> State:
     if job is None or job.state.final or not job.terms.steps:
         return state
     terms = replace(job.terms, steps=())
-    shelved = replace(job, terms=terms, shelved=job.terms.steps, shelved_s=now_s)
+    shelved = job.changed(terms=terms, shelved=job.terms.steps, shelved_s=now_s)
     return replace(state, jobs={**state.jobs, name: shelved})
 
 
@@ -105,7 +105,7 @@ def unshelved(job: Job, now_s: float) -> Job:
     """The job with its power steps in use again when they have been out of it for long enough."""
     if not job.shelved or now_s - job.shelved_s < SHELVED_S:
         return job
-    return replace(job, terms=replace(job.terms, steps=job.shelved), shelved=())
+    return job.changed(terms=replace(job.terms, steps=job.shelved), shelved=())
 
 
 def ask(

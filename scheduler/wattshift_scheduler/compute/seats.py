@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wattshift_scheduler.compute.ground import Asks
+from wattshift_scheduler.compute.ranking import Order
 from wattshift_scheduler.jobs import Job, Rule, Verdict
 
 NOWHERE: Mapping[int, int] = {}
@@ -25,6 +26,7 @@ class Kin:
         number: the board's number of `asks`.
         rows: nodes that may take a new unit if they have the watts, by row.
         owns: whether the tenant has a quota.
+        feasible_w: most watts of a unit known to fit an empty site, W.
         full_w, full_at: least watts of a unit known to find no room, W, and the state of the board
             for which that is known.
         over_w, over_at: the same of a unit beyond its tenant's quota.
@@ -37,6 +39,7 @@ class Kin:
     number: int
     rows: tuple[int, ...]
     owns: bool
+    feasible_w: float = -math.inf
     full_w: float = math.inf
     full_at: int = -1
     over_w: float = math.inf
@@ -52,7 +55,7 @@ class Seat:
         kin: those that ask alike.
         wanted: units that it could use.
         points: its effective priority.
-        order: its place among those with as many points; see `ranking.order`.
+        order: its place in line: services first, then by points; see `ranking.order`.
         unit_w: watts that a unit holds, W.
         drawn_w: the most that a unit may draw, W.
         kept: units that it held when the division began, by node.
@@ -69,7 +72,7 @@ class Seat:
     kin: Kin
     wanted: int
     points: int
-    order: tuple[float, float, float, str]
+    order: Order
     unit_w: float
     drawn_w: float
     kept: Mapping[int, int]

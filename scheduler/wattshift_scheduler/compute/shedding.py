@@ -32,8 +32,9 @@ def shed(board: Board, seats: Iterable[Seat]) -> None:
     services = sorted((seat for seat in held if seat.kin.service), key=_flexible_first)
     gone = _drop(board, [seat for seat in batch if not seat.young], least=0)
     gone += _drop(board, [seat for seat in batch if seat.young], least=0)
+    short = board.short()
     for seat in services:
-        _slow(board, seat)
+        short = _slow(board, seat, short)
     _drop(board, services, least=None)
     _drop(board, services, least=0)
     relax(board, services)
@@ -88,7 +89,7 @@ def _drop(board: Board, seats: Iterable[Seat], least: int | None) -> list[tuple[
             if not rows:
                 break
             gone.append((seat, take_one(board, seat, rows)))
-            short = board.short()
+            short = board.short(short)
     return gone
 
 
@@ -113,13 +114,15 @@ def _broken(board: Board, row: int, short: Short) -> int:
     return (row in short.nodes) + len(short.feeders.intersection(board.path[row]))
 
 
-def _slow(board: Board, seat: Seat) -> None:
-    """Lower the power of a service's units as far as is needed and its class allows."""
+def _slow(board: Board, seat: Seat, short: Short) -> Short:
+    """Lower the power of a service's units as far as is needed and its class allows; what is short
+    then."""
     for step in steps_of(seat.job):
-        short = board.short()
         if not short.feeders or not _helpful(board, seat, Short(frozenset(), short.feeders)):
-            return
+            break
         board.limit(seat, step.watts_w)
+        short = board.short(short)
+    return short
 
 
 def _relax(board: Board, seat: Seat) -> None:

@@ -48,12 +48,11 @@ class Shares:
         self.shared = len(names) > 1
         self.changes = 0
 
-    def add(self, job: Job, units: int) -> None:
-        """Count units of a job, or with a negative number give them back."""
-        name = job.terms.tenant
+    def add(self, name: str, watts_w: float, gpus: float) -> None:
+        """Count what a tenant's units hold, or with negative figures give it back."""
         self.changes += 1
-        self.used_w[name] += units * job.unit_w
-        self.used_gpus[name] += units * job.terms.gpus
+        self.used_w[name] += watts_w
+        self.used_gpus[name] += gpus
 
     def above(self, name: str) -> bool:
         """Whether a tenant holds its fair share of the watts, or more."""
@@ -83,9 +82,10 @@ class Shares:
     def exceeds(self, job: Job, units: int = 1) -> Rule | None:
         """The quota that so many more units of a job would exceed; None if they stay within it."""
         tenant = self._tenants[job.terms.tenant]
-        if self.used_w[tenant.name] + units * job.unit_w > tenant.quota_w + EPS_W:
+        name = tenant.name
+        if self.used_w[name] + units * job.unit_w > tenant.quota_w + EPS_W:
             return Rule.QUOTA_WATTS
-        if self.used_gpus[tenant.name] + units * job.terms.gpus > tenant.quota_gpus + EPS_W:
+        if self.used_gpus[name] + units * job.terms.gpus > tenant.quota_gpus + EPS_W:
             return Rule.QUOTA_GPUS
         return None
 
@@ -95,10 +95,18 @@ class Shares:
         tenant = self._tenants[name]
         return max(tenant.quota_w, self.used_w[name]), max(tenant.quota_gpus, self.used_gpus[name])
 
-    def within(self, job: Job, ceiling: tuple[float, float], units: int) -> bool:
-        """Whether so many more units of a job stay within a ceiling."""
-        used_w = self.used_w[job.terms.tenant] + units * job.unit_w
-        used_gpus = self.used_gpus[job.terms.tenant] + units * job.terms.gpus
+    def within(
+        self,
+        job: Job,
+        ceiling: tuple[float, float],
+        units: int,
+        less_w: float = 0.0,
+        less_gpus: float = 0.0,
+    ) -> bool:
+        """Whether so many more units of a job stay within a ceiling, others with so much less."""
+        terms = job.terms
+        used_w = self.used_w[terms.tenant] - less_w + units * job.unit_w
+        used_gpus = self.used_gpus[terms.tenant] - less_gpus + units * terms.gpus
         return used_w <= ceiling[0] + EPS_W and used_gpus <= ceiling[1] + EPS_W
 
     def quota(self, name: str, rule: Rule) -> float:

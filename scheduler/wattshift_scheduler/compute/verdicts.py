@@ -5,43 +5,24 @@ everybody before it has been served.
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from wattshift_scheduler.compute.board import Board
+from wattshift_scheduler.compute.expected import Binding, Expected
 from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.tenants import EPS_W
 from wattshift_scheduler.jobs import Admission, JobState, Rule, Verdict
-from wattshift_scheduler.signals.arbitrate import arbitrate
 
 STEADY_SHARE = 0.05
 """Of a unit's watts: by so much may what a limit has left move without another verdict."""
 
-MOST_EDGES = 256
-"""Beginnings and ends of caps that are looked at for when a job would fit: ten days of hours."""
-
+WAITS_TOLD = 4
+"""News of one wait at most: what others still have to give up changes every second, and is told in
+so many parts of what a job asks for."""
 
 _OF_A_LIMIT = (Rule.NODE, Rule.FEEDER, Rule.CAP, Rule.GANG)
 """Rules whose verdicts tell what a node, a feeder or the cap has left."""
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """The limit that keeps a unit out where there is most room for it.
-
-    Attributes:
-        rule, name: which limit; "cap" for the site's own.
-        watts_w: what is left there, W.
-        row: the node.
-        gpus: whether it is GPUs that lack.
-    """
-
-    rule: Rule
-    name: str
-    watts_w: float
-    row: int
-    gpus: bool = False
 
 
 class Judge:
@@ -54,8 +35,8 @@ class Judge:
         self._told_w: dict[str, float] | None = None
         self._bindings: dict[int, tuple[Binding, str]] = {}
         self._quotas: dict[tuple[Rule, str], tuple[str, float]] = {}
+        self._fair: dict[str, tuple[str, float] | None] = {}
         self._likes: dict[tuple[object, ...], Verdict] = {}
-        self._edges: tuple[list[float], list[float]] | None = None
         powers = [self._ground.powers[name] for name in board.names]
         self._held_w = [power.most_w for power in powers]
         self._leaving_w = [0.0] * len(powers)
@@ -64,7 +45,7 @@ class Judge:
         for seat in seats:
             if seat.kept or seat.job.by_node:
                 self._count(seat)
-        self._young = [seat for seat in seats if seat.young and seat.units]
+        self._expected = Expected(board, seats)
         waiting = {seat.kin.tenant for seat in seats if seat.units < seat.wanted}
         self._others_first = any(not board.shares.above(tenant) for tenant in waiting)
         self._down = not any(board.up)
@@ -96,14 +77,14 @@ class Judge:
         if why is Rule.BACK_OFF:
             words = f"its last attempt failed ({job.reason}); the next one is at its time"
             until_s = job.not_before_s
-            return self._like(seat, Admission.DEFER, why, words, need_w=need_w, expected_s=until_s)
+            return self._like(seat, Admission.DEFER, why, words, "", need_w, expected_s=until_s)
         if why is Rule.CLUSTER_DOWN or self._down:
             return self._nowhere(seat, need_w)
         return self._quota(seat, why, need_w)
 
     def _nowhere(self, seat: Seat, need_w: float) -> Verdict:
         words = "no node that it may run on is up and open to new work"
-        return self._like(seat, Admission.DEFER, Rule.CLUSTER_DOWN, words, need_w=need_w)
+        return self._like(seat, Admission.DEFER, Rule.CLUSTER_DOWN, words, "", need_w)
 
     def _like(
         self,
@@ -111,7 +92,6 @@ class Judge:
         admission: Admission,
         rule: Rule,
         words: str,
-        *,
         bound_by: str = "",
         need_w: float = 0.0,
         have_w: float = math.nan,
@@ -160,14 +140,14 @@ class Judge:
                 waits = self._wait(seat, row, new_w) or waits
         if waits is not None:
             return waits
-        where = ", ".join(board.names[row] for row in sorted(seat.at)) or "no node"
+        where = ", ".join([board.names[row] for row in sorted(seat.at)]) or "no node"
         watts_w = seat.units * seat.drawn_w
         if seat.limit_w is not None:
             loss = f"flexibility class {job.terms.flexibility}"
             words = f"{seat.units} units at {seat.limit_w:,.0f} W instead of {job.unit_w:,.0f} W "
             words += f"each on {where}, as its {loss} allows"
             bound, _ = self._binding(seat)
-            return self._like(seat, Admission.FIT, bound.rule, words, bound_by=bound.name)
+            return self._like(seat, Admission.FIT, bound.rule, words, bound.name)
         return self._like(seat, Admission.FIT, Rule.FITS, f"{watts_w:,.0f} W on {where}")
 
     def _wait(self, seat: Seat, row: int, new_w: float) -> Verdict | None:
@@ -191,14 +171,16 @@ class Judge:
             for r, leaving_w in enumerate(self._leaving_w)
         ):
             return self._gives_way(seat, short_w, name, new_w)
-        words = f"it waits for mining to give up {short_w:,.0f} W"
-        rule, have_w = Rule.MINING_GIVES_WAY, max(free_w, 0.0)
-        return Verdict(Admission.AFTER_SHEDDING, rule, words, name, new_w, have_w)
+        short_w = _in_parts(short_w, new_w)
+        words, rule = f"it waits for mining to give up {short_w:,.0f} W", Rule.MINING_GIVES_WAY
+        have_w = new_w - short_w
+        return self._like(seat, Admission.AFTER_SHEDDING, rule, words, name, new_w, have_w)
 
     def _gives_way(self, seat: Seat, short_w: float, name: str, new_w: float) -> Verdict:
+        short_w = _in_parts(short_w, new_w)
         words = f"it waits for {short_w:,.0f} W of work that leaves {name} at its checkpoint"
-        have_w = max(new_w - short_w, 0.0)
-        return Verdict(Admission.AFTER_SHEDDING, Rule.BATCH_GIVES_WAY, words, name, new_w, have_w)
+        rule, have_w = Rule.BATCH_GIVES_WAY, new_w - short_w
+        return self._like(seat, Admission.AFTER_SHEDDING, rule, words, name, new_w, have_w)
 
     def _quota(self, seat: Seat, rule: Rule, need_w: float) -> Verdict:
         tenant = seat.kin.tenant
@@ -211,39 +193,40 @@ class Judge:
             found = (words, max(quota - used, 0.0) if watts else math.nan)
             self._quotas[rule, tenant] = found
         words = f"{_so_far(seat)}: {found[0]}"
-        return self._like(
-            seat, Admission.DEFER, rule, words, bound_by=tenant, need_w=need_w, have_w=found[1]
-        )
+        return self._like(seat, Admission.DEFER, rule, words, tenant, need_w, found[1])
 
     def _full(self, seat: Seat, need_w: float) -> Verdict:
         """There is no room for what it still wants."""
         bound, left = self._binding(seat)
-        shares, tenant, unit_w = self._board.shares, seat.kin.tenant, seat.unit_w
-        rule, name, have_w = bound.rule, bound.name, bound.watts_w
+        rule, name, have_w, unit_w = bound.rule, bound.name, bound.watts_w, seat.unit_w
         more = seat.wanted - seat.units if seat.job.terms.gang else 1
-        expected_s = self._expected_s(seat, bound, more * unit_w - bound.watts_w)
-        if seat.why is Rule.GANG:
+        expected_s = self._expected.at_s(seat, bound, more * unit_w - have_w)
+        others = self._share(seat.kin.tenant) if self._others_first else None
+        if seat.job.terms.gang and seat.wanted > 1:
+            # Whether its first unit alone would find room turns with the last watt: no news.
             rule = Rule.GANG
             words = f"it does not fit: a gang of {seat.wanted} needs {need_w:,.0f} W at once; "
             words += left
-        elif self._others_first and shares.above(tenant):
-            rule, name = Rule.FAIR_SHARE, tenant
-            share_w = shares.share_w.get(tenant, 0.0)
-            have_w = max(share_w - shares.used_w[tenant], 0.0)
-            words = f"{_so_far(seat)}: tenant {tenant} holds {shares.used_w[tenant]:,.0f} W, its "
-            words += f"fair share is {shares.part_pct(tenant):.0f} % of all, and others go first"
+        elif others is not None:
+            rule, name = Rule.FAIR_SHARE, seat.kin.tenant
+            words, have_w = f"{_so_far(seat)}: {others[0]}", others[1]
         else:
             words = f"{_so_far(seat)}: a unit needs {unit_w:,.0f} W; {left}"
-        return self._like(
-            seat,
-            Admission.DEFER,
-            rule,
-            words,
-            bound_by=name,
-            need_w=need_w,
-            have_w=have_w,
-            expected_s=expected_s,
-        )
+        return self._like(seat, Admission.DEFER, rule, words, name, need_w, have_w, expected_s)
+
+    def _share(self, tenant: str) -> tuple[str, float] | None:
+        """What a tenant that holds its fair share is told, and what it has left of it, W; None for
+        one that holds less."""
+        if tenant not in self._fair:
+            shares = self._board.shares
+            used_w, part = shares.used_w[tenant], shares.part_pct(tenant)
+            words = (
+                f"tenant {tenant} holds {used_w:,.0f} W, its fair share is {part:.0f} % of all, "
+            )
+            words += "and others go first"
+            left_w = max(shares.share_w.get(tenant, 0.0) - used_w, 0.0)
+            self._fair[tenant] = (words, left_w) if shares.above(tenant) else None
+        return self._fair[tenant]
 
     def _left(self, bound: Binding) -> str:
         """In words what the binding limit still has."""
@@ -284,61 +267,11 @@ class Judge:
             return Binding(Rule.CAP, "cap", board.room_w[0], row)
         return Binding(Rule.FEEDER, tree.names[feeder], board.room_w[feeder], row)
 
-    def _expected_s(self, seat: Seat, bound: Binding, short_w: float) -> float | None:
-        """The first moment that is known at which it would fit, s."""
-        known: list[float] = []
-        if bound.rule is Rule.CAP:
-            at_s, gain_w = self._gains()
-            found = bisect_left(gain_w, short_w)
-            known += at_s[found : found + 1]
-        if not self._young:
-            return known[0] if known else None
-        freed_w = 0.0
-        for end_s, watts_w in self._ends(seat, bound):
-            freed_w += watts_w
-            if freed_w >= short_w - EPS_W:
-                known.append(end_s)
-                break
-        return min(known, default=None)
 
-    def _gains(self) -> tuple[list[float], list[float]]:
-        """When caps change, and the most watts by which the site's limit has risen by then."""
-        if self._edges is None:
-            ground = self._ground
-            caps, now_s = ground.caps, ground.now_s
-            edges = {edge for cap in caps for edge in (cap.starts_s, cap.ends_s)}
-            at_s = sorted(edge for edge in edges if edge is not None and edge > now_s)[:MOST_EDGES]
-            kept = 1.0 - ground.site.rules.margin_share
-            most_w, gain_w = -math.inf, []
-            for edge in at_s:
-                cap_w = arbitrate(caps, float(ground.site.tree.limit_w[0]), edge).cap_w
-                most_w = max(most_w, (cap_w - ground.cap.cap_w) * kept)
-                gain_w.append(most_w)
-            self._edges = (at_s, gain_w)
-        return self._edges
-
-    def _ends(self, seat: Seat, bound: Binding) -> list[tuple[float, float]]:
-        """When jobs that would give way have had their minimum run time, and their watts there."""
-        found = []
-        for other in self._young:
-            if not (seat.kin.service or other.points < seat.job.terms.priority):
-                continue
-            below = (
-                units
-                for row, units in other.at.items()
-                if row == bound.row or self._shares_limit(row, bound)
-            )
-            watts_w = sum(below) * other.job.unit_w
-            began_s = other.job.began_s
-            if watts_w and began_s is not None:
-                found.append((began_s + other.job.terms.min_run_s, watts_w))
-        return sorted(found)
-
-    def _shares_limit(self, row: int, bound: Binding) -> bool:
-        index = self._ground.site.tree.index
-        if bound.rule is Rule.FEEDER:
-            return index[bound.name] in self._board.path[row]
-        return bound.rule is Rule.CAP
+def _in_parts(short_w: float, new_w: float) -> float:
+    """Watts that lack, in whole parts of the watts that are asked for, rounded up, W."""
+    part_w = new_w / WAITS_TOLD
+    return min(math.ceil(short_w / part_w - 1e-6) * part_w, new_w)
 
 
 def _so_far(seat: Seat) -> str:

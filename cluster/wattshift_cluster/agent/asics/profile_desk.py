@@ -53,7 +53,7 @@ class Wanted:
 
 
 def measure(device: AsicDevice, wanted: Wanted, tempo: Tempo | None = None) -> dict[str, Any]:
-    """Do what is asked and tell how it stands (api.port.ProfileView).
+    """Do what is asked and tell how it stands (api.profile_views.ProfileView).
 
     Raises:
         Refused: it cannot be measured now; the text says why.

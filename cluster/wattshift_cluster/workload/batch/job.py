@@ -10,7 +10,6 @@ again after a pause, and a job whose workers die without one chunk done has fail
 """
 
 import math
-import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,9 +19,11 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.errors import WattshiftError
+from wattshift_cluster.workload.batch import shortage
 from wattshift_cluster.workload.batch.chunk_loop import ENDED
 from wattshift_cluster.workload.batch.chunks import ChunkStore
 from wattshift_cluster.workload.batch.crew import NEVER_MADE, Crew, Fallen
+from wattshift_cluster.workload.batch.findings import ERROR_CHARS_MAX, Findings
 from wattshift_cluster.workload.batch.plans import Outcome
 from wattshift_cluster.workload.batch.progress import Rate
 from wattshift_cluster.workload.batch.wishes import CANCEL, PAUSE, RUN, Wish
@@ -39,15 +40,6 @@ DEATHS_MAX = 5
 
 AGAIN_S = 1.0
 BACK_OFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)
-LOOK_PART = 20.0
-"""Looking at the output folder takes at most this part of the time."""
-
-LOOK_MAX_S = 30.0
-ERROR_CHARS_MAX = 500
-PLACED_WITHIN_S = 5.0
-"""Ray places a worker within this, where nothing is in its way."""
-
-NOT_PLACED = "Ray has not placed it yet; CPUs, GPUs or memory may be in use"
 FINAL = ("completed", "failed", "cancelled")
 
 Nodes = Mapping[str, Node]
@@ -72,14 +64,7 @@ class BatchJob:
         self._deaths = 0
         self._last_words = ""
         self._not_before_s = -math.inf
-        self._done: int | None = None
-        self._total: int | None = None
-        self._left: int | None = None
-        self._failed_items: int | None = None
-        self._letters: dict[int, int] = {}
-        self._committed_at_s: float | None = None
-        self._look_at_s = -math.inf
-        self._taken: str | None = None
+        self._found = Findings(wish.job)
         self._rate = Rate()
         self._by_node: dict[str, int] = {}
 
@@ -95,19 +80,16 @@ class BatchJob:
 
     def row(self) -> dict[str, Any]:
         """Its row of the report (docs/protocol.md)."""
-        age_s = None
-        if self._committed_at_s is not None and self._done:
-            age_s = round(max(0.0, time.time() - self._committed_at_s), 1)
-        rate_per_s = self._rate.per_s
+        found, rate_per_s = self._found, self._rate.per_s
         return {
             "job": self.wish.job,
             "state": self.state,
-            "done": self._done,
-            "total": self._total,
+            "done": found.done,
+            "total": found.total,
             "error": self.error,
-            "failed_items": self._failed_items,
+            "failed_items": found.failed_items,
             "rate_per_s": None if rate_per_s is None else round(rate_per_s, 4),
-            "checkpoint_age_s": age_s,
+            "checkpoint_age_s": found.checkpoint_age_s,
             "by_node": dict(self._by_node),
         }
 
@@ -123,7 +105,7 @@ class BatchJob:
         outcome = None
         if store is not None:
             self._progress(store, now_s)
-            outcome = self._outcome(store)
+            outcome = self._found.outcome(store)
         for one in fallen:
             self._fell(one, store, outcome, nodes, now_s)
         if outcome is not None and wish.wanted != CANCEL:
@@ -136,53 +118,23 @@ class BatchJob:
     def _begin(self, wish: Wish) -> None:
         """Take up a new wish: what went wrong before is forgiven."""
         self._seen, self._deaths, self._not_before_s = wish.number, 0, -math.inf
-        self.error = self._taken = None
-        self._letters.clear()
+        self.error = None
+        self._found.begin()
         self._rate.forget()
         if self.state != "running":
             self.state = "starting"
 
     def _progress(self, store: ChunkStore, now_s: float) -> None:
-        if now_s < self._look_at_s:
-            return
-        began_s = time.monotonic()
-        plan = store.plan()
-        if plan is None:
-            return
-        if plan.job != self.wish.job:
-            owner = f"{store.folder} holds the output of job {plan.job}"
-            self._taken = f"{owner}; name another output"[:ERROR_CHARS_MAX]
-            return
-        chunks = store.committed()
-        done = sum(plan.items_of(chunk) for chunk in chunks)
-        if done > (self._done or 0):
+        more = self._found.look(store, now_s)
+        if more:
             self._deaths = 0
-        self._done, self._total, self._left = done, plan.items, plan.chunks - len(chunks)
-        self._failed_items = store.dead_letters(self._letters)
-        self._committed_at_s = store.committed_at_s()
-        if self.crew.working:
-            self._rate.seen(done, now_s)
-        spent_s = time.monotonic() - began_s
-        self._look_at_s = now_s + min(LOOK_MAX_S, LOOK_PART * spent_s)
-
-    def _outcome(self, store: ChunkStore) -> Outcome | None:
-        """How the job ended, as its folder says; None while it has not."""
-        if self._taken is not None:  # two were given one folder at once, and the other was first
-            return Outcome("failed", self._taken)
-        outcome = store.outcome()
-        if outcome is None:
-            return None
-        plan = store.plan()
-        if plan is not None and plan.job != self.wish.job:
-            return None
-        # Without a plan the input or the work was at fault, before there was anything to plan.
-        if plan is not None and outcome.state == "completed":
-            self._done, self._total, self._left = plan.items, plan.items, 0
-        return outcome
+        if more is not None and self.crew.working:
+            assert self._found.done is not None, "it was looked at"
+            self._rate.seen(self._found.done, now_s)
 
     def _end(self, outcome: Outcome) -> None:
         self.state, self.error = outcome.state, outcome.error
-        self._failed_items = outcome.items_failed
+        self._found.failed_items = outcome.items_failed
         if outcome.state == "completed" and outcome.items_failed:
             self.error = f"{outcome.items_failed} items failed; see dead_letters.jsonl"
 
@@ -214,7 +166,7 @@ class BatchJob:
         )
         if self._deaths >= DEATHS_MAX:
             reason = f"{self._deaths} workers in a row ended with no chunk done: {fallen.reason}"
-            failed = Outcome("failed", reason[:ERROR_CHARS_MAX], self._failed_items or 0)
+            failed = Outcome("failed", reason[:ERROR_CHARS_MAX], self._found.failed_items or 0)
             with suppress(OSError, WattshiftError):
                 plan = store.plan()
                 if plan is None or plan.job == self.wish.job:
@@ -278,7 +230,8 @@ class BatchJob:
         """Seat who is missing, as long as there are chunks for more workers."""
         staying = self.crew.staying
         filled = Counter(staying)
-        most = math.inf if self._left is None else max(1, self._left)
+        left = self._found.left
+        most = math.inf if left is None else max(1, left)
         for bundle, name in enumerate(bundles):
             node = nodes.get(name)
             taken = bundle in self.crew.seats if spec.gang else _take(filled, name)
@@ -305,26 +258,10 @@ class BatchJob:
         self, wish: Wish, wanted: Mapping[str, int], nodes: Nodes, now_s: float
     ) -> str | None:
         """Why workers are missing; None if none are."""
-        spec = wish.spec
-        assert spec is not None, "only a cancelled job has no specification"
-        for name in wish.nodes or {}:
-            node = nodes.get(name)
-            if node is None or not node.alive:
-                return f"node {name} is {'not alive' if node else 'not in the cluster'}"
-            if node.draining:
-                return f"node {name} is draining"
-        if spec.gang and sum(self._by_node.values()) < sum(wanted.values()):
-            found = (_waits(spec, nodes[name], wanted[name]) for name in wanted if name in nodes)
-            reasons = "; ".join(filter(None, found)) or NOT_PLACED
-            return f"a gang of {sum(wanted.values())} waits for its place: {reasons}"
-        seat = self.crew.waiting()
-        if seat is not None and seat.node in nodes:
-            patient = now_s - seat.since_s < PLACED_WITHIN_S
-            reason = _waits(spec, nodes[seat.node], 1)
-            return reason or (None if patient else f"{seat.node}: {NOT_PLACED}")
-        if not self.crew.seats and self._deaths:
+        reason = shortage.reason(wish, self.crew, wanted, nodes, now_s)
+        if reason is None and not self.crew.seats and self._deaths:
             return self._last_words[:ERROR_CHARS_MAX]
-        return None
+        return reason
 
 
 def _there(node: Node | None) -> bool:
@@ -338,18 +275,3 @@ def _take(counts: Counter[str], name: str) -> bool:
         return False
     counts[name] -= 1
     return True
-
-
-def _waits(spec: BatchSpec, node: Node, workers: int) -> str | None:
-    """Why Ray does not place workers on a node; None if that cannot be seen."""
-    free_w, asked_w = node.power_w_available, workers * spec.watts_w
-    asks = "its worker asks" if workers == 1 else f"its {workers} workers ask"
-    if free_w is not None and free_w < asked_w:
-        return f"{node.name}: {free_w:g} W free, {asks} for {asked_w:g} W"
-    if workers * spec.gpus > node.gpus:
-        return f"{node.name}: {node.gpus:g} GPUs, {asks} for {workers * spec.gpus:g}"
-    for key, wanted in spec.labels.items():
-        has = node.labels.get(key)
-        if (has != wanted) if not wanted.startswith("!") else (has == wanted[1:]):
-            return f"{node.name}: its label {key} is {has}, the job wants {wanted}"
-    return None

@@ -16,7 +16,8 @@ import structlog
 from wattshift_cluster.errors import NotFound, Refused, TryLater
 from wattshift_cluster.workload.batch.chunks import ChunkStore
 from wattshift_cluster.workload.batch.crew import Crew
-from wattshift_cluster.workload.batch.job import ERROR_CHARS_MAX, FINAL, BatchJob
+from wattshift_cluster.workload.batch.findings import ERROR_CHARS_MAX
+from wattshift_cluster.workload.batch.job import FINAL, BatchJob
 from wattshift_cluster.workload.batch.job_log import tail
 from wattshift_cluster.workload.batch.wishes import CANCEL, PAUSE, RUN, Wish, WishBook
 from wattshift_cluster.workload.cluster.nodes import Node

@@ -26,11 +26,15 @@ from wattshift_cluster.errors import TryLater
 from wattshift_cluster.wire.token import create_token
 from wattshift_cluster.workload.cluster.ray_host import ADDRESS_FILE, LOCK_FILE
 from wattshift_cluster.workload.cluster.ray_link import RayUnavailable
+from wattshift_cluster.workload.cluster.session import end_all
 
 log = structlog.get_logger()
 
 START_S = 60.0
-END_S = 10.0
+END_S = 2.5
+"""For the host to end; it kills what is Ray's and waits no longer than 2 s for that."""
+
+KILLED_S = 1.0
 LOCK_S = 3.0
 LOG_FILE = "ray_host.log"
 TOKEN_FILE = "ray.token"
@@ -145,22 +149,22 @@ class LocalRay:
         return None
 
     def end(self) -> None:
-        """Stop the host and with it Ray, the hard way if need be."""
+        """Stop the host and with it Ray, the hard way if need be; nothing of it stays in /tmp."""
         pid = self.running_pid()
-        if pid is None:
-            return
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        until_s = time.monotonic() + END_S
-        while self.running_pid() is not None:
-            if time.monotonic() > until_s:
-                log.warning("ray_host.killed", pid=pid)
-                with suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
-                break
-            time.sleep(0.05)
-        else:
-            # Ended as it should: nobody will want its logs, and /tmp is not ours to fill.
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            until_s = time.monotonic() + END_S
+            while self.running_pid() is not None:
+                if time.monotonic() > until_s:
+                    log.warning("ray_host.killed", pid=pid)
+                    break
+                time.sleep(0.02)
+            left = end_all(pid, KILLED_S)
+            if left:
+                log.warning("ray_host.left", pids=left)
+        # Nobody will want its logs, and /tmp is not ours to fill.
+        with suppress(RayUnavailable):
             shutil.rmtree(temp_dir(self._settings.state_dir), ignore_errors=True)
         self._address_file.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from wattshift_cluster.errors import NotFound
+from wattshift_cluster.errors import NotFound, Refused
 from wattshift_cluster.workload.bulletin import Bulletin
 from wattshift_cluster.workload.cluster.meters import Meters
 from wattshift_cluster.workload.cluster.node_power import NodePower, Remembered
@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 POWER_WAIT_S = 0.7
 NO_RAY = "no Ray yet"
+SEEN_LATELY_S = 10.0
+"""A look that is older says nothing of the present: they are taken twice a second."""
 
 
 class NodeDesk:
@@ -112,6 +114,19 @@ class NodeDesk:
         self._link.drain(node.id, within_s)
         log.info("node.draining", node=name, id=node.id)
         self.see()
+
+    def forget(self, name: str) -> None:
+        """Give a node that is gone 0 W, for when it comes back.
+
+        Raises:
+            Refused: it is alive, as far as was lately seen.
+            OSError: the wish cannot be kept on disk.
+        """
+        node = self.nodes.get(name)
+        if node is not None and node.alive and time.monotonic() - self.seen_s < SEEN_LATELY_S:
+            raise Refused(f"node {name} is alive in Ray")
+        self.set_power({name: 0.0})
+        log.info("node.forgotten", node=name)
 
     def rows(self) -> list[NodeRow]:
         """What `telling` says of each node."""

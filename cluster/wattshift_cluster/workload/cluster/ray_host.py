@@ -4,6 +4,10 @@ It is apart from the bridge so that a killed bridge finds its actors again. It e
 and by itself when nobody has held the bridge's lock for a minute: an orphan must not keep drawing.
 If this process is killed, the kernel ends Ray's processes with it, as Ray asks at their start.
 
+The end is a SIGKILL of all processes of this session. Nothing of that Ray is used again, and its
+own shutdown is not quick: it ends one kind of process after the other, each with a second to go and
+one more to be killed. Where no bridge is there to do it, the folder of that Ray is removed, too.
+
 With `--gcs-storage` Ray's control store keeps its state on disk, and one that dies is started again
 from there: nodes and workers wait for it for two minutes and nothing of theirs is lost (Ray 2.60,
 where that storage is new; measured: back within 2 s). The folder is emptied first, because a Ray
@@ -28,6 +32,8 @@ from types import FrameType
 
 import structlog
 
+from wattshift_cluster.workload.cluster.session import end_all
+
 log = structlog.get_logger()
 
 ADDRESS_FILE = "ray.json"
@@ -36,6 +42,9 @@ ORPHAN_S = 60.0
 LOOK_S = 1.0
 RECONNECT_S = 120
 """Ray's processes end when the control store has been gone for so long."""
+
+KILLED_S = 2.0
+"""For killed processes to be gone; one may hang in the kernel, writing."""
 
 
 def is_locked(path: Path) -> bool:
@@ -68,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gcs-storage", type=Path)
     parser.add_argument("--orphan-s", type=float, default=ORPHAN_S)
     options = parser.parse_args(arguments)
+    if os.getsid(0) != os.getpid():
+        log.error("ray_host.failed", reason="start it in a session of its own: all of that ends")
+        return 3
     stop = threading.Event()
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
@@ -99,9 +111,25 @@ def main(arguments: list[str] | None = None) -> int:
     log.info("ray_host.ready", address=ray.get_runtime_context().gcs_address)
     mend = _revive_gcs if options.gcs_storage is not None else None
     _hold(options.state_dir / LOCK_FILE, stop, options.orphan_s, mend)
-    address_file.unlink(missing_ok=True)
-    ray.shutdown()
+    _end(options.state_dir, options.temp_dir)
     return 0
+
+
+def _end(state_dir: Path, temp_dir: Path) -> None:
+    """End Ray. Meanwhile no new bridge can begin, nor remove what is its own."""
+    lock = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except BlockingIOError:
+        alone = False  # a bridge ends us, and removes the folder when we are gone
+    (state_dir / ADDRESS_FILE).unlink(missing_ok=True)
+    left = end_all(os.getpid(), KILLED_S, spare=os.getpid())
+    if left:
+        log.warning("ray_host.left", pids=left)
+    if alone:
+        shutil.rmtree(temp_dir, ignore_errors=True)
+    os.close(lock)
 
 
 def _keep_on_disk(storage: Path) -> None:
@@ -147,4 +175,6 @@ def _hold(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # at its exit Ray's client library would look for the Ray that has just ended

@@ -29,6 +29,8 @@ QUIET = {
     # Workers that nobody asked for cost a second of a small machine's start.
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
+    # A call after we have left a cluster fails; without this it would start a Ray of its own.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
 }
 
 LOOPBACK = {

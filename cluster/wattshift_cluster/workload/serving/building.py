@@ -21,7 +21,7 @@ from typing import Any
 
 from wattshift_cluster.workload import fault_words
 from wattshift_cluster.workload.cluster.ray_link import internal
-from wattshift_cluster.workload.serving import app_watts
+from wattshift_cluster.workload.serving import app_watts, routing
 from wattshift_cluster.workload.serving.app_watts import Asks, Part
 from wattshift_cluster.workload.serving.stats_desk import METHOD
 
@@ -141,7 +141,10 @@ def imported(path: str) -> Any:
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as fault:
-        raise NotAnApplication(f"no module named {fault.name or module!r} on the node") from fault
+        raise NotAnApplication(
+            f"no module named {fault.name or module!r} on the node; install it there or give its"
+            " folder as env PYTHONPATH"
+        ) from fault
     if not hasattr(found, name):
         raise NotAnApplication(f"module {module!r} has no {name!r}")
     return getattr(found, name)
@@ -190,11 +193,12 @@ def _laid(
     for one in deployments:
         options = dict(one.ray_actor_options or {})
         if one.name not in watts:
-            laid.append(one.options(ray_actor_options=app_watts.with_env(options, asks.env)))
+            options = app_watts.with_env(options, asks.env)
+            laid.append(one.options(ray_actor_options=options, **routing.options(one)))
             continue
         cpus_given = options.get("num_cpus") not in (None, SERVES_CPUS)
         asking = app_watts.laid_in(parts[one.name], asks, cpus_given)
-        with_watts = one.options(**asking, **_quick(one))
+        with_watts = one.options(**asking, **_quick(one), **routing.options(one))
         if one.name == unit.name:
             tells = hasattr(one.func_or_class, METHOD)
             with_watts = _scaled(with_watts, hook, request)

@@ -74,6 +74,7 @@ class Services:
     def stop(self) -> None:
         """Leave Ray alone from now on; what runs there goes on. From any thread."""
         self._allowances.stop()
+        self._desk.stop()
 
     def recover(self, cluster: str) -> None:
         """Know again the services that an earlier bridge deployed on the same cluster."""

@@ -57,6 +57,11 @@ class StatsDesk:
         self._scraped_s = -SCRAPE_S
         self._found: dict[str, Stats] = {}
         self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask nobody any more, soon; an answer that is awaited may take `ANSWER_S` yet."""
+        self._stop.set()
 
     def watch(self, subjects: tuple[Subject, ...], nodes: Mapping[str, Node]) -> None:
         """Ask these from now on."""
@@ -70,10 +75,11 @@ class StatsDesk:
         return self._found.get(app, Stats())
 
     def _run(self) -> None:
-        while True:
+        wait_s = 0.0
+        while not self._stop.wait(wait_s):
             subjects = self._subjects
             self._turn(subjects, time.monotonic())
-            time.sleep(ASK_S if subjects else IDLE_S)
+            wait_s = ASK_S if subjects else IDLE_S
 
     def _turn(self, subjects: tuple[Subject, ...], now_s: float) -> None:
         found = {one.app: self._asked(one) for one in subjects if one.running}

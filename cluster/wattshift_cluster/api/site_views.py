@@ -1,0 +1,108 @@
+"""The shape of what is told of the site as a whole: power, feeders, caps, decisions, flexibility.
+
+Units end the names; None is unknown, never 0. Times are RFC 3339 UTC text.
+"""
+
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from wattshift_cluster.api.compute_views import NodeView
+
+
+class AlarmView(TypedDict):
+    """Something a person should know; `severity` is "warning" or "critical"."""
+
+    id: str
+    severity: str
+    text: str
+    since: str
+
+
+class FeederView(TypedDict):
+    """One limit of the power tree and the ceilings committed under it, W.
+
+    Where it has a meter of its own `power_w` is its word, None while unknown; else it is left out.
+    """
+
+    id: str
+    parent: str | None
+    limit_w: float
+    committed_w: float
+    power_w: NotRequired[float | None]
+    power_age_s: NotRequired[float | None]
+    power_quality: NotRequired[str]
+
+
+class SharesView(TypedDict):
+    """Mining shares so far; found = accepted + rejected + lost + still in flight."""
+
+    accepted: int
+    rejected: int
+    lost: int
+
+
+class SiteView(TypedDict):
+    """The site now. `power_w` is the meter's word, None while it is unknown.
+
+    `mode` is "control", or "shadow": then decisions are made and nothing is commanded.
+    """
+
+    name: str
+    mode: str
+    at: str
+    power_w: float | None
+    power_quality: str
+    power_age_s: float | None
+    cap_w: float | None
+    cap_origin: str | None
+    target_w: float | None
+    margin_w: float
+    headroom_w: float | None
+    committed_w: float
+    budget_w: float
+    inference_w: float | None
+    mining_w: float | None
+    batch_w: float | None
+    other_w: float | None
+    price_usd_per_mwh: float | None
+    tick: int
+    epoch: int
+    meter_stale: bool
+    alarms: list[AlarmView]
+    feeders: list[FeederView]
+    hashes_total: float
+    shares: SharesView
+    jobs: dict[str, dict[str, int]]
+    compute: list[NodeView]
+
+
+class CapView(TypedDict):
+    """One cap; `shortfall_w` is what the site cannot shed of it, None where all fits."""
+
+    id: str
+    origin: str
+    limit_w: float
+    starts_at: str | None
+    ends_at: str | None
+    in_force: bool
+    shortfall_w: float | None
+
+
+class DecisionView(TypedDict):
+    """One decision with the figures that it rests on."""
+
+    at: str
+    subject: str
+    action: str
+    reason: str
+    inputs: dict[str, Any]
+
+
+class FlexibilityStep(TypedDict):
+    """Watts that can be shed within `deadline_s`, for how long, and when the reserve is back."""
+
+    deadline_s: float
+    deliverable_w: float
+    duration_s: float | None
+    rearm_s: float | None
