@@ -7,7 +7,8 @@ at the moment of each sample, before the controller has answered that sample.
 
 The base point is what the meter showed, on average, while the site held the middle of its range
 before the day began: that is how a site declares one. The range is half of what stands behind the
-gates, with some room to spare at both ends; the ASICs stand below and are whole machines.
+gates, with some room to spare at both ends; the ASICs stand below and are whole machines. How well
+a range can be followed is also a matter of the meter: its noise is a share of all that it shows.
 """
 
 from collections.abc import Sequence
@@ -34,8 +35,7 @@ SIGNAL_S = 2.0
 """Spacing of the signal."""
 
 GATES, GATE_W = 16, 700.0
-ASICS, ASIC_W, FIRMWARE_S = 20, 3500.0, 60.0
-OTHER_W = 20_000.0
+ASIC_W, FIRMWARE_S = 3500.0, 60.0
 
 ROOM_SHARE = 0.04
 """Of what is behind the gates, kept free at both ends of the range: the signal's extremes must not
@@ -47,6 +47,18 @@ WARM_S, SETTLED_S = 600.0, 300.0
 USD_PER_MWH, HASHPRICE = 45.0, 42.3
 ASIC_USD_PER_MWH, GATE_USD_PER_MWH = 100.0, 60.0
 """A gated watt is the cheapest one here, so that regulation is done by gates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a site has beside its gates: ASICs, and the bound on load that nobody leases, W."""
+
+    asics: int
+    other_w: float
+
+
+AMPLE, THIN = Beside(6, 4_000.0), Beside(20, 20_000.0)
+"""Sites whose range is about a sixth, and about a twentieth, of their base point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +116,21 @@ class Following(Drive):
         return False
 
 
-def follow(signal_pu: Floats, *, one_sided: bool = False) -> Followed:
-    """Let the site follow a signal.
+def follow(signal_pu: Floats, beside: Beside = AMPLE, *, one_sided: bool = False) -> Followed:
+    """Let a site follow a signal.
 
     Args:
         signal_pu: -1 to 1, every SIGNAL_S; shape (n,).
+        beside: what it has beside its gates.
         one_sided: its base point is the top of its range, so that it can only shed.
     """
-    devices = _devices()
+    devices = _devices(beside.asics)
     gates_w, room_w = GATES * GATE_W, ROOM_SHARE * GATES * GATE_W
     range_w = gates_w / 2 - room_w
     base_of_gates_w = gates_w if one_sided else gates_w / 2
     counted_w = sum(d.points[-1].watts_w * (1 + d.tolerance) for d in devices if not d.continuous)
-    aim_w = OTHER_W + counted_w + base_of_gates_w
-    drive = _drive(devices)
+    aim_w = beside.other_w + counted_w + base_of_gates_w
+    drive = _drive(devices, beside.other_w)
     drive.signal_pu, drive.aim_w, drive.range_w, drive.begin_s = signal_pu, aim_w, range_w, WARM_S
     drive.until(WARM_S + SIGNAL_S * len(signal_pu))
     held = [drive.metered_w[second] for second in range(int(WARM_S - SETTLED_S), int(WARM_S))]
@@ -127,10 +140,10 @@ def follow(signal_pu: Floats, *, one_sided: bool = False) -> Followed:
     return Followed(signal_pu, (base_w - metered_w) / range_w, base_w, range_w, aim_w)
 
 
-def _drive(devices: Sequence[Device]) -> Following:
-    top_w = OTHER_W + sum(device.nameplate_w for device in devices)
+def _drive(devices: Sequence[Device], other_w: float) -> Following:
+    top_w = other_w + sum(device.nameplate_w for device in devices)
     tree = FeederTree.of([Feeder("main", None, 1.2 * top_w)])
-    site = Site("regulation", tree, rules=Rules(other_load_w=OTHER_W))
+    site = Site("regulation", tree, rules=Rules(other_load_w=other_w))
     values = Values(
         hashprice_usd_per_ph_day=HASHPRICE,
         reserve_usd_per_mwh=GATE_USD_PER_MWH,
@@ -146,7 +159,7 @@ def _drive(devices: Sequence[Device]) -> Following:
     )  # fmt: skip
 
 
-def _devices() -> list[Device]:
+def _devices(count: int) -> list[Device]:
     rate = ASIC_W * ASIC_USD_PER_MWH / 1e6 * 24.0 / HASHPRICE * 1e15
     points = (
         OperatingPoint("sleep", 0.01 * ASIC_W, 0.0, FIRMWARE_S),
@@ -155,7 +168,7 @@ def _devices() -> list[Device]:
     gated = (OperatingPoint("idle", 0.0, 0.0, 0.01), OperatingPoint("mine", GATE_W, 1e-5, 0.01))
     asics = [
         Device(f"asic-{i:02d}", "asic", "farm", "main", points, 1.05 * ASIC_W, safe_w=0.01 * ASIC_W)
-        for i in range(ASICS)
+        for i in range(count)
     ]
     gates = [
         Device(f"gate-{i:02d}", "gpu", "hosts", "main", gated, GATE_W, continuous=True, fenced=True)

@@ -14,8 +14,8 @@ not read); the firm service level; the meter before and after. Whoever mines by 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from enum import StrEnum
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,6 +30,15 @@ LEAST_KNOWN_SHARE = 0.9
 
 RRMSE_MOST = 0.20
 """PJM's bound on a baseline's relative error (not read in its manual)."""
+
+
+class Day(Protocol):
+    """A day of the calendar as `datetime.date` is one: this room knows no calendar of its own."""
+
+    def weekday(self) -> int:
+        """0 on a Monday."""
+
+    def __ge__(self, other: Any, /) -> bool: ...
 
 
 class Kind(StrEnum):
@@ -124,7 +133,7 @@ def before_after(metered_w: Floats, starts: int, window: int) -> Floats:
 
 
 def excluded(
-    days: Sequence[date], event: date, events: Iterable[date] = (), holidays: Iterable[date] = ()
+    days: Sequence[Day], event: Day, events: Iterable[Day] = (), holidays: Iterable[Day] = ()
 ) -> Bools:
     """Days that must not be compared with the event's day; shape (days,).
 
@@ -133,7 +142,7 @@ def excluded(
     """
     called, free = set(events), set(holidays)
 
-    def rests(day: date) -> bool:
+    def rests(day: Day) -> bool:
         return day.weekday() >= SATURDAY or day in free
 
     return np.array(

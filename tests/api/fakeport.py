@@ -48,6 +48,8 @@ class FakePort:
     submitted: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     held_caps: list[dict[str, Any]] = field(default_factory=list)
+    lifted: list[dict[str, Any]] = field(default_factory=list)
+    binding: dict[str, Any] = field(default_factory=dict)
     injected: list[dict[str, Any]] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     delay_s: float = 0.0
@@ -91,7 +93,17 @@ class FakePort:
             "power_age_s": 0.4 if self.power_w is not None else None,
             "cap_w": self.cap_w,
             "cap_origin": "schedule",
+            "cap_id": "s-1",
+            "cap_kind": "contract",
+            "cap_stated_w": self.cap_w,
+            "cap_waits": None,
+            "cap_advice": None,
             "target_w": None,
+            "target_id": None,
+            "mining_target_w": None,
+            "notice": None,
+            "next_change_at": None,
+            **self.binding,
             "margin_w": 280.0,
             "headroom_w": 4_100.0,
             "committed_w": 9_620.0,
@@ -321,7 +333,46 @@ class FakePort:
         return {**self.nodes[node], "note": "its watts are free again"}
 
     def signals(self) -> dict[str, Any]:
-        return {"price_usd_per_mwh": 41.25, "sources": {"event": self.injected}}
+        caps = [
+            {
+                **row,
+                "id": row.get("id") or "c",
+                "starts_at": None,
+                "ends_at": None,
+                "in_force": True,
+            }
+            for signal in self.injected
+            for row in signal["caps"]
+        ]
+        nothing: dict[str, Any] = {"targets": [], "events": [], "alerts": [], "notes": []}
+        nothing |= {"left_out": 0, "prices": None, "carbon": None, "heard_age_s": 2.0}
+        source = {"kind": "injected", "caps": caps, "fault": None, **nothing}
+        return {
+            "price_usd_per_mwh": 41.25,
+            "price_from_feed": True,
+            "carbon_g_per_kwh": None,
+            "overrides": self.lifted,
+            "sources": {"event": source},
+        }
+
+    def overrides(self) -> list[Mapping[str, Any]]:
+        return list(self.lifted)
+
+    async def override_cap(
+        self, source: str, cap: str, limit_w: float, ends_s: float, *, by: str, reason: str
+    ) -> dict[str, Any]:
+        if source == "connection":
+            raise Refused("the connection's own limit is never overridden")
+        one = {"source": source, "cap": cap, "limit_w": limit_w, "stated_w": 9_000.0}
+        one |= {"ends_at": rfc3339(ends_s), "by": by, "reason": reason}
+        self.lifted.append(one)
+        return one
+
+    async def clear_override(self, source: str | None, cap: str | None, *, by: str) -> None:
+        stay = [o for o in self.lifted if source and (o["source"], o["cap"]) != (source, cap)]
+        if source is not None and len(stay) == len(self.lifted):
+            raise NotFound(f"no override of cap {cap} of {source}")
+        self.lifted = stay
 
     def caps(self) -> list[Mapping[str, Any]]:
         return list(self.held_caps)
@@ -334,6 +385,7 @@ class FakePort:
 
     def flexibility(self) -> list[Mapping[str, Any]]:
         step = {"deliverable_w": 540.0, "duration_s": None, "rearm_s": 0.0}
+        step |= {"sure_share": 0.9, "promised_w": 0.0}
         return [{"deadline_s": 0.25, **step}, {"deadline_s": 600.0, **step}]
 
     def economics(self, pattern: str | None, limit: int) -> dict[str, Any]:
@@ -401,8 +453,12 @@ class FakePort:
             raise Refused(f"the site cannot go below {FLOOR_W:.0f} W: short by {short_w:.0f} W")
         cap = {
             "id": f"cap-{secrets.token_hex(4)}",
+            "source": "operator",
             "origin": origin,
+            "kind": "operator",
             "limit_w": limit_w,
+            "window_s": 0.0,
+            "confidence": 1.0,
             "starts_at": None if starts_s is None else rfc3339(starts_s),
             "ends_at": None if ends_s is None else rfc3339(ends_s),
             "in_force": True,

@@ -14,13 +14,17 @@ from wattshift_cluster.errors import ConfigInvalid, NotFound
 
 READS = [
     "/v1/site", "/v1/devices", "/v1/jobs", "/v1/signals", "/v1/caps", "/v1/decisions",
-    "/v1/flexibility", "/v1/stream", "/metrics", "/openapi.json",
+    "/v1/flexibility", "/v1/overrides", "/v1/stream", "/metrics", "/openapi.json",
 ]  # fmt: skip
 WRITES = [
     ("POST", "/v1/jobs"), ("POST", "/v1/jobs/x:cancel"), ("POST", "/v1/caps"),
     ("DELETE", "/v1/caps"), ("DELETE", "/v1/caps/x"), ("POST", "/v1/signals"),
+    ("DELETE", "/v1/overrides"),
 ]  # fmt: skip
-GOVERNS = [("GET", "/v1/tokens"), ("POST", "/v1/tokens"), ("DELETE", "/v1/tokens/x")]
+GOVERNS = [
+    ("GET", "/v1/tokens"), ("POST", "/v1/tokens"), ("DELETE", "/v1/tokens/x"),
+    ("POST", "/v1/overrides"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", READS)

@@ -4,6 +4,8 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
 BATCH = {
     "kind": "batch",
     "name": "embed",
@@ -113,6 +115,44 @@ def test_caps_are_set_listed_and_lifted(call: Any, served: Any) -> None:
     assert call("DELETE", "/v1/caps").status_code == 204
     assert served.port.held_caps == []
     assert time.time() - before < 10
+
+
+LIFT = {"source": "utility", "cap": "evt-7/0", "limit": "9kW", "reason": "called by phone"}
+
+
+def test_an_admin_lifts_a_cap_for_a_while_and_an_operator_ends_that(call: Any, served: Any) -> None:
+    made = call("POST", "/v1/overrides", "admin", json={**LIFT, "for": "20m"})
+    assert made.status_code == 201, made.text
+    assert (made.json()["limit_w"], made.json()["by"]) == (9000.0, "admin")
+    assert call("GET", "/v1/overrides").json()["overrides"] == [made.json()]
+    half = call("DELETE", "/v1/overrides?source=utility")
+    assert half.status_code == 422, "half a name must not end every override"
+    assert len(served.port.lifted) == 1
+    query = "?source=utility&cap=evt-7%2F0"
+    assert call("DELETE", f"/v1/overrides{query}").status_code == 204
+    assert call("DELETE", f"/v1/overrides{query}").status_code == 404
+    assert call("DELETE", "/v1/overrides").status_code == 204
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"for": "8d"},
+        {"until": "2020-01-01T00:00:00Z"},
+        {"for": "1h", "until": "2h"},
+        {"for": "1h", "reason": " "},
+        {"for": "1h", "reason": None},
+        {"for": "1h", "limit": -5},
+    ],
+    ids=str,
+)
+def test_an_override_that_does_not_end_or_says_no_reason(
+    call: Any, served: Any, more: dict[str, Any]
+) -> None:
+    answer = call("POST", "/v1/overrides", "admin", json={**LIFT, **more})
+    assert answer.status_code == 422, answer.text
+    assert not served.port.lifted
 
 
 def test_if_match_guards_a_change_of_caps(call: Any, served: Any) -> None:

@@ -123,6 +123,37 @@ def test_caps(wattshift: Command, reach: Any) -> None:
     assert wattshift("cap", "show").stdout == "no caps\n"
 
 
+LIFT = ("cap", "override", "utility", "evt-7/0", "--limit", "9kW", "--reason", "called by phone")
+
+
+def test_overrides(wattshift: Command, reach: Any) -> None:
+    assert wattshift(*LIFT, "--yes").exit_code == 2, "it must end"
+    assert wattshift(*LIFT, "--for", "1h", "--until", "2h", "--yes").exit_code == 2
+    unsure = wattshift(*LIFT, "--for", "20m")
+    assert (unsure.exit_code, reach.port.lifted) == (1, []), "nobody has said yes"
+    made = wattshift(*LIFT, "--for", "20m", "--yes", "-o", "json")
+    assert made.exit_code == 0, made.output
+    assert reach.port.lifted[0]["cap"] == "evt-7/0"
+    assert "called by phone" in wattshift("cap", "overrides").stdout
+    refused = ("cap", "override", "connection", "x", "--limit", "1MW", "--reason", "r", "--yes")
+    assert wattshift(*refused, "--for", "1h").exit_code == 6
+    assert wattshift("cap", "restore", "utility").exit_code == 2
+    assert wattshift("cap", "restore", "utility", "nothing").exit_code == 4
+    assert wattshift("cap", "restore", "utility", "evt-7/0").exit_code == 0
+    assert wattshift("cap", "overrides").stdout == "no overrides\n"
+
+
+def test_a_cap_that_waits_is_explained(wattshift: Command, reach: Any) -> None:
+    waits = {"cap_stated_w": 20_000.0, "cap_waits": "ramp up", "target_w": 9_000.0}
+    reach.port.binding = {**waits, "target_id": "evt-9"}
+    for words in (("status",), ("top", "--once"), ("explain", "site")):
+        text = wattshift(*words).stdout
+        assert "ramp up" in text, words
+        assert "9.00 kW" in text, words
+    told = data(wattshift("explain", "site", "-o", "json"))
+    assert told["signals"]["sources"]["event"]["kind"] == "injected"
+
+
 def test_a_cap_below_the_floor_is_told_or_refused(wattshift: Command, reach: Any) -> None:
     told = wattshift("cap", "set", "500W")
     assert told.exit_code == 0

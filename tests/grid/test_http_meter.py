@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from wattshift_cluster.grid.meter import HttpMeter
+from wattshift_cluster.grid.meters.http import HttpMeter
 from wattshift_cluster.jsonhttp import address, serve_json
 
 

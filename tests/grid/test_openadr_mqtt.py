@@ -203,6 +203,8 @@ def test_after_a_broker_is_back_the_site_polls_and_listens_on(tmp_path: Path) ->
                 await rig.until(vtn.publisher.connected.is_set, "the VTN is back, too")
                 await vtn.post(ObjectType.EVENT, rig.event(program, eventName="after"))
                 await rig.until(lambda: ("EVENT", "CREATE", "after") in site.names(), "a notice")
+                told = vtn.publisher
+                await rig.until(lambda: told.published == 4, "two topics of each, none lost")
                 assert site.listener.fault is None
 
     with mosquitto(tmp_path, OPEN) as broker:

@@ -164,7 +164,7 @@ def test_no_subscription_without_a_handshake(tmp_path: Path) -> None:
 
 
 def test_a_site_that_is_away_for_a_moment_is_told_all_the_same(tmp_path: Path) -> None:
-    refusals = [503, 500]
+    refusals = [503, 500, 200, 403]
     came: list[int] = []
 
     async def shaky(scope: Any, receive: Any, send: Any) -> None:
@@ -185,6 +185,9 @@ def test_a_site_that_is_away_for_a_moment_is_told_all_the_same(tmp_path: Path) -
             await vtn.post(ObjectType.EVENT, rig.event(program))
             await rig.until(lambda: vtn.webhooks.delivered == 1, "the third try")
             assert came == [503, 500, 200]
+            await vtn.post(ObjectType.EVENT, rig.event(program))
+            await rig.until(lambda: vtn.webhooks.dropped == 1, "a refusal is not tried again")
+            assert came == [503, 500, 200, 403]
         await site.close()
 
     rig.run(scene())

@@ -56,11 +56,11 @@ def test_the_hold_of_the_last_price_can_be_given(tmp_path: Path) -> None:
 def test_steps_agree_with_a_plain_search(gaps: list[int], now_s: int) -> None:
     times = [sum(gaps[: n + 1]) for n in range(len(gaps))]
     text = "time,usd_per_mwh\n" + "".join(f"{time},{n}\n" for n, time in enumerate(times))
-    steps = parse_prices(text, "p.csv", hold_s=1e9)
+    steps = parse_prices(text, "p.csv", hold_s=1e9).issues[0]
     begun = [n for n, time in enumerate(times) if time <= now_s]
     expected = float(begun[-1]) if begun else None
     index = [i for i, time in enumerate(steps.times_s) if time <= now_s]
-    assert (steps.prices_usd_per_mwh[index[-1]] if index else None) == expected
+    assert (steps.values[index[-1]] if index else None) == expected
 
 
 def test_faults_name_their_lines() -> None:
@@ -71,7 +71,7 @@ def test_faults_name_their_lines() -> None:
     assert [line.split(": ")[0] for line in lines] == ["p.csv:3", "p.csv:4", "p.csv:5", "p.csv:6"]
     assert "not after" in lines[0]
     assert "outside -5000 to 30000" in lines[1]
-    with pytest.raises(ConfigInvalid, match="no prices"):
+    with pytest.raises(ConfigInvalid, match="no values"):
         parse_prices("time,usd_per_mwh\n", "p.csv")
 
 

@@ -5,6 +5,7 @@ Needs the folder of public data, WATTSHIFT_DATA, for the first; the second is `o
 
 import asyncio
 import copy
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from wattshift_cluster.grid.openadr.words import (
     ResourceWish,
     SubscriptionWish,
 )
+from wattshift_cluster.grid.serving import serve
 from wattshift_cluster.grid.vtn import server as vtn_server
 from wattshift_cluster.grid.vtn.publisher import BrokerSettings
 from wattshift_cluster.grid.vtn.server import VtnSettings
@@ -38,8 +40,9 @@ assert _SPEC.loader is not None
 rig = module_from_spec(_SPEC)
 _SPEC.loader.exec_module(rig)
 
+pytestmark = pytest.mark.filterwarnings("ignore:Unsupported scheme type")
 BEARER = "the bearer that the site named"
-PLACES = ("reference/openadr-3.1.1/openadr3.yaml", "openadr-3.1.1/openadr3.yaml", "openadr3.yaml")
+PLACES = ("reference/openadr-3.1.1", "openadr-3.1.1", "")
 SERVER = "http://vtn.example"
 
 
@@ -94,19 +97,28 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return made
 
 
-@pytest.fixture(scope="module")
-def openapi() -> Any:
+def specification(name: str) -> dict[str, Any]:
     folder = os.environ.get("WATTSHIFT_DATA")
     if not folder:
         pytest.skip("WATTSHIFT_DATA names no folder of public data")
-    found = [Path(folder, place) for place in PLACES if Path(folder, place).exists()]
+    found = [path for place in PLACES if (path := Path(folder, place, name)).exists()]
     if not found:
-        pytest.skip("the folder of public data holds no openadr3.yaml")
+        pytest.skip(f"the folder of public data holds no {name}")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    spec: dict[str, Any] = yaml.load(found[0].read_text(), Loader=loader)
+    spec["servers"] = [{"url": SERVER}]
+    return spec
+
+
+def reader(spec: dict[str, Any]) -> Any:
     from openapi_core import Config, OpenAPI
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    spec = possible(yaml.load(found[0].read_text(), Loader=loader))
     return OpenAPI.from_dict(spec, config=Config(spec_validator_cls=None))
+
+
+@pytest.fixture(scope="module")
+def openapi() -> Any:
+    return reader(possible(specification("openadr3.yaml")))
 
 
 def possible(spec: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +134,6 @@ def possible(spec: dict[str, Any]) -> dict[str, Any]:
         del body["properties"]["objectType"]
         schemas[name]["allOf"][1] = body
     del schemas["notification"]["properties"]["object"]["discriminator"]
-    spec["servers"] = [{"url": SERVER}]
     spec["paths"]["/notified"] = {
         "post": {
             "requestBody": {
@@ -234,13 +245,61 @@ def test_client_and_server_speak_as_the_file_says(
 
 
 def spy(tell: Callable[..., None], told: list[Spoken]) -> Callable[..., None]:
-    import json
-
     def recorded(subscription_id: str, url: str, bearer: str, notice: Any) -> None:
         told.append(Spoken("POST", "/notified", "", {}, json.dumps(notice).encode()))
         tell(subscription_id, url, bearer, notice)
 
     return recorded
+
+
+async def old_server(scope: Any, receive: Any, send: Any) -> None:
+    """Answers as a VTN of 3.0 does: what is posted comes back with what a VTN adds."""
+    data = b""
+    while True:
+        message = await receive()
+        data += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    at = "2030-01-01T00:00:00Z"
+    stamps = {"id": "1", "createdDateTime": at, "modificationDateTime": at}
+    status, said = 200, b"[]"
+    if scope["path"] == "/auth/server":
+        status, said = 404, b"{}"
+    elif scope["path"] == "/auth/token":
+        said = json.dumps({"access_token": "a-token", "token_type": "Bearer"}).encode()
+    elif scope["method"] == "POST":
+        status, said = 201, json.dumps(json.loads(data) | stamps).encode()
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": said})
+
+
+def test_the_client_speaks_3_0_as_its_file_says(tmp_path: Path) -> None:
+    openapi = reader(specification("openadr3_3.0.1.yaml"))
+    made = Recorder()
+
+    async def scene() -> None:
+        serving = await serve(made.around(old_server), rig.HOST, 0, name="old")
+        async with rig.client(serving.url, tmp_path, version="3.0") as client:
+            attribute = Payload(type="MAX_POWER", values=(5,))
+            await client.register("my-site", [ResourceWish(name="hall", attributes=(attribute,))])
+            await client.programs()
+            await client.events("1")
+            await client.report(report("1").model_copy(update={"program_id": "1"}))
+            await client.subscribe(
+                SubscriptionWish(
+                    client_name="my-site",
+                    callback_url="https://site.example/openadr",
+                    bearer=BEARER,
+                    program_id="1",
+                )
+            )
+        await serving.close()
+
+    rig.run(scene())
+    spoken = [one for one in made.spoken if one.path != "/auth/server"]
+    assert len([one for one in spoken if one.method == "POST"]) == 5
+    check(openapi, spoken)
 
 
 def test_refusals_are_as_the_file_says(tmp_path: Path, recorder: Recorder, openapi: Any) -> None:

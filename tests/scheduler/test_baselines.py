@@ -88,6 +88,14 @@ def test_days_of_events_of_the_other_type_and_later_ones_are_excluded() -> None:
     assert left == [3, 6, 7, 13]
 
 
+def test_what_is_excluded_is_no_part_of_it() -> None:
+    found = high_of(
+        days(9000.0, 1000.0, 9000.0, 2000.0), best=2, of=2, starts=16, ends=20,
+        exclude=np.array([False, False, True, False]),
+    )  # fmt: skip
+    assert (found.days, found.skipped, found.notes) == ((1, 3), (), ())
+
+
 def test_a_day_with_a_gap_in_the_window_is_passed_over_and_told() -> None:
     four = days(1000.0, 2000.0, 3000.0, 4000.0)
     four[3, 17] = NAN
@@ -152,7 +160,7 @@ def test_a_baseline_in_watts_is_not_moved_below_nothing() -> None:
 @pytest.mark.parametrize("where", ["today", "days", "midnight"])
 def test_an_adjustment_that_cannot_be_told_says_so(where: str) -> None:
     ten, today_w = np.full((10, HOURS), 1000.0), np.full(HOURS, 1200.0)
-    starts = 3 if where == "midnight" else EVENT[0]
+    starts = 1 if where == "midnight" else EVENT[0]
     if where == "today":
         today_w[12:14] = NAN
     if where == "days":

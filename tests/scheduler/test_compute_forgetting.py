@@ -106,6 +106,6 @@ def test_what_answers_is_never_forgotten_and_what_is_silent_only_after_a_while()
 
 
 def test_a_controller_that_starts_knows_who_was_forgotten() -> None:
-    state = initial(SITE, VALUES, 2, {}, frozenset({"b", "not of this site"}))
+    state = initial(SITE, VALUES, 2, {}, forgotten=frozenset({"b", "not of this site"}))
     assert (state.nodes["a"].bound_w, state.nodes["b"].bound_w) == (900.0, 0.0)
     assert names(state) == {"b"}

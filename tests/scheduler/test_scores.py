@@ -1,6 +1,7 @@
 """Scores beside PJM's: each figure against arithmetic done by hand, and what is unknown."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -142,6 +143,9 @@ def test_a_shed_is_held_against_its_commitment() -> None:
     blind = delivery.shed(np.full(2, 1000.0), np.array([500.0, NAN]), 400.0)
     assert math.isnan(blind.performance)
     assert blind.unknown == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(delivery.shed(np.zeros(0), np.zeros(0), 400.0).performance)
 
 
 def test_peaks_that_cannot_be_told_count_as_missed() -> None:

@@ -88,9 +88,18 @@ def test_a_flat_response_to_a_signal_that_moves_correlates_nothing() -> None:
 
 
 def test_the_opposite_scores_no_less_than_nothing() -> None:
-    slow = np.repeat([0.5, -0.5] * 8, WINDOW)[: HOUR + TAIL]
-    found = pjm_legacy_m12(slow, -slow)
-    assert found.hours.min() >= 0.0
+    rising = np.linspace(-0.5, 0.5, ONE_WINDOW)
+    found = pjm_legacy_m12(rising, -rising)
+    assert (found.correlation, found.delay) == (0.0, 1.0)
+
+
+def test_a_better_likeness_long_after_does_not_outweigh_its_delay() -> None:
+    signal = np.sin(2 * np.pi * np.arange(ONE_WINDOW) / 20)
+    response = signal.copy()
+    response[:20] += np.random.default_rng(4).normal(0.0, 0.1, 20)
+    found = pjm_legacy_m12(signal, response)
+    assert found.delay == 1.0
+    assert 0.95 < found.correlation < 1.0
 
 
 def test_the_last_window_needs_its_five_minutes_more() -> None:

@@ -35,11 +35,13 @@ from wattshift_cluster.agent.asics.machine import SHADOW, AsicDevice
 from wattshift_cluster.agent.asics.profile_desk import Wanted, measure
 from wattshift_cluster.agent.build import Asics, build
 from wattshift_cluster.agent.device import Device
+from wattshift_cluster.agent.frequency import FrequencyAssist
 from wattshift_cluster.agent.gpus import HostGpus
 from wattshift_cluster.agent.hashing import HashingDevice
 from wattshift_cluster.agent.leases import Lease, LeaseBook, LeaseMalformed, judge
 from wattshift_cluster.agent.limit_desk import LimitDesk
 from wattshift_cluster.agent.neighbourhood import Neighbourhood
+from wattshift_cluster.agent.shedding import Shedding
 from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.config.agent import AgentConfig
 from wattshift_cluster.config.load import load_agent
@@ -74,6 +76,7 @@ class Agent:
         neighbourhood: Neighbourhood | None = None,
         asics: Asics | None = None,
         *,
+        assist: FrequencyAssist | None = None,
         shadow: bool = False,
     ) -> None:
         """Take over all parts.
@@ -83,6 +86,7 @@ class Agent:
             epochs: the fencing token on disk.
             gpus, neighbourhood: of this host; None without cards.
             asics: what runs those among the devices; None without any.
+            assist: sheds when the grid's frequency falls; None where the site is not enrolled.
             shadow: it reads and tells, and obeys nobody.
         """
         self._name = name
@@ -95,6 +99,8 @@ class Agent:
         self._lessons = LessonDesk(self._devices)
         self._epochs = epochs
         self._book = LeaseBook()
+        self._assist = assist
+        self._shedding = Shedding(self._devices, self._book)
         self._ending = False
         self._shadow = shadow
 
@@ -131,6 +137,8 @@ class Agent:
             for device in self._devices.values():
                 group.create_task(_keep(device))
             group.create_task(self._end_leases())
+            if self._assist is not None:
+                group.create_task(self._assist.run(self._shedding.shed))
             if self._neighbourhood is not None:
                 group.create_task(self._neighbourhood.run())
             if self._asics is not None:
@@ -157,6 +165,7 @@ class Agent:
             "epoch": self._epochs.highest,
             "devices": [info.wire() for info in infos if info is not None],
             "readings": self._readings(),
+            **self._frequency(),
         }
 
     def _exchange(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +178,9 @@ class Agent:
             raise BadRequest(str(fault)) from fault
         same_boot = fields.get("boot_id") == boot_id()
         results = [self._grant(lease, same_boot=same_boot) for lease in parsed]
-        return {**self._clock(), "results": results, "readings": self._readings()}
+        self._shedding.settle()
+        readings = self._readings()
+        return {**self._clock(), "results": results, "readings": readings, **self._frequency()}
 
     def _grant(self, lease: Lease, *, same_boot: bool) -> dict[str, Any]:
         reason = self._take(lease) if same_boot else "granted for another boot of this machine"
@@ -196,13 +207,14 @@ class Agent:
             log.error("epoch.not_written", reason=str(fault))
             return f"the epoch cannot be written to disk: {fault.strerror}"
         self._book.take(verdict.lease)
-        device.hold(verdict.lease)
+        self._shedding.hold(verdict.lease)
         return None
 
     async def _release(self, fields: dict[str, Any]) -> dict[str, Any]:
         device = self._named(fields.get("device"))
         self._book.drop(device.id)
         device.safe()
+        self._shedding.settle()
         restored = await self._limits.release(device)
         return {**self._clock(), "limit": restored, "readings": self._readings()}
 
@@ -233,6 +245,12 @@ class Agent:
             raise NotFound(f"no device {str(name)[:80]!r}")
         return device
 
+    def _frequency(self) -> dict[str, Any]:
+        """What is shed for the grid's frequency; nothing where the site is not enrolled."""
+        if self._assist is None:
+            return {}
+        return {"frequency": {**self._assist.report(), "cut_w": self._shedding.cut_w}}
+
     def _clock(self) -> dict[str, Any]:
         version = sum(device.inventory_version for device in self._devices.values())
         return {"boot_id": boot_id(), "boot_s": boot_s(), "inventory_version": version}
@@ -254,6 +272,7 @@ class Agent:
             for lease in self._book.expire(boot_s()):
                 log.warning("lease.expired", device=lease.device, epoch=lease.epoch)
                 self._devices[lease.device].safe()
+                self._shedding.settle()
             wait_s = min(LOOK_AGAIN_S, max(0.005, self._book.next_expiry_s() - boot_s()))
             await asyncio.sleep(wait_s)
 
@@ -281,6 +300,7 @@ async def serve(config: AgentConfig, *, surroundings: consent.Surroundings | Non
         parts.gpus,
         parts.neighbourhood,
         parts.asics,
+        assist=FrequencyAssist.of(config),
         shadow=config.agent.shadow,
     )
     tasks = [asyncio.create_task(agent.run())]

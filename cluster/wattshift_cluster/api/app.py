@@ -22,6 +22,7 @@ from wattshift_cluster.api import (
     device_routes,
     economics_routes,
     metrics,
+    override_routes,
     problems,
     routes,
 )
@@ -32,6 +33,7 @@ from wattshift_cluster.api.bodies import (
     FleetBody,
     LearntBody,
     LimitsBody,
+    OverrideBody,
     ProfileBody,
     TokenBody,
 )
@@ -94,7 +96,8 @@ def create_app(port: ControllerPort, tokens: TokenStore) -> FastAPI:
     devices = (device_routes.read, device_routes.write)
     money = (economics_routes.read, economics_routes.write)
     nodes = (compute_routes.read, compute_routes.govern)
-    for router in (routes.read, *devices, *money, *nodes, routes.write, routes.govern):
+    lifted = (override_routes.read, override_routes.write, override_routes.govern)
+    for router in (routes.read, *devices, *money, *nodes, *lifted, routes.write, routes.govern):
         app.include_router(router)
     app.include_router(plain)
     app.include_router(opened)
@@ -122,7 +125,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     document = app.openapi()
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    models = (CapBody, EventBody, FleetBody, LearntBody, LimitsBody, ProfileBody, TokenBody)
+    others = (FleetBody, LearntBody, LimitsBody, OverrideBody, ProfileBody, TokenBody)
+    models = (CapBody, EventBody, *others)
     bodies = {model.__name__: model.model_json_schema() for model in models}
     for name, schema in (bodies | {"Job": job_schema()}).items():
         for inner, definition in schema.pop("$defs", {}).items():

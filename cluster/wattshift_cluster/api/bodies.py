@@ -29,6 +29,9 @@ from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound
 from wattshift_cluster.fleet.learn import Learnt
 
 AHEAD_MAX_S = 366 * 86400.0
+OVERRIDE_MAX_S = 7 * 86400.0
+"""An override is for a while; what is meant to stay is agreed with whoever set the cap."""
+
 CAPS_MAX = 1000
 LIMITS_MAX = 1000
 FLEET_MAX = 10_000
@@ -60,8 +63,15 @@ def _source(value: str) -> str:
     return value
 
 
+def _said(value: str) -> str:
+    if not value.isprintable() or not value.strip():
+        raise ValueError("not a reason; allowed: printable text in one line")
+    return value.strip()
+
+
 Time = Annotated[float | None, BeforeValidator(_time)]
 CapWatts = Annotated[float, watts(0.0)]
+Said = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_said)]
 
 
 class CapBody(Section):
@@ -89,6 +99,32 @@ class CapBody(Section):
         return self.starts, (self.starts or time.time()) + self.for_s
 
 
+class OverrideBody(Section):
+    """An override of one cap: `until` a time or `for` a duration, and why; it always ends."""
+
+    source: Annotated[str, Field(min_length=1, max_length=64)]
+    cap: Annotated[str, Field(min_length=1, max_length=512)]
+    limit: CapWatts
+    until: Time = None
+    for_s: Annotated[float, seconds(1.0, OVERRIDE_MAX_S)] | None = Field(None, alias="for")
+    reason: Said
+
+    @model_validator(mode="after")
+    def _one_end(self) -> "OverrideBody":
+        if (self.until is None) == (self.for_s is None):
+            raise ValueError("an override ends; allowed: one of until and for")
+        ahead_s = self.ends_s() - time.time()
+        if not 0 < ahead_s <= OVERRIDE_MAX_S:
+            raise ValueError("out of range; allowed: it ends within 7 days from now")
+        return self
+
+    def ends_s(self) -> float:
+        """Return when it ends, as Unix time in s."""
+        if self.until is not None:
+            return self.until
+        return time.time() + (self.for_s or 0.0)
+
+
 class LimitsBody(Section):
     """Power limits to set, by device."""
 
@@ -103,14 +139,7 @@ def _pattern(value: str) -> str:
     return value
 
 
-def _said(value: str) -> str:
-    if not value.isprintable() or not value.strip():
-        raise ValueError("not a reason; allowed: printable text in one line")
-    return value.strip()
-
-
 Pattern = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_pattern)]
-Said = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_said)]
 
 
 class FleetBody(Section):

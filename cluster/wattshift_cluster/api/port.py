@@ -1,16 +1,16 @@
 """What the HTTP face needs of a controller.
 
 The controller implements `ControllerPort` structurally and returns plain dicts of the shapes in
-`site_views`, `compute_views`, `device_views`, `profile_views`, `economics_views`, `learnt_views`
-and `metrics_views`; it never imports this package. Units end the names. Unknown is None, never 0.
-Times are RFC 3339 UTC text, except in arguments, where they are Unix seconds.
+`site_views`, `signal_views`, `compute_views`, `device_views`, `profile_views`, `economics_views`,
+`learnt_views` and `metrics_views`; it never imports this package. Units end the names. Unknown is
+None, never 0. Times are RFC 3339 UTC text, except in arguments, where they are Unix seconds.
 
 Events of `subscribe` (name: data):
 
     site      SiteView, once per control tick
     decision  DecisionView, one per decision
     job       JobView, on every change of state
-    signal    any signal view, when a cap, price or grid event arrives or ends
+    signal    SignalsView, when a source has spoken
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -54,7 +54,21 @@ class ControllerPort(Protocol):
         ...
 
     def signals(self) -> Mapping[str, Any]:
-        """Return the signals in force: price, caps, grid events."""
+        """Return a signal_views.SignalsView: what each source says, and the price."""
+        ...
+
+    def overrides(self) -> list[Mapping[str, Any]]:
+        """Return an OverrideView per override that holds."""
+        ...
+
+    async def override_cap(
+        self, source: str, cap: str, limit_w: float, ends_s: float, *, by: str, reason: str
+    ) -> Mapping[str, Any]:
+        """Let another limit hold in place of one cap; an OverrideView. Raises NotFound, Refused."""
+        ...
+
+    async def clear_override(self, source: str | None, cap: str | None, *, by: str) -> None:
+        """End one override, or all. Raises NotFound."""
         ...
 
     def caps(self) -> list[Mapping[str, Any]]:

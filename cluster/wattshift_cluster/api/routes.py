@@ -22,6 +22,7 @@ from wattshift_cluster.api.idempotency import Answers
 from wattshift_cluster.api.jobspec import parse_job
 from wattshift_cluster.api.port import ControllerPort
 from wattshift_cluster.api.problems import Problem
+from wattshift_cluster.api.signal_views import SignalsView
 from wattshift_cluster.api.site_views import CapView, SiteView
 from wattshift_cluster.api.stream import EventResponse, Fanout
 from wattshift_cluster.api.tokens import TokenStore, role_of
@@ -116,9 +117,9 @@ async def get_job_logs(
     return answer(await port.job_logs(job_id, lines))
 
 
-@read.get("/signals")
+@read.get("/signals", response_model=SignalsView)
 async def get_signals(port: Port) -> Response:
-    """Show price, caps and events in force."""
+    """Show what each source says, with its age and faults, the price, and overrides."""
     return answer(port.signals())
 
 

@@ -46,6 +46,12 @@ class SiteView(TypedDict):
     """The site now. `power_w` is the meter's word, None while it is unknown.
 
     `mode` is "control", or "shadow": then decisions are made and nothing is commanded.
+
+    `cap_w` is the cap that is acted on, of `cap_origin`, whose source stated `cap_stated_w`;
+    `cap_waits` says what keeps it below that (a ramp, a hold) and `cap_advice` is a lower forecast
+    that is not sure enough to bind. `target_w` is what a target leaves to all work,
+    `mining_target_w` what a target or the notice of event `notice` leaves to mining; None: nothing
+    binds. At `next_change_at` the signals change by themselves.
     """
 
     name: str
@@ -56,7 +62,16 @@ class SiteView(TypedDict):
     power_age_s: float | None
     cap_w: float | None
     cap_origin: str | None
+    cap_id: str | None
+    cap_kind: str | None
+    cap_stated_w: float | None
+    cap_waits: str | None
+    cap_advice: "CapView | None"
     target_w: float | None
+    target_id: str | None
+    mining_target_w: float | None
+    notice: str | None
+    next_change_at: str | None
     margin_w: float
     headroom_w: float | None
     committed_w: float
@@ -78,11 +93,18 @@ class SiteView(TypedDict):
 
 
 class CapView(TypedDict):
-    """One cap; `shortfall_w` is what the site cannot shed of it, None where all fits."""
+    """One cap; `shortfall_w` is what the site cannot shed of it, None where all fits.
+
+    `window_s` is the span whose mean it binds (0: every sample), `kind` why it is hard.
+    """
 
     id: str
+    source: str
     origin: str
+    kind: str
     limit_w: float
+    window_s: float
+    confidence: float
     starts_at: str | None
     ends_at: str | None
     in_force: bool
@@ -100,9 +122,15 @@ class DecisionView(TypedDict):
 
 
 class FlexibilityStep(TypedDict):
-    """Watts that can be shed within `deadline_s`, for how long, and when the reserve is back."""
+    """Watts that can be shed within `deadline_s`, for how long, and when the reserve is back.
+
+    `duration_s` None: no end is known. `sure_share` is the part of what is leased that sensors
+    lately showed to be drawn. `promised_w` is held back for grid events and bursts of inference.
+    """
 
     deadline_s: float
     deliverable_w: float
     duration_s: float | None
     rearm_s: float | None
+    sure_share: float | None
+    promised_w: float

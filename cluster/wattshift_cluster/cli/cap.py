@@ -1,7 +1,7 @@
-"""`wattshift cap`: the operator's own upper limit of site power."""
+"""`wattshift cap`: the operator's own upper limit of site power, and overrides of others' caps."""
 
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -12,12 +12,13 @@ from wattshift_cluster.client import ControllerClient
 
 @click.group()
 def cap() -> None:
-    """Set, clear or show caps.
+    """Set, clear or show caps, or let one of another source not hold for a while.
 
     \b
       wattshift cap set 800kW --for 30m
       wattshift cap show
       wattshift cap clear
+      wattshift cap override grid-utility evt-7 --limit 1MW --for 20m --reason "called by phone"
     """
 
 
@@ -85,15 +86,114 @@ def clear(cap_id: str | None, url: str | None, token: str | None) -> None:
     talk("every operator cap is cleared" if cap_id is None else f"{cap_id} is cleared")
 
 
+@cap.command()
+@click.argument("source")
+@click.argument("cap_id", metavar="CAP")
+@click.option("--limit", type=WATTS, required=True, help="What holds in its place.")
+@click.option("--until", metavar="WHEN", help="A UTC time, or a duration from now.")
+@click.option("--for", "for_s", type=DURATION, help="How long it holds.")
+@click.option("--reason", required=True, help="Why; kept on record with who.")
+@click.option("--yes", is_flag=True, help="Do not ask: you answer for a site above its cap.")
+@controller_options
+@output_option
+def override(
+    source: str,
+    cap_id: str,
+    limit: float,
+    until: str | None,
+    for_s: float | None,
+    reason: str,
+    yes: bool,
+    url: str | None,
+    token: str | None,
+    output: str,
+) -> None:
+    """Let another limit hold in place of one cap of a source, until a time. Admins only.
+
+    \b
+      wattshift cap show
+      wattshift cap override grid-utility evt-7 --limit 1MW --for 20m --reason "called by phone"
+      wattshift cap restore grid-utility evt-7
+
+    It always ends, within 7 days. Refused (exit 6) for the cap of a breaker and for the connection.
+    All other caps go on to hold, and the lowest one wins.
+    """
+    if (until is None) == (for_s is None):
+        raise click.UsageError("an override ends: give one of --until and --for.")
+    if not yes:
+        asked = f"override cap {cap_id} of {source} to {watts(limit)}? The site may draw more"
+        click.confirm(asked, abort=True, err=True)
+    wanted = {"limit": limit, "until": until, "for": for_s, "reason": reason}
+    body = {key: value for key, value in wanted.items() if value is not None}
+    with ControllerClient.find(url, token) as controller:
+        view = controller.post("/v1/overrides", {"source": source, "cap": cap_id, **body})
+    emit(view, output, lambda one: overrides_text([one]))
+
+
+@cap.command()
+@controller_options
+@output_option
+def overrides(url: str | None, token: str | None, output: str) -> None:
+    """Show the overrides that hold, with who said so and why.
+
+    \b
+      wattshift cap overrides -o json
+    """
+    with ControllerClient.find(url, token) as controller:
+        found = controller.get("/v1/overrides")["overrides"]
+    emit(found, output, overrides_text)
+
+
+@cap.command()
+@click.argument("source", required=False)
+@click.argument("cap_id", metavar="[CAP]", required=False)
+@controller_options
+def restore(source: str | None, cap_id: str | None, url: str | None, token: str | None) -> None:
+    """End one override, or every one: the caps themselves hold again.
+
+    \b
+      wattshift cap restore
+      wattshift cap restore grid-utility evt-7
+    """
+    if (source is None) != (cap_id is None):
+        raise click.UsageError("give SOURCE and CAP, or neither to end every override.")
+    query = "" if source is None else f"?{urlencode({'source': source, 'cap': cap_id})}"
+    with ControllerClient.find(url, token) as controller:
+        controller.delete(f"/v1/overrides{query}")
+    told = "every override is ended" if source is None else f"cap {cap_id} of {source} holds again"
+    talk(told)
+
+
+def overrides_text(found: list[dict[str, Any]]) -> str:
+    """Return overrides for people."""
+    if not found:
+        return "no overrides"
+    headers = ("SOURCE", "CAP", "LIMIT", "INSTEAD OF", "UNTIL", "BY", "REASON")
+    rows = [
+        (
+            one["source"],
+            one["cap"],
+            watts(one["limit_w"]),
+            "no cap now" if one["stated_w"] is None else watts(one["stated_w"]),
+            one["ends_at"] or "open",
+            one["by"],
+            one["reason"],
+        )
+        for one in found
+    ]
+    return grid(headers, rows, ("LIMIT", "INSTEAD OF"))
+
+
 def caps_text(found: list[dict[str, Any]]) -> str:
     """Return caps for people."""
     if not found:
         return "no caps"
-    headers = ("ID", "ORIGIN", "LIMIT", "STARTS", "ENDS", "IN FORCE", "SHORTFALL")
+    headers = ("ID", "SOURCE", "KIND", "LIMIT", "STARTS", "ENDS", "IN FORCE", "SHORTFALL")
     rows = [
         (
             one["id"],
-            one["origin"],
+            one["source"],
+            one["kind"],
             watts(one["limit_w"]),
             one["starts_at"] or "now",
             one["ends_at"] or "open",

@@ -8,7 +8,8 @@ import click
 from wattshift_cluster.api.bodies import EventBody, EventCap, load_table, parse_body
 from wattshift_cluster.api.tokens import rfc3339
 from wattshift_cluster.cli.options import controller_options
-from wattshift_cluster.cli.output import emit, number, output_option, watts
+from wattshift_cluster.cli.output import emit, output_option
+from wattshift_cluster.cli.signal_text import signals_text
 from wattshift_cluster.client import ControllerClient
 
 
@@ -55,15 +56,3 @@ def absolute(cap: EventCap) -> dict[str, Any]:
     fixed = {key: rfc3339(at_s) for key, at_s in times.items() if at_s is not None}
     name = {} if cap.id is None else {"id": cap.id}
     return {"limit": cap.limit, **name, **fixed}
-
-
-def signals_text(view: dict[str, object]) -> str:
-    """Return the signals in force for people."""
-    price = view.get("price_usd_per_mwh")
-    lines = [f"price  {number(price if isinstance(price, float | int) else None, 'USD/MWh')}"]
-    sources = view.get("sources")
-    for source, caps in sources.items() if isinstance(sources, dict) else ():
-        for cap in caps:
-            span = f"{cap.get('starts_at') or 'now'} to {cap.get('ends_at') or 'open'}"
-            lines.append(f"{source}  {watts(cap.get('limit_w'))}  {span}")
-    return "\n".join(lines)

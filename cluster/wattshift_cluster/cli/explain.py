@@ -9,6 +9,7 @@ from wattshift_cluster.cli.job_names import SeveralJobs, of_job
 from wattshift_cluster.cli.job_text import job_text
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import age, emit, grid, number, output_option, pairs, watts
+from wattshift_cluster.cli.signal_text import binding_text, signals_text
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.errors import NotFound
 
@@ -40,9 +41,11 @@ def explain(
 
     Of a job: which rule decided, which limit binds and by how much, what would have to give way,
     and when it is expected to run. Of a node: watts asked for, granted, used, and drawn unasked.
+    Of the site: the cap that is acted on, what it waits for, and what every source of signals says.
     """
     with ControllerClient.find(url, token) as controller:
-        now = present(controller, subject)
+        site = controller.get("/v1/site") if subject == "site" else None
+        now = None if site is not None else present(controller, subject)
         if now is not None and "spec" in now:
             subject = now["id"]  # where it was called by its name
         view = {
@@ -50,9 +53,11 @@ def explain(
             "now": now,
             "why": why_job(now) if now is not None and "spec" in now else [],
             "decisions": controller.get("/v1/decisions", subject=subject, limit=limit)["decisions"],
-            "economics": earning(controller, subject),
+            "economics": None if site is not None else earning(controller, subject),
         }
-    if view["now"] is None and not view["decisions"]:
+        if site is not None:
+            view |= {"site": site, "signals": controller.get("/v1/signals")}
+    if view["now"] is None and site is None and not view["decisions"]:
         raise NotFound(f"nothing is known about {subject}; see wattshift status --devices, jobs")
     emit(view, output, lambda one: explanation(one, inputs))
 
@@ -92,6 +97,8 @@ def earning(controller: ControllerClient, subject: str) -> dict[str, Any] | None
 def explanation(view: dict[str, Any], inputs: bool) -> str:
     """Return the answer for people."""
     parts = []
+    if "site" in view:
+        parts += [binding_text(view["site"]), signals_text(view["signals"])]
     now = view["now"]
     if now is not None:
         parts += now_text(now)

@@ -41,6 +41,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "purge": ("purge", "purge", "End what wattshift left in a Ray cluster."),
     "doctor": ("doctor", "doctor", "Check this machine and say how to mend it."),
     "config": ("config", "config", "Check, show or describe site and agent files."),
+    "report": ("report", "report", "Settle events and state what each tenant used."),
+    "verify": ("verify", "verify", "Check an evidence log: every byte, hash and signature."),
     "simulate": ("simulate", "simulate", "Run a site file against a modelled world."),
     "pool": ("pool", "pool", "Serve a pool that pays nobody, or a proxy for ASICs."),
     "emulate": ("emulate", "emulate", "Emulate miners, for a dry run before real ones."),

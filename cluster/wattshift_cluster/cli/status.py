@@ -18,6 +18,7 @@ from wattshift_cluster.cli.output import (
     pairs,
     watts,
 )
+from wattshift_cluster.cli.signal_text import cap_rows
 from wattshift_cluster.client import ControllerClient
 
 SHADOW = "shadow: nothing is commanded; what follows was decided and not carried out"
@@ -57,6 +58,7 @@ def site_text(site: dict[str, Any]) -> str:
         ("site", f"{site['name']}, {site['mode']}, tick {site['tick']}, epoch {site['epoch']}"),
         ("power", _power(site)),
         ("cap", f"{watts(site['cap_w'])}{origin}, margin {watts(site['margin_w'])}"),
+        *cap_rows(site),
         ("headroom", f"{watts(site['headroom_w'])}, committed {watts(site['committed_w'])}"),
         ("inference", watts(site["inference_w"])),
         ("mining", watts(site["mining_w"])),

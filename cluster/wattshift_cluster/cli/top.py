@@ -17,6 +17,7 @@ from wattshift_cluster.cli.job_text import progress
 from wattshift_cluster.cli.node import node_state
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import UNKNOWN, age, hashrate, number, watts
+from wattshift_cluster.cli.signal_text import cap_rows
 from wattshift_cluster.cli.status import SHADOW
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.errors import Unreachable
@@ -108,6 +109,8 @@ def headline(site: dict[str, Any], history: deque[float | None]) -> Panel:
         table.add_row(*(Text(name, style="dim") for name, _ in row))
         table.add_row(*(Text(value, style="bold") for _, value in row))
     line = Text(spark(history, site["cap_w"]))
+    beside = "; ".join(f"{name} {told}" for name, told in cap_rows(site))
+    line = Text(f"{line.plain}\n{beside}") if beside else line
     return Panel(Group(table, line), title=f"wattshift {site['name']}", title_align="left")
 
 

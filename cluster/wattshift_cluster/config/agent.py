@@ -1,4 +1,4 @@
-"""`agent.toml`: one agent, its host's hashing devices, its pool, its ASICs and their outlets."""
+"""`agent.toml`: one agent, its host's hashing devices, pool, ASICs and outlets, and its grid."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from wattshift_cluster.config.fields import (
     watts,
     whole,
 )
+from wattshift_cluster.config.frequency import Frequency
 from wattshift_cluster.config.outlets import Pdu
 
 _MAC = re.compile(r"([0-9A-F]{2}:){5}[0-9A-F]{2}")
@@ -287,6 +288,7 @@ class AgentConfig(Section):
     asic: AsicSection = AsicSection()
     asics: tuple[Asic, ...] = ()
     pdus: Annotated[tuple[Pdu, ...], Field(max_length=MAX_PDUS)] = ()
+    frequency: Frequency | None = None
 
 
 def agent_schema() -> dict[str, Any]:

@@ -16,7 +16,7 @@ STANDING_MINING = "mining-standing"
 
 def site_of(config: SiteConfig) -> Site:
     """The fixed part of the site. Raises SiteInvalid where the loader let something through."""
-    section = config.site
+    section, asked = config.site, config.rules
     tree = FeederTree.of(Feeder(f.name, f.parent, f.limit_w) for f in config.feeders)
     places = () if config.compute is None else config.compute.nodes
     nodes = tuple(Node(n.name, n.feeder, n.max_w, n.gpus, dict(n.labels)) for n in places)
@@ -29,6 +29,11 @@ def site_of(config: SiteConfig) -> Site:
         expected_shed_s=section.expected_shed_s,
         stale_after_s=max(3.0, 3 * section.tick_s),
         other_load_w=section.other_load_w + sum(node.idle_w for node in places),
+        act_at_confidence=asked.act_at_confidence,
+        ramp_up_w_per_s=asked.ramp_up_w_per_s or math.inf,
+        ramp_down_w_per_s=asked.ramp_down_w_per_s or math.inf,
+        hold_s=asked.hold_s,
+        stagger_s=asked.stagger_s,
     )
     agents = tuple(agent.name for agent in config.agents)
     tenants = tuple(_tenant(one) for one in config.tenants)

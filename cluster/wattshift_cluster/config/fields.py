@@ -29,6 +29,7 @@ from pydantic_core import core_schema
 from wattshift_cluster.config.quantities import (
     format_seconds,
     format_watts,
+    parse_ramp,
     parse_seconds,
     parse_usd,
     parse_usd_per_mwh,
@@ -93,6 +94,14 @@ def seconds(low_s: float, high_s: float) -> Within:
 def watts(low_w: float, high_w: float = 10e9) -> Within:
     """A power between two bounds, in W."""
     return Within(parse_watts, low_w, high_w, format_watts, "W, or text such as 1.2MW")
+
+
+def watts_per_s(low_w_per_s: float, high_w_per_s: float = 10e9) -> Within:
+    """A ramp between two bounds, in W/s."""
+    show = "{:g}W/s".format
+    return Within(
+        parse_ramp, low_w_per_s, high_w_per_s, show, "W/s, or text such as 30MW/min or 500kW/s"
+    )
 
 
 def usd_per_mwh(low: float, high: float) -> Within:

@@ -23,6 +23,14 @@ SECOND_UNITS: Mapping[str, float] = {
     "h": 3600.0,
     "d": 86400.0,
 }
+RAMP_UNITS: Mapping[str, float] = {
+    "W/s": 1.0,
+    "kW/s": 1e3,
+    "MW/s": 1e6,
+    "W/min": 1.0 / 60.0,
+    "kW/min": 1e3 / 60.0,
+    "MW/min": 1e6 / 60.0,
+}
 USD_PER_MWH_UNITS: Mapping[str, float] = {"USD/MWh": 1.0, "USD/kWh": 1e3}
 USD_UNITS: Mapping[str, float] = {"USD": 1.0}
 
@@ -49,6 +57,11 @@ def parse_seconds(value: object) -> float:
         if len(parts) > 1 and _DURATION_PART.sub("", value).strip() == "":
             return math.fsum(float(number) * SECOND_UNITS[unit] for number, unit in parts)
     return _parse(value, SECOND_UNITS, "duration", "250ms, 15s, 5m, 1h30m")
+
+
+def parse_ramp(value: object) -> float:
+    """Ramp in W/s from `30MW/min`, `500kW/s` or a number of W/s. Raises QuantityInvalid."""
+    return _parse(value, RAMP_UNITS, "ramp", "30MW/min, 500kW/min, 2kW/s")
 
 
 def parse_usd_per_mwh(value: object) -> float:

@@ -71,7 +71,7 @@ class SettledProgram(Section):
     def _whole(self) -> SettledProgram:
         if HOUR_S % self.interval_s:
             raise ValueError("interval must divide an hour, such as 5m, 15m or 30m")
-        if self.window_s % self.interval_s:
+        if self.method == "before_after" and self.window_s % self.interval_s:
             raise ValueError("window must be a whole number of intervals")
         if self.method == "fsl" and self.fsl_w is None:
             raise ValueError("method fsl needs fsl")

@@ -28,6 +28,8 @@ from wattshift_cluster.config.fields import (
     watts,
     whole,
 )
+from wattshift_cluster.config.openadr import OpenAdr, OpenAdr2
+from wattshift_cluster.config.rules import SignalRules
 
 
 class SiteSection(Section):
@@ -184,6 +186,9 @@ class SiteConfig(Section):
     tenants: tuple[Tenant, ...] = ()
     meter: Meter | None = None
     grid: Grid = Grid()
+    openadr: tuple[OpenAdr, ...] = ()
+    openadr2: tuple[OpenAdr2, ...] = ()
+    rules: SignalRules = SignalRules()
     economics: Economics = Economics()
     values: Values = Values()
     mining: Mining = Mining()
@@ -194,6 +199,14 @@ class SiteConfig(Section):
     def root(self) -> Feeder:
         """The feeder without a parent: the site's connection."""
         return next(feeder for feeder in self.feeders if feeder.parent is None)
+
+    @property
+    def signal_sources(self) -> tuple[str, ...]:
+        """The sources of signals that it names; of several prices that of the first one holds."""
+        files = {"schedule": self.grid.schedule, "price": self.grid.prices}
+        named = [name for name, path in files.items() if path is not None]
+        vtns = (*(one.name for one in self.openadr), *(one.name for one in self.openadr2))
+        return (*named, *vtns)
 
 
 def site_schema() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from wattshift_scheduler.compute.feasible import Feasible
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.jobs import Admission, Job, JobKind, Rule, Verdict
 from wattshift_scheduler.signals.arbitrate import arbitrate
+from wattshift_scheduler.signals.effective import standing_caps
 from wattshift_scheduler.site import Node
 from wattshift_scheduler.state import NodePower, State
 
@@ -54,7 +55,7 @@ def _at_least(job: Job) -> Job:
 
 
 def _ground(state: State, job: Job, now_s: float) -> Ground:
-    tree, caps = state.site.tree, state.caps
+    tree, caps = state.site.tree, standing_caps(state, now_s)
     powers = {n.name: _foreseen(n, state.nodes[n.name], job) for n in state.site.nodes}
     cap = arbitrate(caps, float(tree.limit_w[0]), now_s)
     return Ground(state.site, powers, tree.limit_w, tree.limit_w, cap, caps, now_s)

@@ -13,7 +13,8 @@ import httpx2
 import numpy as np
 
 from wattshift_cluster.config.site import SiteConfig
-from wattshift_cluster.grid.meter import HttpMeter, MeterReading
+from wattshift_cluster.grid.meters.http import HttpMeter
+from wattshift_cluster.grid.meters.reading import MeterReading
 from wattshift_scheduler.arrays import Floats, summed
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.state import Alarm, State

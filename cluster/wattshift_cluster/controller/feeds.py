@@ -12,9 +12,10 @@ import structlog
 
 from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.controller.hashprice import HashpriceTask, hashprice_feed
+from wattshift_cluster.controller.openadr_feeds import openadr_feeds
 from wattshift_cluster.controller.service import Controller, Feed
 from wattshift_cluster.errors import ConfigInvalid, Fault
-from wattshift_cluster.grid.meter import HttpMeter
+from wattshift_cluster.grid.meters.http import HttpMeter
 from wattshift_cluster.grid.prices import FilePrices
 from wattshift_cluster.grid.schedule import Schedule
 from wattshift_scheduler import events as ev
@@ -41,6 +42,7 @@ def feeds_of(controller: Controller) -> Sequence[Feed]:
         feeds.append(ScheduleFeed(controller, schedule, period_s))
     if config.grid.prices is not None:
         feeds.append(PriceFeed(controller, FilePrices(config.grid.prices), period_s))
+    feeds += openadr_feeds(controller)
     if controller.feeders:
         feeds.append(FeederFeed(controller))
     hashprice = hashprice_feed(config, controller.clock.now_s())
@@ -169,8 +171,7 @@ class PriceFeed:
             if self._first or price.usd_per_mwh != self._told:
                 self._first, self._told = False, price.usd_per_mwh
                 log.info("price", usd_per_mwh=price.usd_per_mwh, fault=price.fault)
-                event = ev.SignalChanged(
-                    "price", (), price_usd_per_mwh=price.usd_per_mwh, sets_price=True
-                )
+                holds = self._c.sources.priced("price", price.usd_per_mwh)
+                event = ev.SignalChanged("price", (), price_usd_per_mwh=holds, sets_price=True)
                 self._c.inbox.put([event], urgent=True)
             await asyncio.sleep(self._period_s)

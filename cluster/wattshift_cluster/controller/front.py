@@ -1,22 +1,19 @@
 """What the HTTP face may ask of the running controller (api.port.ControllerPort)."""
 
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from wattshift_cluster.controller import compute_views, money, views
+from wattshift_cluster.controller import compute_views, money, signal_views, views
 from wattshift_cluster.controller.device_desk import DeviceDesk
 from wattshift_cluster.controller.fleet_desk import FleetDesk, FleetOrder
 from wattshift_cluster.controller.job_desk import JobDesk
 from wattshift_cluster.controller.learnt_desk import LearntDesk
 from wattshift_cluster.controller.roster import Entry
 from wattshift_cluster.controller.service import Controller
-from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
-from wattshift_scheduler import events as ev
-from wattshift_scheduler.errors import SiteInvalid
-from wattshift_scheduler.signals.words import Cap
+from wattshift_cluster.controller.signal_desk import SignalDesk
+from wattshift_cluster.errors import Refused
+from wattshift_scheduler.signals.effective import standing_caps
 
-CAPS_MAX = 100
 View = dict[str, Any]
 
 
@@ -30,6 +27,7 @@ class Front:
         self._fleet = FleetDesk(controller)
         self._learnt = LearntDesk(controller)
         self._jobs = JobDesk(controller)
+        self._signals = SignalDesk(controller)
 
     async def limit_devices(self, wanted_w: Mapping[str, float]) -> list[Mapping[str, Any]]:
         """Set power limits, W by device. Raises NotFound, Refused, Unreachable."""
@@ -99,31 +97,16 @@ class Front:
         return self._jobs.view(self._jobs.found(job_id))
 
     def signals(self) -> View:
-        """Price, caps and who sent them."""
-        state, now_s = self._c.state, self._c.clock.now_s()
-        return {
-            "price_usd_per_mwh": views.known(state.price_usd_per_mwh()),
-            "price_from_feed": state.signals.price_usd_per_mwh is not None,
-            "sources": {
-                source: [views.cap(cap, now_s, None) for cap in caps]
-                for source, caps in state.signals.caps.items()
-            },
-        }
+        """What every source says, and what of it holds."""
+        return self._signals.signals()
 
     def caps(self) -> list[Mapping[str, Any]]:
         """Caps in force or still to come."""
-        now_s = self._c.clock.now_s()
-        open_caps = [c for c in self._c.state.caps if c.ends_s is None or c.ends_s > now_s]
-        return [self._cap_view(cap) for cap in open_caps]
+        return list(self._signals.caps())
 
-    def _cap_view(self, cap: Cap) -> View:
-        short_w = self._floor_w() - cap.limit_w
-        return views.cap(cap, self._c.clock.now_s(), short_w if short_w > 0 else None)
-
-    def _floor_w(self) -> float:
-        """The least that the site can be brought to: other load and every lowest point, W."""
-        state = self._c.state
-        return state.outlook.other_w + float(state.ladder.base_w.sum())
+    def overrides(self) -> list[Mapping[str, Any]]:
+        """Overrides that hold."""
+        return list(self._signals.overrides())
 
     def decisions(
         self, subject: str | None, since: float | None, limit: int
@@ -188,13 +171,10 @@ class Front:
         }
 
     def _lowest_caps_w(self) -> dict[str, float]:
-        """The lowest cap in force of each origin, W."""
+        """The lowest cap in force of each origin, overrides put in, W."""
         state, now_s = self._c.state, self._c.clock.now_s()
-        lowest = {"connection": float(state.site.tree.limit_w[0])}
-        for cap in state.caps:
-            if cap.in_force(now_s):
-                lowest[cap.origin] = min(cap.limit_w, lowest.get(cap.origin, cap.limit_w))
-        return lowest
+        connection = {"connection": float(state.site.tree.limit_w[0])}
+        return connection | signal_views.held_caps_w(standing_caps(state, now_s), now_s)
 
     async def submit_job(
         self, spec: dict[str, Any], idempotency_key: str | None, job_id: str | None = None
@@ -227,54 +207,25 @@ class Front:
         strict: bool,
     ) -> View:
         """Set an operator cap. With `strict`, Refused where the site cannot shed that far."""
-        floor_w = self._floor_w()
-        if strict and limit_w < floor_w:
-            raise Refused(
-                f"the site cannot go below {floor_w:,.0f} W: short by {floor_w - limit_w:,.0f} W"
-            )
-        try:
-            cap = Cap(f"cap-{secrets.token_hex(4)}", origin, limit_w, starts_s, ends_s)
-        except SiteInvalid as fault:
-            raise ConfigInvalid([Fault("cap", "limit", None, fault.reason)]) from None
-        kept = self._operator_caps()
-        if len(kept) >= CAPS_MAX:
-            raise TryLater(f"{CAPS_MAX} operator caps are open; clear some")
-        await self._keep([*kept, cap])
-        return self._cap_view(cap)
+        return await self._signals.set_cap(limit_w, starts_s, ends_s, origin, strict)
 
     async def clear_cap(self, cap_id: str | None) -> None:
         """Lift one operator cap, or all. Raises NotFound."""
-        kept = self._operator_caps()
-        if cap_id is not None and cap_id not in {cap.id for cap in kept}:
-            raise NotFound(f"no operator cap {cap_id}")
-        await self._keep([c for c in kept if cap_id is not None and c.id != cap_id])
+        await self._signals.clear_cap(cap_id)
 
-    def _operator_caps(self) -> list[Cap]:
-        now_s = self._c.clock.now_s()
-        caps = self._c.state.signals.caps.get("operator", ())
-        return [cap for cap in caps if cap.ends_s is None or cap.ends_s > now_s]
+    async def override_cap(
+        self, source: str, cap: str, limit_w: float, ends_s: float, *, by: str, reason: str
+    ) -> View:
+        """Let another limit hold in place of a cap. Raises NotFound, Refused, TryLater."""
+        return await self._signals.override_cap(source, cap, limit_w, ends_s, by=by, reason=reason)
 
-    async def _keep(self, caps: list[Cap]) -> None:
-        """Act first, then write: a cap must bind even while the disk is slow."""
-        self._c.inbox.put([ev.SignalChanged("operator", tuple(caps))])
-        self._c.turn(self._c.inbox.take())
-        self._c.publish("signal", self.signals())
-        await self._c.journal.keep_caps(caps)
+    async def clear_override(self, source: str | None, cap: str | None, *, by: str) -> None:
+        """End one override, or all. Raises NotFound."""
+        await self._signals.clear_override(source, cap, by=by)
 
     async def inject_signal(self, signal: dict[str, Any]) -> View:
-        """Take a grid event as if a feed had sent it: {source, caps: [...], price_usd_per_mwh}."""
-        source = str(signal.get("source") or "event")
-        if source == "operator":
-            raise Refused("the operator's caps are set with /v1/caps")
-        caps = tuple(_cap(source, i, row) for i, row in enumerate(signal.get("caps") or ()))
-        price = signal.get("price_usd_per_mwh")
-        sets_price = "price_usd_per_mwh" in signal
-        event = ev.SignalChanged(source, caps, None if price is None else float(price), sets_price)
-        self._c.inbox.put([event])
-        self._c.turn(self._c.inbox.take())
-        accepted = self.signals()
-        self._c.publish("signal", accepted)
-        return accepted
+        """Take a grid event as if a feed had sent it. Raises Refused, TryLater."""
+        return await self._signals.inject(signal)
 
     async def subscribe(
         self, last_id: int | None
@@ -293,16 +244,3 @@ def _share_rows(entries: Mapping[str, Entry]) -> list[tuple[str, str, float]]:
             key = (pool, result)
             rows[key] = rows.get(key, 0.0) + entry.counted[result]
     return [(pool, result, count) for (pool, result), count in rows.items() if count]
-
-
-def _cap(source: str, i: int, row: Mapping[str, Any]) -> Cap:
-    try:
-        return Cap(
-            str(row.get("id") or f"{source}-{i}"),
-            source,
-            float(row["limit_w"]),
-            None if row.get("starts_s") is None else float(row["starts_s"]),
-            None if row.get("ends_s") is None else float(row["ends_s"]),
-        )
-    except (KeyError, TypeError, ValueError, SiteInvalid) as fault:
-        raise ConfigInvalid([Fault("event", f"caps[{i}]", None, str(fault))]) from None

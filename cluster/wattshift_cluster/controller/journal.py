@@ -1,32 +1,39 @@
 """The journal: what must survive a kill -9, in one SQLite file (WAL).
 
-It holds the epoch, every job, known devices, the operator's caps, idempotency keys, nodes that are
-said to be off, and every decision with its inputs (I5, I7). A job is acknowledged only after its
-row is on disk. All writes go through one thread in the order in which they were handed over; reads
-have a connection of their own.
+It holds the epoch, every job, known devices, what each source of signals said, idempotency keys,
+nodes that are said to be off, and every decision with its inputs (I5, I7). A job is acknowledged
+only after its row is on disk. All writes go through one thread in the order in which they were
+handed over; reads have a connection of their own.
 """
 
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from wattshift_cluster.config import blueprint
+from wattshift_cluster.controller import kept_signals
+from wattshift_cluster.controller.kept_signals import Kept
 from wattshift_cluster.errors import WattshiftError
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
+from wattshift_scheduler.events import SignalChanged
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt, remembered
+from wattshift_scheduler.signals.standing import OPERATOR
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, OperatingPoint
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+SCHEMA_VERSION = 2
+SIGNALS = """
+CREATE TABLE signals (source TEXT PRIMARY KEY, fed INTEGER NOT NULL, body TEXT NOT NULL)
+"""
+SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE jobs (id TEXT PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE caps (id TEXT PRIMARY KEY, body TEXT NOT NULL);
+{SIGNALS};
 CREATE TABLE devices (id TEXT PRIMARY KEY, agent TEXT NOT NULL, body TEXT NOT NULL);
 CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, job TEXT NOT NULL);
 CREATE TABLE decisions (
@@ -68,6 +75,7 @@ class Journal:
         self._writer = writer
         self._reader = reader
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._kept: Future[None] | None = None
 
     @classmethod
     def open(cls, path: Path) -> "Journal":
@@ -127,10 +135,57 @@ class Journal:
         except (sqlite3.Error, TimeoutError) as fault:
             raise JournalFailed(f"{self.path}: cannot be written: {fault}") from fault
 
-    def caps(self) -> list[Cap]:
-        """The operator's caps."""
-        rows = self._reader.execute("SELECT body FROM caps ORDER BY id").fetchall()
-        return [Cap(**json.loads(body)) for (body,) in rows]
+    def signals(self) -> dict[str, Kept]:
+        """What each source of signals said last. Raises JournalFailed where a row cannot be read.
+
+        A cap that cannot be read must not be taken for none.
+        """
+        rows = self._reader.execute("SELECT source, fed, body FROM signals ORDER BY source")
+        try:
+            return {
+                name: Kept(kept_signals.read(name, body), bool(fed)) for name, fed, body in rows
+            }
+        except ValueError as fault:
+            raise JournalFailed(f"{self.path}: {fault}") from fault
+
+    def keep_signals(self, words: Iterable[Kept]) -> None:
+        """Replace what these sources said; written soon, in order (see `signals_kept`)."""
+        wanted = tuple(words)
+
+        def write() -> None:
+            with self._writer:
+                for one in wanted:
+                    name = one.word.source
+                    self._writer.execute("DELETE FROM signals WHERE source = ?", (name,))
+                    if not one.empty:
+                        row = (name, int(one.fed), kept_signals.body(one.word))
+                        self._writer.execute("INSERT INTO signals VALUES (?, ?, ?)", row)
+
+        self._kept = self._thread.submit(write)
+
+    async def signals_kept(self) -> None:
+        """Return once the last of `keep_signals` is on disk. Raises JournalFailed."""
+        if self._kept is None:
+            return
+        try:
+            await asyncio.shield(asyncio.wrap_future(self._kept))
+        except sqlite3.Error as fault:
+            raise JournalFailed(f"{self.path}: cannot be written: {fault}") from fault
+
+    def baselines(self) -> dict[str, list[float]]:
+        """Baselines of grid events by source and event: W, and the event's start and end, s."""
+        row = self._reader.execute("SELECT value FROM meta WHERE key = 'baselines'").fetchone()
+        return {} if row is None else dict(json.loads(row[0]))
+
+    def keep_baselines(self, found: Mapping[str, Sequence[float]]) -> None:
+        """Replace those baselines; written soon, in order."""
+        text = json.dumps(found)
+
+        def write() -> None:
+            with self._writer:
+                self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('baselines', ?)", (text,))
+
+        self._thread.submit(write)
 
     def devices(self, agents: Iterable[str]) -> list[Device]:
         """Devices that these agents have ever offered and that nobody removed.
@@ -173,17 +228,6 @@ class Journal:
                 self._writer.execute("INSERT INTO jobs VALUES (?, ?)", (job.id, _job_body(job)))
                 if key is not None:
                     self._writer.execute("INSERT INTO keys VALUES (?, ?, ?)", (key, digest, job.id))
-
-        await self._wait(write)
-
-    async def keep_caps(self, caps: Iterable[Cap]) -> None:
-        """Replace the operator's caps and return once they are on disk."""
-        rows = [(cap.id, json.dumps(asdict(cap))) for cap in caps]
-
-        def write() -> None:
-            with self._writer:
-                self._writer.execute("DELETE FROM caps")
-                self._writer.executemany("INSERT INTO caps VALUES (?, ?)", rows)
 
         await self._wait(write)
 
@@ -230,9 +274,25 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         with connection:
             connection.executescript(SCHEMA)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if version == 1:
+        _signals_from_caps(connection)
     with connection:
         newest = connection.execute("SELECT max(seq) FROM decisions").fetchone()[0] or 0
         connection.execute("DELETE FROM decisions WHERE seq <= ?", (newest - DECISIONS_KEPT,))
+
+
+def _signals_from_caps(connection: sqlite3.Connection) -> None:
+    """From schema 1, which kept the operator's caps alone."""
+    with connection:
+        connection.execute("BEGIN")
+        connection.execute(SIGNALS)
+        rows = connection.execute("SELECT body FROM caps ORDER BY id").fetchall()
+        if rows:
+            caps = tuple(Cap(**json.loads(body)) for (body,) in rows)
+            text = kept_signals.body(SignalChanged(OPERATOR, caps))
+            connection.execute("INSERT INTO signals VALUES (?, 0, ?)", (OPERATOR, text))
+        connection.execute("DROP TABLE caps")
+        connection.execute("PRAGMA user_version = 2")
 
 
 def _spelled(decision: AnyDecision) -> Iterable[Decision]:

@@ -19,18 +19,21 @@ import structlog
 from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.service_route import route_of
 from wattshift_cluster.config.site import SiteConfig
-from wattshift_cluster.controller import routes_taken, views
+from wattshift_cluster.controller import routes_taken, signal_views, views
 from wattshift_cluster.controller.agent_session import AgentSession
 from wattshift_cluster.controller.books import Books
 from wattshift_cluster.controller.bridge_session import BridgeSession
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.feeders import FeederMeters
+from wattshift_cluster.controller.history import GAP_S, History
 from wattshift_cluster.controller.inbox import Inbox
 from wattshift_cluster.controller.journal import REMADE, Journal
 from wattshift_cluster.controller.outlet import Outlet
 from wattshift_cluster.controller.replica_watts import ReplicaWatts
 from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.controller.shadow import AsIf
+from wattshift_cluster.controller.signal_book import SignalBook
+from wattshift_cluster.controller.sources import Sources
 from wattshift_cluster.controller.tally import Tally
 from wattshift_cluster.controller.unit_limits import UnitLimits
 from wattshift_cluster.economics.feed import Known
@@ -39,7 +42,8 @@ from wattshift_scheduler import events as ev
 from wattshift_scheduler.compute import forgetting
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
 from wattshift_scheduler.jobs import Job, JobState
-from wattshift_scheduler.signals.arbitrate import next_change_s
+from wattshift_scheduler.signals.effective import next_edge_s
+from wattshift_scheduler.signals.words import Work
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import step
 
@@ -92,7 +96,7 @@ class Controller:
     """One site's controller. `run` it; the API reaches it through `front.Front`."""
 
     def __init__(self, config: SiteConfig, journal: Journal, clock: Clock, tokens: Tokens) -> None:
-        """Prepare: take an epoch, read jobs and caps from the journal. Nothing is sent yet.
+        """Prepare: take an epoch, read jobs and signals from the journal. Nothing is sent yet.
 
         Args:
             config: the valid site file.
@@ -111,11 +115,17 @@ class Controller:
         self.meter_quality = "unknown"
         self.feeders = FeederMeters(config)
         self.recent: deque[Decision] = deque(maxlen=2000)
+        self.sources = Sources(config.signal_sources)
+        self.signal_book = SignalBook(journal, config.signal_sources)
+        gap_s = max(GAP_S, 2.0 * config.site.tick_s)
+        self.drawn = {work: History(gap_s) for work in Work}
+        self.baselines = journal.baselines()
         self.state: State = initial(
             blueprint.site_of(config),
             blueprint.values_of(config),
             journal.next_epoch(),
             journal.jobs(),
+            self.signal_book.signals,
             journal.forgotten(),
         )
         self.bridge: BridgeSession | None = None
@@ -151,7 +161,7 @@ class Controller:
             else:  # submitted before the site file named it; it stands at the next start
                 told = routes_taken.taken(route_of(job.spec), other)
                 log.warning("standing.refused", job=job.id, reason=told)
-        self.inbox.put([ev.SignalChanged("operator", tuple(journal.caps()))])
+        self.tell(*self.signal_book.dropped(now_s))
 
     def _connect(self, tokens: Tokens) -> None:
         period_s = self.config.site.tick_s
@@ -228,13 +238,13 @@ class Controller:
             await asyncio.sleep(BOOKS_PERIOD_S)
 
     def _pause_s(self) -> float:
-        """Until the next tick, or until a cap begins or ends, whichever is sooner.
+        """Until the next tick, or until the signals change by themselves, whichever is sooner.
 
         Counted from the last decision, not from now: a timer may fire a hair early, and a cap that
         began since then has not been decided on.
         """
         now_s = self.clock.now_s()
-        change_s = next_change_s(self.state.caps, self.state.decided_s)
+        change_s = next_edge_s(self.state, self.state.decided_s)
         tick_s = self.config.site.tick_s
         return tick_s if change_s is None else max(min(tick_s, change_s - now_s), 0.0)
 
@@ -257,17 +267,33 @@ class Controller:
         self.journal.note([j for j in changed if _tells(before.jobs.get(j.id), j)], decisions)
         for command in commands:
             self.outlet.send(command)
+        spoken = self.signal_book.turned(events)
+        self._remember(events, now_s)
         self.books.priced(self.state)
         if self._shadow is None:
             self.books.moved(decisions, now_s)
         self._tell(changed, decisions, now_s)
+        if spoken and self._subscribers:
+            self.publish("signal", self.signals_view(now_s))
+
+    def _remember(self, events: Iterable[ev.Event], now_s: float) -> None:
+        """Keep what was drawn, for reports and baselines; a shadow's mining draws as if."""
+        for event in events:
+            if isinstance(event, ev.MeterRead):
+                self.drawn[Work.ALL].sampled(event.watts_w, event.at_s)
+        if self._shadow is None:
+            self.drawn[Work.MINING].sampled(views.measured_w(self.state, now_s), now_s)
+
+    def signals_view(self, now_s: float) -> dict[str, Any]:
+        """What sources say, and what of it holds (api.signal_views.SignalsView)."""
+        return signal_views.signals(self.state, self.sources, self.config.signal_sources, now_s)
 
     def site_view(self, now_s: float) -> dict[str, Any]:
         """The site as people are shown it (api.site_views.SiteView)."""
         mode, steps = self.config.site.mode, self.tally.steps
         view = views.site(self.state, self.roster, self.meter_quality, steps, now_s, mode)
         view["feeders"] = self.feeders.shown(view["feeders"])
-        view["alarms"] += views.alarms(self.feeders.alarms)
+        view["alarms"] += views.alarms({**self.feeders.alarms, **self.sources.alarms})
         if self._shadow is None:
             return view
         return self._shadow.site(view, self.device_views(now_s))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wattshift_cluster.controller import compute_views
+from wattshift_cluster.controller import compute_views, signal_views
 from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.compute_views import job as job
 from wattshift_cluster.controller.roster import Entry, Roster
@@ -16,7 +16,6 @@ from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.decisions import Decision, kept_words
 from wattshift_scheduler.flexibility import flexibility
 from wattshift_scheduler.jobs import JobKind, JobState
-from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Alarm, State
 
@@ -35,7 +34,7 @@ def site(
     outlook, rules = state.outlook, state.site.rules
     age_s = now_s - state.meter_at_s
     stale = not age_s <= rules.stale_after_s
-    measured = _measured_w(state, now_s)
+    measured = measured_w(state, now_s)
     return {
         "name": state.site.name,
         "mode": mode,
@@ -45,7 +44,7 @@ def site(
         "power_age_s": known(age_s),
         "cap_w": known(outlook.cap_w),
         "cap_origin": outlook.cap_origin,
-        "target_w": None,
+        **signal_views.binding(state, now_s),
         "margin_w": outlook.margin_w,
         "headroom_w": known(outlook.budget_w - outlook.committed_w),
         "committed_w": known(outlook.committed_w),
@@ -75,7 +74,7 @@ def alarms(held: Mapping[str, Alarm]) -> list[View]:
     ]
 
 
-def _measured_w(state: State, now_s: float) -> float | None:
+def measured_w(state: State, now_s: float) -> float | None:
     """Draw of all mining devices; unknown as soon as one of them is unknown (I3)."""
     fresh = now_s - state.seen.at_s <= state.site.rules.stale_after_s
     watts_w = np.where(fresh, state.seen.watts_w, np.nan)
@@ -217,19 +216,6 @@ def _value(state: State, i: int, watts_w: float | None) -> float | None:
     return hashes * values.usd_per_hash_hour + named + energy
 
 
-def cap(one: Cap, now_s: float, shortfall_w: float | None) -> View:
-    """One cap (api.site_views.CapView)."""
-    return {
-        "id": one.id,
-        "origin": one.origin,
-        "limit_w": one.limit_w,
-        "starts_at": None if one.starts_s is None else rfc3339(one.starts_s),
-        "ends_at": None if one.ends_s is None else rfc3339(one.ends_s),
-        "in_force": one.in_force(now_s),
-        "shortfall_w": shortfall_w,
-    }
-
-
 def decision(one: Decision) -> View:
     """One decision (api.site_views.DecisionView)."""
     return {
@@ -247,8 +233,10 @@ def flexibility_steps(state: State, now_s: float) -> list[View]:
         {
             "deadline_s": one.deadline_s,
             "deliverable_w": one.deliverable_w,
-            "duration_s": None,
+            "duration_s": one.duration_s,
             "rearm_s": one.rearm_s,
+            "sure_share": known(one.sure_share),
+            "promised_w": one.promised_w,
         }
         for one in flexibility(state, now_s)
     ]

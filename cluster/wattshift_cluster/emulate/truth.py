@@ -57,7 +57,7 @@ class TruthServer:
         return await serve_control(host, port, self._routes, self._meter)
 
     async def _meter(self, path: str) -> Response | None:
-        """A feeder's meter, as `grid.meter` reads one; None where this is no feeder's path."""
+        """A feeder's meter, as `grid.meters` read one; None where this is no feeder's path."""
         name = path.removeprefix(FEEDERS).removesuffix(POWER)
         if path != f"{FEEDERS}{name}{POWER}" or not name:
             return None

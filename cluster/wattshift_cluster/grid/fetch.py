@@ -1,7 +1,8 @@
-"""One GET of a JSON object with a deadline and a size limit: how this room reads from others."""
+"""One GET with a deadline and a size limit, of a JSON object or of text: how this room reads."""
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import httpx2
@@ -38,31 +39,43 @@ class JsonSource:
         # Feeds and meters are named by the site's owner; a proxy from the environment is not.
         self._client = client or httpx2.AsyncClient(timeout=deadline_s, trust_env=False)
 
-    async def get(self) -> dict[str, Any]:
-        """Read once. Raises: FetchFailed."""
+    async def get(self, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Read a JSON object once. Raises: FetchFailed."""
+        try:
+            body = json.loads(await self._read(headers, MAX_BODY_BYTES))
+        except (ValueError, RecursionError) as fault:
+            raise FetchFailed("the answer is not JSON") from fault
+        if not isinstance(body, dict):
+            raise FetchFailed("the answer is not a JSON object")
+        return body
+
+    async def text(
+        self, headers: Mapping[str, str] | None = None, most_bytes: int = MAX_BODY_BYTES
+    ) -> str:
+        """Read text once. Raises: FetchFailed."""
+        try:
+            return (await self._read(headers, most_bytes)).decode("utf-8-sig")
+        except UnicodeDecodeError as fault:
+            raise FetchFailed("the answer is not UTF-8") from fault
+
+    async def _read(self, headers: Mapping[str, str] | None, most_bytes: int) -> bytes:
         try:
             async with (
                 asyncio.timeout(self._deadline_s),
-                self._client.stream("GET", self.url) as response,
+                self._client.stream("GET", self.url, headers=headers) as response,
             ):
                 if response.status_code != 200:
                     raise _refused(response)
                 data = b""
                 async for chunk in response.aiter_bytes():
                     data += chunk
-                    if len(data) > MAX_BODY_BYTES:
-                        raise FetchFailed(f"answer larger than {MAX_BODY_BYTES} bytes")
+                    if len(data) > most_bytes:
+                        raise FetchFailed(f"answer larger than {most_bytes} bytes")
+                return data
         except TimeoutError as fault:
             raise FetchFailed(f"no answer within {self._deadline_s} s") from fault
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as fault:
             raise FetchFailed(str(fault) or type(fault).__name__) from fault
-        try:
-            body = json.loads(data)
-        except (ValueError, RecursionError) as fault:
-            raise FetchFailed("the answer is not JSON") from fault
-        if not isinstance(body, dict):
-            raise FetchFailed("the answer is not a JSON object")
-        return body
 
     async def close(self) -> None:
         """Close the connection, unless the client was given."""

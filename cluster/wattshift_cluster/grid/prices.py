@@ -1,14 +1,14 @@
 """Energy prices: a step series in a file, an HTTP feed, a fixed price, or the first that knows.
 
 A price is known only while it is valid. Negative prices are normal; a price outside SANE is taken
-for a broken feed. An unknown price is None: the planner must then not assume cheap energy.
+for a broken feed. An unknown price is None: the planner must then not assume cheap energy. A
+currency other than USD is refused unless the site's owner has given a rate.
 """
 
-import bisect
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,14 +16,15 @@ import httpx2
 
 from wattshift_cluster.config.quantities import parse_usd_per_mwh
 from wattshift_cluster.errors import ConfigInvalid
+from wattshift_cluster.grid.curves.rows import Shape, Table, of_csv
+from wattshift_cluster.grid.curves.steps import began_s, value_at
 from wattshift_cluster.grid.fetch import FetchFailed, JsonSource
-from wattshift_cluster.grid.rows import Faults, read_csv, unix_s
+from wattshift_cluster.grid.rows import unix_s
+from wattshift_cluster.grid.said import Steps
 from wattshift_cluster.grid.watched import WatchedFile
 
 SANE_USD_PER_MWH = (-5_000.0, 30_000.0)
 """Wider than any market's floor and cap (Europe about -500, Australia about 20,300 AUD/MWh)."""
-
-DEFAULT_HOLD_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +52,11 @@ class PriceFeed(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PriceSteps:
-    """Each price holds from its time to the next one's; the last for `hold_s`."""
-
-    times_s: tuple[float, ...]
-    prices_usd_per_mwh: tuple[float, ...]
-    hold_s: float
-
-
 class FilePrices:
-    """A CSV `time,usd_per_mwh` that follows its own changes.
+    """A CSV `time,usd_per_mwh` that follows its own changes; `end` and `issued` may stand in it.
 
-    The last price holds for `hold_s`; by default as long as the interval before it.
+    Without `end` a price holds until the next one, and the last one for `hold_s`; by default as
+    long as the interval before it. Of several issues the newest that is out holds.
     """
 
     def __init__(self, path: Path, *, hold_s: float | None = None) -> None:
@@ -75,49 +68,38 @@ class FilePrices:
         """Why the newest version of the file is not in force; None when it is."""
         return self._file.fault
 
-    def steps(self) -> PriceSteps:
-        """The whole series, for planning ahead."""
-        return self._file.read()
+    def steps(self, now_s: float) -> Steps | None:
+        """The whole series as it is known at `now_s`, for planning ahead."""
+        return self._file.read().known(now_s, -math.inf)
 
     def at(self, now_s: float) -> Price:
         """See PriceFeed."""
-        steps, source = self._file.read(), str(self._file.path)
-        fault = str(self.fault) if self.fault else None
-        index = bisect.bisect_right(steps.times_s, now_s) - 1
-        if index < 0:
-            return Price(None, None, source, fault or "the series begins later")
-        age_s = now_s - steps.times_s[index]
-        if index == len(steps.times_s) - 1 and age_s >= steps.hold_s:
-            return Price(None, age_s, source, fault or "the series has ended")
-        return Price(steps.prices_usd_per_mwh[index], age_s, source, fault)
+        steps, source = self.steps(now_s), str(self._file.path)
+        return price_of(steps, now_s, source, str(self.fault) if self.fault else None)
 
 
-def parse_prices(text: str, file: str, hold_s: float | None = None) -> PriceSteps:
-    """A price series; times must rise.
+def price_of(steps: Steps | None, now_s: float, source: str, fault: str | None = None) -> Price:
+    """The price at `now_s` out of a curve in USD/MWh, or why there is none."""
+    if steps is None or now_s < steps.times_s[0]:
+        return Price(None, None, source, fault or "the series begins later")
+    age_s = now_s - began_s(steps, now_s)
+    if now_s >= steps.ends_s:
+        return Price(None, age_s, source, fault or "the series has ended")
+    price = value_at(steps, now_s)
+    if math.isnan(price):
+        return Price(None, age_s, source, fault or "a gap in the series")
+    return Price(price, age_s, source, fault)
+
+
+def parse_prices(text: str, file: str, hold_s: float | None = None) -> Table:
+    """A price series; the times of an issue must rise.
 
     Raises:
         ConfigInvalid: all faults of the file, each with file:line.
     """
-    columns = ("time", "usd_per_mwh")
-    faults = Faults(file)
-    times_s: list[float] = []
-    prices: list[float] = []
-    for row in read_csv(text, file, needed=columns, allowed=columns):
-        time_s = faults.cell(row, "time", unix_s)
-        price = faults.cell(row, "usd_per_mwh", _sane)
-        if time_s is None or price is None:
-            continue
-        if times_s and time_s <= times_s[-1]:
-            faults.add(row.line, "time", row.cells["time"], "not after the row before")
-            continue
-        times_s.append(time_s)
-        prices.append(price)
-    if not times_s and not faults.found:
-        faults.add(1, "", None, "no prices")
-    faults.raise_any()
-    if hold_s is None:
-        hold_s = times_s[-1] - times_s[-2] if len(times_s) > 1 else DEFAULT_HOLD_S
-    return PriceSteps(tuple(times_s), tuple(prices), hold_s)
+    shape = Shape(value="usd_per_mwh", last_s=hold_s)
+    allowed = ("time", "end", "issued", "usd_per_mwh")
+    return of_csv(text, file, shape, sane_price, allowed=allowed)
 
 
 class HttpPrices:
@@ -147,7 +129,7 @@ class HttpPrices:
         """Ask the feed once, within its deadline. Does not raise."""
         try:
             body = await self._source.get()
-            price = _sane(body.get("usd_per_mwh"))
+            price = sane_price(body.get("usd_per_mwh"))
             now_s = self._clock_s()
             at_s = min(unix_s(body["at_s"]), now_s) if "at_s" in body else now_s
             self._last, self._fault = (at_s, price), None
@@ -197,7 +179,44 @@ class FirstKnown:
         return first or Price(None, None, "none", "no price feed is configured")
 
 
-def _sane(value: object) -> float:
+@dataclass(frozen=True, slots=True)
+class Money:
+    """In what a table states its prices.
+
+    Attributes:
+        currency: of the table, as the site's owner knows it, such as EUR.
+        per_mwh: factor from the table's unit of energy to MWh: 1,000 where it is kWh.
+        usd_per: USD for one of each currency that the owner has given a rate for.
+    """
+
+    currency: str = "USD"
+    per_mwh: float = 1.0
+    usd_per: Mapping[str, float] = field(default_factory=dict)
+
+    def rate_usd(self) -> float:
+        """USD for one of the currency. Raises: ValueError, where nobody has given a rate."""
+        rate = {"USD": 1.0, **self.usd_per}.get(self.currency)
+        if rate is None:
+            raise ValueError(f"currency {self.currency[:20]} has no rate to USD here")
+        return rate
+
+    def read(self, value: object) -> float:
+        """A price in USD/MWh. Raises: ValueError."""
+        if isinstance(value, str):
+            value = _plain(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError("no price")
+        return sane_price(float(value) * self.per_mwh * self.rate_usd())
+
+
+def _plain(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no price") from None
+
+
+def sane_price(value: object) -> float:
     """A price in USD/MWh. Raises: ValueError."""
     price = parse_usd_per_mwh(value)
     least, most = SANE_USD_PER_MWH

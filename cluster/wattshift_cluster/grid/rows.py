@@ -52,8 +52,13 @@ class Faults:
             raise ConfigInvalid(self.found)
 
 
-def read_csv(text: str, file: str, *, needed: Sequence[str], allowed: Sequence[str]) -> list[Row]:
+def read_csv(
+    text: str, file: str, *, needed: Sequence[str], allowed: Sequence[str] | None
+) -> list[Row]:
     """Rows of a CSV with a header line; blank lines and lines that begin with # are skipped.
+
+    Args:
+        allowed: columns that may stand there; None: any, as in the tables of others.
 
     Raises:
         ConfigInvalid: a column is missing or unknown, a row is too long, or there are too many.
@@ -64,14 +69,15 @@ def read_csv(text: str, file: str, *, needed: Sequence[str], allowed: Sequence[s
         if line.strip() and not line.lstrip().startswith("#")
     ]
     faults = Faults(file)
+    columns = f"columns: {','.join(needed if allowed is None else allowed)}"
     if not kept:
-        faults.add(1, "", None, f"no header line; columns: {','.join(allowed)}")
+        faults.add(1, "", None, f"no header line; {columns}")
         faults.raise_any()
     names = [name.strip() for name in _split(kept[0][1])]
     for missing in [name for name in needed if name not in names]:
-        faults.add(kept[0][0], missing, None, f"column missing; columns: {','.join(allowed)}")
-    for unknown in [name for name in names if name not in allowed]:
-        faults.add(kept[0][0], unknown, None, f"unknown column; columns: {','.join(allowed)}")
+        faults.add(kept[0][0], missing, None, f"column missing; {columns}")
+    for unknown in [name for name in names if allowed is not None and name not in allowed]:
+        faults.add(kept[0][0], unknown, None, f"unknown column; {columns}")
     if len(kept) > MAX_ROWS + 1:
         faults.add(kept[MAX_ROWS + 1][0], "", None, f"more than {MAX_ROWS} rows")
     faults.raise_any()

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 
-from wattshift_cluster.config.settlement import Settlement, SettledProgram, zone_of
+from wattshift_cluster.config.settlement import SettledProgram, Settlement, zone_of
 from wattshift_cluster.settle.intervals import Doubts, Metered, Samples, metered
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.baselines import (
@@ -83,7 +83,7 @@ def baseline(
 def _before(program: SettledProgram, terms: Settlement, samples: Samples, event: Metered) -> Told:
     count = round(program.window_s / program.interval_s)
     ends_s = float(event.starts_s[0]) - program.lead_s
-    starts_s = ends_s - program.interval_s * np.arange(count, 0, -1)
+    starts_s: Floats = ends_s - program.interval_s * np.arange(count, 0, -1, dtype=np.float64)
     before = metered(samples, starts_s, starts_s + program.interval_s, doubts_of(terms))
     both_w = np.concatenate([before.mean_w, event.mean_w])
     watts_w = before_after(both_w, count, count)

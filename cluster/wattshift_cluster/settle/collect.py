@@ -54,6 +54,7 @@ class Collected:
         terms: the settlement's terms, as told last; None: never.
         devices, tenants: energies in the order of the log.
         unread: lines whose body this version cannot read.
+        unsigned_s: time of the earliest sample that no signature covers yet; infinite: none.
     """
 
     from_s: float = -math.inf
@@ -62,6 +63,7 @@ class Collected:
     devices: list[EnergyOf] = field(default_factory=list)
     tenants: list[EnergyOf] = field(default_factory=list)
     unread: int = 0
+    unsigned_s: float = math.inf
     _meters: dict[str, _Columns] = field(default_factory=dict)
     _caps: _Columns = field(default_factory=_Columns)
     _plans: _Columns = field(default_factory=_Columns)
@@ -76,6 +78,8 @@ class Collected:
     def _taken(self, line: Line) -> None:
         if line.kind is Kind.METER:
             self._sampled(MeterBatch.of(line.body))
+        elif line.kind is Kind.CHECKPOINT:
+            self.unsigned_s = math.inf
         elif line.kind is Kind.EVENT:
             self._told(event_of(line.body))
         elif line.kind is Kind.CAP:
@@ -94,6 +98,7 @@ class Collected:
         columns = self._meters.setdefault(batch.source, _Columns())
         quality = QUALITIES.index(batch.quality)
         for at_s, watts_w in batch.samples:
+            self.unsigned_s = min(self.unsigned_s, at_s)
             if at_s >= self.from_s:
                 columns.at_s.append(at_s)
                 columns.watts_w.append(watts_w)

@@ -33,7 +33,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def write_parquet(rows: Sequence[Row], path: Path) -> None:
-    """Write the settlement file as Parquet. Raises: WattshiftError: pyarrow is not here; OSError."""
+    """Write the settlement file as Parquet. Raises: WattshiftError: no pyarrow here; OSError."""
     try:
         frame(rows).to_parquet(path, index=False)
     except ImportError:

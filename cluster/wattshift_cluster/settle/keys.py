@@ -52,7 +52,7 @@ class Signer:
 
 
 def signer_at(path: Path) -> Signer:
-    """The key in a file, made there with mode 0600 if there is none. Raises: KeyInvalid, OSError."""
+    """The key in a file, made there with mode 0600 if need be. Raises: KeyInvalid, OSError."""
     if not path.exists():
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -90,7 +90,7 @@ def _event(one: Settled, report: Report) -> str:
 
 
 def _interval(row: Row) -> tuple[str, ...]:
-    span = f"{utc(row.interval_start_s)[:16].replace('T', ' ')} – {utc(row.interval_end_s)[11:16]}"
+    span = f"{utc(row.interval_start_s)[:16].replace('T', ' ')} to {utc(row.interval_end_s)[11:16]}"
     return (
         span,
         figure(row.baseline_kw, 3),
@@ -130,7 +130,7 @@ def _percent(share: float) -> str:
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(name)}" for name in names)
     body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}' for cell in row)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td>{cell}' for cell in row)}</tr>" for row in rows
     )
     return f"<table><thead><tr>{head}</thead>{body}</table>"
 

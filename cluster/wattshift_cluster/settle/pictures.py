@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC
 
 import matplotlib as mpl
 import numpy as np
@@ -90,7 +90,7 @@ def event_picture(one: Settled, report: Report) -> str:
 def _performed(axis: Axes, one: Settled, edges_s: Floats) -> None:
     """Performance by interval, where something was committed; what was reduced, where not."""
     values = np.array([row.performance for row in one.rows]) * 100.0
-    label = "of commitment"
+    label = "delivered"
     if not np.isfinite(values).any():
         values, label = np.array([row.reduction_kw for row in one.rows]), "reduced (kW)"
     else:
@@ -120,9 +120,10 @@ def _svg(figure: Figure, axis: Axes, *below: Axes) -> str:
     for one in (axis, *below):
         one.spines[["top", "right"]].set_visible(False)
     last = below[-1] if below else axis
-    locator = dates.AutoDateLocator(tz=UTC)
+    locator = dates.AutoDateLocator(tz=UTC)  # type: ignore[no-untyped-call]
     last.xaxis.set_major_locator(locator)
-    last.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=UTC))
+    shown = dates.ConciseDateFormatter(locator, tz=UTC)  # type: ignore[no-untyped-call]
+    last.xaxis.set_major_formatter(shown)
     last.set_xlabel("UTC")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=5, frameon=False)
     text = io.StringIO()
@@ -161,9 +162,9 @@ def _thinned(at_s: Floats, watts_w: Floats) -> tuple[Floats, Floats]:
 
 
 def _days(at_s: Floats) -> Floats:
-    """Unix times as matplotlib's days since 1970."""
+    """Unix times as matplotlib's days, which it counts from 1970 too."""
     return at_s / 86_400.0
 
 
 def _day(at_s: float) -> float:
-    return float(dates.date2num(datetime.fromtimestamp(at_s, UTC)))
+    return at_s / 86_400.0

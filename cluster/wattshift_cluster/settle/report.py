@@ -83,7 +83,7 @@ def report(
     samples = found.samples()
     known_s = float(samples.at_s.max()) if len(samples.at_s) else from_s
     events = tuple(sorted(found.events.values(), key=lambda one: (one.starts_s, one.id)))
-    facts = Facts(agreed, samples, found.plans(), events, known_s, verified.signed_at_s)
+    facts = Facts(agreed, samples, found.plans(), events, known_s, found.unsigned_s)
     asked = [one for one in events if _overlaps(one, from_s, to_s) and event_id in (None, one.id)]
     if event_id is not None and not asked:
         raise NotFound(f"event {event_id!r} is not in the log between these times")

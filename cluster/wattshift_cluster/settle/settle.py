@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wattshift_cluster.config.settlement import Settlement, SettledProgram
+from wattshift_cluster.config.settlement import SettledProgram, Settlement
 from wattshift_cluster.settle.baseline import Told, baseline, doubts_of
 from wattshift_cluster.settle.collect import Steps
 from wattshift_cluster.settle.intervals import Flag, Metered, Samples, edges, metered
@@ -62,7 +62,7 @@ class Facts:
         plans: what the site was planned to draw, W.
         events: all events.
         until_s: end of what is known; an event that goes on beyond it is settled so far.
-        signed_s: end of what is signed; None: nothing is.
+        unsigned_s: time of the earliest sample that no signature covers.
     """
 
     terms: Settlement
@@ -70,7 +70,7 @@ class Facts:
     plans: Steps
     events: Sequence[GridEvent]
     until_s: float
-    signed_s: float | None = None
+    unsigned_s: float = math.inf
 
 
 def settle(event: GridEvent, program: SettledProgram, facts: Facts) -> Settled:
@@ -169,7 +169,7 @@ def _void(event: GridEvent, program: SettledProgram, facts: Facts) -> tuple[str,
     worst_w = float(np.nanmax(seen_w))
     return (
         f"drew up to {worst_w / 1e3:,.3f} kW between notice and start, "
-        f"more than {most_w / 1e3:,.3f} kW by the {how} of {plan_w / 1e3:,.3f} kW before the notice",
+        f"more than {most_w / 1e3:,.3f} kW by the {how} before the notice of {plan_w / 1e3:,.3f}",
         notes,
     )
 
@@ -187,7 +187,7 @@ def _rows(
     rows = []
     for i in range(len(found.starts_s)):
         reduction_w = float(told.watts_w[i] - found.mean_w[i])
-        unsigned = facts.signed_s is None or found.ends_s[i] > facts.signed_s
+        unsigned = bool(found.ends_s[i] > facts.unsigned_s)
         rows.append(
             Row(
                 program=program.name,

@@ -1,4 +1,4 @@
-"""A report and a check in words, for the terminal and the page; unknown is said, never shown as 0."""
+"""A report and a check in words, for terminal and page; unknown is said, never shown as 0."""
 
 import math
 from collections.abc import Mapping

@@ -81,7 +81,7 @@ class Writer:
         return self._file.size
 
     def write(self, batch: deque[Put]) -> None:
-        """Write and take from `batch` what is in the file. Raises: OSError; the rest stays in it."""
+        """Write `batch` and take out of it what is in the file. Raises: OSError; the rest stays."""
         while batch:
             first = batch[0]
             if not _timed(first.at_s):
@@ -95,7 +95,7 @@ class Writer:
                 batch.popleft()
 
     def checkpoint(self, *, end: bool = False) -> None:
-        """Sign all lines so far, wait for the disk, and note how far the log came. Raises: OSError."""
+        """Sign all lines so far, wait for the disk, note how far the log came. Raises: OSError."""
         at_s = max(self._wall_s(), self._newest_s)
         line = signed_line(self._signer, self.seq + 1, at_s, self._prev, end=end)
         self._file.append(line)

@@ -32,10 +32,8 @@ def deviation_pct(
         %, positive above the base point; shape (n // samples of an interval,). NaN where a sample
         of the interval is unknown, or where the base point is zero.
     """
-    told_w, drawn_w = (
-        _means(base_point_w, sample_s, interval_s),
-        _means(metered_w, sample_s, interval_s),
-    )
+    told_w = _means(base_point_w, sample_s, interval_s)
+    drawn_w = _means(metered_w, sample_s, interval_s)
     share = np.full(len(told_w), math.nan)
     np.divide(drawn_w - told_w, told_w, out=share, where=told_w > 0)
     return 100.0 * share

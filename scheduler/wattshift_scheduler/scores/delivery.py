@@ -75,8 +75,7 @@ def shed(baseline_w: Floats, metered_w: Floats, commitment_w: float) -> Shed:
     assert commitment_w > 0, "a commitment is above 0 W"
     reduction_w = baseline_w - metered_w
     unknown = int((~np.isfinite(reduction_w)).sum())
-    told = len(reduction_w) and not unknown
-    mean_w = float(reduction_w.mean()) if told else math.nan
+    mean_w = float(reduction_w.mean()) if len(reduction_w) else math.nan
     return Shed(reduction_w, mean_w / commitment_w, unknown)
 
 

@@ -51,7 +51,7 @@ def response(at_s: Floats, metered_w: Floats, trigger_s: float, due_w: float) ->
     if not before.size:
         return Response(math.nan, math.nan)
     from_w = float(metered_w[before[-1]])
-    done = np.where(known & (at_s > trigger_s), (from_w - metered_w) / due_w, -math.inf)
+    done = np.where(at_s > trigger_s, (from_w - metered_w) / due_w, -math.inf)
 
     def first_s(share: float) -> float:
         there = np.flatnonzero(done >= share)

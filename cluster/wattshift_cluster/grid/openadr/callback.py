@@ -166,13 +166,19 @@ class Callback:
         peer = (scope.get("client") or ("unknown",))[0]
         if kind.lower() != b"bearer" or not token.strip():
             self.counts.unauthorised += 1
-            log.warning("openadr_notice_without_token", peer=peer)
+            _tell("openadr_notice_without_token", peer, self.counts.unauthorised)
             return HTTPStatus.UNAUTHORIZED
         if not hmac.compare_digest(_digest(token.strip()), self._token):
             self.counts.forbidden += 1
-            log.warning("openadr_notice_forged", peer=peer)
+            _tell("openadr_notice_forged", peer, self.counts.forbidden)
             return HTTPStatus.FORBIDDEN
         return None
+
+
+def _tell(what: str, peer: str, count: int) -> None:
+    """Log the first, the second, the fourth and so on: a stranger must not fill the log."""
+    if count & (count - 1) == 0:
+        log.warning(what, peer=peer, count=count)
 
 
 async def _body(receive: Receive) -> bytes:

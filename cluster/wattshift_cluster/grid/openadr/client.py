@@ -129,12 +129,16 @@ class VtnClient:
         raise VtnRefused("POST reports", CONFLICT, "and no such report is there")
 
     async def subscribe(self, wish: SubscriptionWish) -> str:
-        """Ask for notices by webhook; the subscription's id. One of the same name is taken over."""
+        """Ask for notices by webhook; the subscription's id.
+
+        One of the same name and program is taken over: an earlier run of ours asked for it, perhaps
+        with another token or address.
+        """
         body = self._dialect.subscription(wish)
         if self._dialect.old and wish.program_id is None:
             raise VtnRefused("POST subscriptions", 400, "OpenADR 3.0 subscribes to one program")
         for row in await self._list("subscriptions", (("clientName", wish.client_name),)):
-            if row.get("clientName") == wish.client_name and _same_place(row, wish):
+            if _is_of(wish, row):
                 path = _at("subscriptions", row["id"])
                 return _id(await self._send("PUT", path, body=body), "subscriptions")
         return _id(await self._send("POST", "subscriptions", body=body), "subscriptions")
@@ -274,7 +278,5 @@ def _read(kind: type[Kind], row: dict[str, Any], what: str) -> Kind:
     return made
 
 
-def _same_place(row: dict[str, Any], wish: SubscriptionWish) -> bool:
-    told = row.get("objectOperations")
-    places = [part.get("callbackUrl") for part in told or () if isinstance(part, dict)]
-    return places == [wish.callback_url] and row.get("programID") == wish.program_id
+def _is_of(wish: SubscriptionWish, row: dict[str, Any]) -> bool:
+    return row.get("clientName") == wish.client_name and row.get("programID") == wish.program_id

@@ -71,6 +71,7 @@ class OpenAdrSource:
             version=config.version,
             verify=self._verify,
             deadline_s=config.deadline_s,
+            targets=config.targets,
         )
         self._ven = OpenAdrVen(
             self._client,

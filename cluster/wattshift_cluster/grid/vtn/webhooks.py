@@ -80,24 +80,32 @@ class Webhooks:
     async def _deliver(self, queue: asyncio.Queue[tuple[str, str, Any]]) -> None:
         while True:
             url, bearer, notice = await queue.get()
-            for attempt in range(TRIES):
-                if await self._post(url, bearer, notice):
-                    self.delivered += 1
-                    break
-                await asyncio.sleep(FIRST_PAUSE_S * 2**attempt)
+            status = await self._try(url, bearer, notice)
+            if status is not None and status < 300:
+                self.delivered += 1
             else:
                 self.dropped += 1
-                log.warning("vtn_notice_dropped", host=urlsplit(url).netloc, tries=TRIES)
+                log.warning("vtn_notice_dropped", host=urlsplit(url).netloc, status=status)
 
-    async def _post(self, url: str, bearer: str, notice: Any) -> bool:
+    async def _try(self, url: str, bearer: str, notice: Any) -> int | None:
+        """The status of the answer; None where there was none. A refusal is not asked again."""
+        status = None
+        for attempt in range(TRIES):
+            if attempt:
+                await asyncio.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+            status = await self._post(url, bearer, notice)
+            if status is not None and status < 500:
+                break
+        return status
+
+    async def _post(self, url: str, bearer: str, notice: Any) -> int | None:
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         try:
             async with asyncio.timeout(DELIVERY_S):
                 answer = await self._http.post(url, json=notice, headers=headers)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError):
-            return False
-        # A refusal would be the same the next time.
-        return answer.status_code < 500
+            return None
+        return answer.status_code
 
     async def _shake_hands(self, url: str) -> None:
         _check_address(url)
