@@ -30,9 +30,10 @@ from wattshift_scheduler.scores.m12 import FORFEITS_BELOW, M12, QUALIFIES
 PLACES = 4
 
 PIECES = 4
-"""Of the day: six hours each. The sites beside the first one follow the first of them alone."""
+"""Of the day: six hours each."""
 
-PIECE_HOURS = 24.0 / PIECES
+SIDE_HOURS = 2
+"""What the other two sites follow: enough to see them by, and no more of the machine's time."""
 
 
 def run() -> dict[str, object]:
@@ -40,21 +41,23 @@ def run() -> dict[str, object]:
     signal_pu = regd_reference.signal()
     errors = _reference(signal_pu)
     pieces = np.split(signal_pu, PIECES)
-    say(f"the modelled fleet follows the day in {PIECES} pieces; two more sites follow the first")
+    beginning = signal_pu[: round(SIDE_HOURS * 3600.0 / regd_reference.SAMPLE_S)]
+    say(f"the modelled fleet follows the day in {PIECES} pieces, two more sites {SIDE_HOURS} h")
     workers = min(os.cpu_count() or 1, PIECES + 2)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        thin = pool.submit(regd_site.follow, pieces[0], regd_site.THIN)
-        shed_only = pool.submit(regd_site.follow, pieces[0], one_sided=True)
-        followed = list(pool.map(regd_site.follow, pieces))
+        followed = [pool.submit(regd_site.follow, piece) for piece in pieces]
+        thin = pool.submit(regd_site.follow, beginning, regd_site.THIN)
+        shed_only = pool.submit(regd_site.follow, beginning, one_sided=True)
+        fleet = _fleet([one.result() for one in followed])
         thin_range, one_sided = _fleet([thin.result()]), _scored([shed_only.result()])
     return {
         "quality": "modelled watts and meter; the reference rows are computed",
         "reference_rows": len(errors),
         "reference_error_max": round(max(errors.values()), PLACES),
         "reference_row_worst": max(errors, key=lambda name: errors[name]),
-        **_fleet(followed),
+        **fleet,
         "one_sided_score": round(one_sided.score, PLACES),
-        "one_sided_hours": PIECE_HOURS,
+        "one_sided_hours": SIDE_HOURS,
         "thin_range": thin_range,
         "control_period_s": regd_site.CONTROL_PERIOD_S,
     }

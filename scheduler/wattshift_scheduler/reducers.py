@@ -191,7 +191,7 @@ def _acted(state: State, event: ev.JobActed, now_s: float) -> Reduced:
 
 
 def _pause(job: Job) -> Job:
-    if job.kind is JobKind.MINING or job.state is JobState.PENDING:
+    if job.kind is JobKind.MINING or job.state in (JobState.PENDING, JobState.PAUSED):
         return job.moved(JobState.PAUSED, "paused by a person", held=True)
     return replace(job, held=True)
 

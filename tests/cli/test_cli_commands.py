@@ -130,7 +130,7 @@ def test_overrides(wattshift: Command, reach: Any) -> None:
     assert wattshift(*LIFT, "--yes").exit_code == 2, "it must end"
     assert wattshift(*LIFT, "--for", "1h", "--until", "2h", "--yes").exit_code == 2
     unsure = wattshift(*LIFT, "--for", "20m")
-    assert (unsure.exit_code, reach.port.lifted) == (1, []), "nobody has said yes"
+    assert (unsure.exit_code, reach.port.lifted) == (130, []), "nobody has said yes"
     made = wattshift(*LIFT, "--for", "20m", "--yes", "-o", "json")
     assert made.exit_code == 0, made.output
     assert reach.port.lifted[0]["cap"] == "evt-7/0"

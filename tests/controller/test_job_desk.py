@@ -174,6 +174,16 @@ def test_one_service_answers_at_a_path_until_it_has_ended(tmp_path: Path) -> Non
         submit(front, SERVICE)
 
 
+def test_one_batch_writes_in_a_folder_until_it_has_ended(front: Front) -> None:
+    first = submit(front, {**BATCH, "watts": 9, "output": "/out/one"})["id"]
+    told = rf"/out/one is where {first} writes \(a batch named .*another output folder"
+    with pytest.raises(Refused, match=told):
+        submit(front, {**BATCH, "watts": 9, "output": "/out/../out/one/"})
+    assert submit(front, {**BATCH, "watts": 9, "output": "/out/two"})["id"] != first
+    asyncio.run(front.job_action(first, "cancel"))
+    assert submit(front, {**BATCH, "watts": 9, "output": "/out/one"})["id"] != first
+
+
 def test_two_services_of_one_name_at_once_make_one(front: Front) -> None:
     spec = parse_job(SERVICE, "body").to_spec()
 
@@ -184,7 +194,7 @@ def test_two_services_of_one_name_at_once_make_one(front: Front) -> None:
     first, second = asyncio.run(both())
     assert first["name"] == "chat"
     assert isinstance(second, Refused), second
-    assert "a service at /chat is being submitted" in str(second)
+    assert "a job at /chat is being submitted" in str(second)
 
 
 def test_a_journal_of_before_may_hold_two_services_of_one_name(tmp_path: Path) -> None:
@@ -277,7 +287,9 @@ def test_a_gang_larger_than_the_site_is_refused(front: Front) -> None:
         submit(front, {**gang, "workers": 3})
     assert caught.value.verdict.rule is Rule.GANG
     assert submit(front, {**gang, "workers": 2})["state"] == "pending"
-    assert submit(front, {**gang, "workers": 3, "gang": False})["state"] == "pending"
+    assert (
+        submit(front, {**gang, "workers": 3, "gang": False, "output": "/p"})["state"] == "pending"
+    )
 
 
 def test_tenants_are_known_and_hold_no_more_than_their_quota(tmp_path: Path) -> None:
@@ -301,11 +313,11 @@ def test_a_deadline_that_no_speed_seen_can_meet_is_warned_of(front: Front) -> No
     state = front._c.state
     known: Job = replace(state.jobs["before"], total=7_200, rate_per_s=1.0, units=1)
     front._c.state = replace(state, jobs={seen["id"]: known})
-    again = {**BATCH, "watts": "100W", "deadline": "1h"}
+    again = {**BATCH, "watts": "100W", "output": "/p", "deadline": "1h"}
     (warning,) = submit(front, again)["warnings"]
     assert "(before) it needs 7,200 s with 1 workers" in warning
-    assert submit(front, {**again, "workers": 3})["warnings"] == []
-    assert submit(front, {**again, "input": "/other"})["warnings"] == []
+    assert submit(front, {**again, "workers": 3, "output": "/q"})["warnings"] == []
+    assert submit(front, {**again, "input": "/other", "output": "/r"})["warnings"] == []
 
 
 def test_values_of_the_environment_are_never_shown(front: Front) -> None:

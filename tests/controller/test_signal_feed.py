@@ -159,7 +159,7 @@ def test_prices_follow_the_clock_and_the_first_source_holds(stage: Stage) -> Non
     stage.clock.at_s = NOW_S
     stage.say("other", prices_usd_per_mwh=Steps((NOW_S,), (99.0,), NOW_S + 300, NOW_S))
     assert price_at(0) == 40.0, "the site file names utility first"
-    assert price_at(200) == 99.0
+    assert (price_at(200), price_at(300)) == (99.0, None)
 
 
 def test_a_note_is_told_once_and_a_flood_is_bounded(stage: Stage) -> None:

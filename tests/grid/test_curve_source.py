@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wattshift_cluster.grid.curves.readers import FileReader, HttpReader
+from wattshift_cluster.grid.curves.readers import CurveFailed, FileReader, HttpReader
 from wattshift_cluster.grid.curves.rows import Shape
 from wattshift_cluster.grid.curves.source import BACKOFF_MOST_S, CurveSource, Kind
 from wattshift_cluster.grid.curves.steps import value_at
@@ -163,5 +163,24 @@ def test_a_forecast_from_the_future_tells_of_a_wrong_clock() -> None:
         assert heard.prices_usd_per_mwh is not None
         assert heard.prices_usd_per_mwh.told_s == NOON_S
         assert "a clock is wrong" in heard.notes[0]
+
+    asyncio.run(run())
+
+
+def test_a_server_may_answer_with_a_csv() -> None:
+    async def run() -> None:
+        with serving() as rig:
+            rig.answer(
+                "/p.csv", f"# of today\ntime,hub,value\n{NOON_S:.0f},A,5\n{NOON_S:.0f},B,6\n"
+            )
+            shape = Shape(where={"hub": "B"}, last_s=900)
+            reader = HttpReader(f"{rig.url}/p.csv", shape, read, is_csv=True)
+            told = await reader.read(NOON_S)
+            assert told.steps is not None
+            assert (told.steps.values, told.steps.ends_s) == ((6.0,), NOON_S + 900)
+            rig.answer("/p.csv", "<html>")
+            with pytest.raises(CurveFailed, match="column missing"):
+                await reader.read(NOON_S)
+            await reader.close()
 
     asyncio.run(run())

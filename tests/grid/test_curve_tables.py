@@ -2,9 +2,12 @@
 
 import json
 import math
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.curves.rows import Shape, at_path, of_answer, of_csv
@@ -134,3 +137,27 @@ def test_a_currency_without_a_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="outside"):
         Money(per_mwh=1000.0).read(41.2)
     assert Money().read("-500.0") == -500.0
+
+
+ATOMS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
+CELLS = ATOMS | st.sampled_from(["2026-09-01T12:00Z", "1e308", "0001-01-01", 1_788_264_000])
+TABLES = st.lists(
+    st.dictionaries(st.sampled_from(["time", "value", "end", "issued"]), CELLS | st.lists(CELLS)),
+    max_size=5,
+)
+
+
+@settings(max_examples=150)
+@given(TABLES | ATOMS | st.dictionaries(st.text(max_size=3), ATOMS))
+def test_whatever_a_server_answers_is_a_sound_curve_or_refused(body: object) -> None:
+    shape = Shape(zone=BERLIN)
+    try:
+        table = of_answer(json.dumps(body), "url", shape, read, is_csv=False)
+    except ConfigInvalid:
+        return
+    known = table.known(math.inf, 5.0)
+    assert known is not None
+    edges = (*known.times_s, known.ends_s)
+    assert all(before < after for before, after in pairwise(edges))
+    assert all(math.isnan(value) or -5000 <= value <= 30_000 for value in known.values)
+    assert all(0 <= edge < 1e10 for edge in edges)

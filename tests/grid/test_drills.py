@@ -173,8 +173,10 @@ def test_a_restart_goes_on_with_a_drill_and_begins_none_anew(tmp_path: Path) -> 
     rig = Rig(tmp_path, drill(), now_s=MONDAY_S + TEN_S + 30)
     assert rig.at(TEN_S + 30)[1].caps[0].limit_w == 5000
     shed = Rig(tmp_path, drill(shed="2kW"), now_s=MONDAY_S + TEN_S + 30)
-    (result,), said = shed.at(TEN_S + 30, 7000)
+    shed.source.sample(7000, MONDAY_S + TEN_S + 29)
+    (result,), said = shed.at(TEN_S + 30)
     assert said.caps == (), "what was drawn at its start is not known"
+    assert "started after" in result.why
     asyncio.run(shed.source._keep([result]))
     again = Rig(tmp_path, drill(), now_s=MONDAY_S + TEN_S + 40)
     assert again.source.results == (result,)

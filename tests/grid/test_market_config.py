@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from wattshift_cluster.config.market import Market
 from wattshift_cluster.errors import ConfigInvalid
-from wattshift_cluster.grid.curves.steps import filled, value_at
+from wattshift_cluster.grid.curves.steps import value_at
 from wattshift_cluster.grid.market_sources import market_sources
 
 _SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
@@ -74,11 +74,14 @@ def test_sources_are_made_and_the_first_price_that_knows_holds(tmp_path: Path) -
     async def run() -> None:
         for source in (*found.prices, *found.carbon):
             await source.refresh()
-        first, second = (one.steps(NOON_S) for one in found.prices)
-        price = filled(first, second)
+        price = found.prices_ahead(NOON_S)
         known = [value_at(price, NOON_S + hour * 3600) for hour in range(-1, 5)]
         assert known == pytest.approx([70, 55, 55, 66, 66, 70])
         assert value_at(found.carbon[0].steps(NOON_S), NOON_S + 300) == pytest.approx(500)
+        now = found.price_now(NOON_S)
+        assert (now.usd_per_mwh, now.source, now.age_s) == (pytest.approx(55.0), "day", 0.0)
+        assert found.price_now(NOON_S + 4 * 3600).source == "flat"
+        assert value_at(found.carbon_ahead(NOON_S), NOON_S) == pytest.approx(400)
         (cap,) = (await found.peaks[0].refresh()).caps
         assert cap.limit_w == 2e5
 

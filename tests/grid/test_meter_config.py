@@ -60,7 +60,7 @@ def test_a_bare_url_is_a_meter_over_http() -> None:
             "tls: a password, not encrypted",
         ),
         (
-            'kind = "prometheus"\nurl = "http://m"\nwatts = {query = "w"}\ntoken_file = "t"',
+            'kind = "prometheus"\nurl = "http://m"\nwatts = {query = "w"}\nbearer_file = "t"',
             "url: a token, not encrypted",
         ),
     ],

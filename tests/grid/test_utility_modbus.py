@@ -250,8 +250,10 @@ def test_a_write_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_lost_heartbeat_adds_the_fallback_and_raises_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         async with running(tmp_path, heartbeat=1.0) as rig, master(rig) as utility:
-            for count in (65535, 0):
-                assert await utility.put("heartbeat", count) == 0
+            # A counter that wraps: all ones is a value of it, not "unknown".
+            for count in (UNKNOWN_U16, 0):
+                beat = await utility.client.write_register(7, count, device_id=1)
+                assert not beat.isError()
             assert await utility.put("setpoint_w", 2e6) == 0
             assert await utility.put("enable", 1) == 0
             assert rig.caps_w == {"setpoint": 2e6}
@@ -420,7 +422,13 @@ def _one(transaction: int, address: int, word: int) -> bytes:
     return struct.pack(">HHHBBHH", transaction, 0, 6, 1, 6, address, word)
 
 
-@given(st.binary(min_size=1, max_size=253))
+@given(
+    st.builds(
+        lambda function, body: bytes([function]) + body,
+        st.sampled_from([3, 4, 6, 16, 22, 43, 131]),
+        st.binary(max_size=40),
+    )
+)
 @settings(max_examples=100, deadline=None)
 def test_no_bytes_are_read_as_more_than_they_are(pdu: bytes) -> None:
     try:
@@ -429,6 +437,27 @@ def test_no_bytes_are_read_as_more_than_they_are(pdu: bytes) -> None:
         return
     assert request.address + request.count <= 0x1_0000
     assert request.words is None or len(request.words) == request.count
+
+
+@pytest.mark.parametrize(
+    ("pdu", "code"),
+    [
+        ("0300000000", Code.VALUE),
+        ("030000007e", Code.VALUE),
+        ("03fffe0003", Code.ADDRESS),
+        ("03000000", Code.VALUE),
+        ("06000000", Code.VALUE),
+        ("10000000", Code.VALUE),
+        ("100000000204" + "0000", Code.VALUE),
+        ("100000000203" + "00000000", Code.VALUE),
+        ("10fffe000306" + "0000" * 3, Code.ADDRESS),
+        ("1600000000ffff", Code.FUNCTION),
+    ],
+)
+def test_a_request_whose_lengths_do_not_fit_is_refused(pdu: str, code: Code) -> None:
+    with pytest.raises(RequestRefused) as no:
+        read_request(bytes.fromhex(pdu))
+    assert no.value.code is code
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ HOURS = 24
 def load_of(days: list[list[float]], step_s: float = 3600.0) -> Load:
     flat = np.array([one * 1e9 for day in days for one in day], dtype=np.float64)
     number = np.concatenate([np.full(len(day), n) for n, day in enumerate(days)])
-    starts_s = np.arange(len(flat)) * step_s
+    starts_s = np.arange(len(flat), dtype=np.float64) * step_s
     return Load(starts_s, flat, np.zeros(len(flat), dtype=np.int64), number.astype(np.int64))
 
 

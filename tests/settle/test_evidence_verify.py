@@ -11,15 +11,15 @@ from click.testing import CliRunner
 from wattshift_cluster.cli.main import main
 from wattshift_cluster.errors import NotFound
 from wattshift_cluster.settle.checkpoints import signed_line
-from wattshift_cluster.settle.keys import PUBLIC_NAME, public_at, signer_at
+from wattshift_cluster.settle.keys import PRIVATE_NAME, PUBLIC_NAME, public_at, signer_at
 from wattshift_cluster.settle.lines import FIRST, Kind, LineInvalid, hash_of, parsed, written
-from wattshift_cluster.settle.log import Pace
+from wattshift_cluster.settle.log import Evidence, Pace
 from wattshift_cluster.settle.tail import day_files
 from wattshift_cluster.settle.verify import verify
 
 Logged = Callable[..., Path]
 DAY_S = 86_400.0
-TRIES = 250
+TRIES = 150
 
 
 @pytest.fixture
@@ -159,9 +159,46 @@ def test_an_older_end_is_found_by_a_head_that_was_written_down(folder: Path) -> 
     assert not verify(folder, expect=head).ok
 
 
+def test_a_log_can_be_checked_while_it_is_written(tmp_path: Path, noon_s: float) -> None:
+    log = tmp_path / "state" / "evidence"
+    evidence = Evidence.open(log, site="yard", pace=Pace(lines=1), wall_s=lambda: noon_s)
+    for n in range(60):
+        evidence.put(Kind.DECISION, {"n": n}, noon_s)
+        if n % 3 == 0:
+            found = verify(log)
+            assert found.ok, found.fault
+            assert not found.closed
+    assert evidence.close()
+    assert verify(log).closed
+
+
+def test_a_body_that_is_not_that_of_its_kind_is_a_fault(folder: Path, noon_s: float) -> None:
+    found = verify(folder)
+    with (folder / "2026-11-29.jsonl").open("ab") as file:
+        file.write(written(found.last_seq + 1, noon_s + 2 * DAY_S, Kind.GAP, {}, found.head))
+    fault = verify(folder).fault
+    assert fault is not None
+    assert "kind gap" in fault.reason
+
+
 def test_a_missing_head_is_a_fault(folder: Path) -> None:
     (folder / "head.json").unlink()
     assert not verify(folder).ok
+
+
+def test_a_head_of_another_log_or_a_damaged_one_is_a_fault(folder: Path) -> None:
+    head = folder / "head.json"
+    kept = head.read_bytes()
+    head.write_bytes(kept.replace(b'"end":true', b'"end":null'))
+    fault = verify(folder).fault
+    assert fault is not None
+    assert fault.file == str(head)
+    assert "hash is not that of its bytes" in fault.reason
+    signer = signer_at(folder.parent / PRIVATE_NAME)
+    head.write_bytes(signed_line(signer, 9, parsed(kept).at_s, "ab" * 32, end=False))
+    fault = verify(folder).fault
+    assert fault is not None
+    assert "not the one that was signed" in fault.reason
 
 
 def test_time_may_not_go_back_without_a_word(folder: Path, noon_s: float) -> None:

@@ -87,7 +87,7 @@ def test_progress_dead_letters_and_the_end_are_read_from_the_folder(tmp_path: Pa
     assert (done["state"], done["done"], done["total"], done["failed_items"]) == (
         "completed", 8, 8, 1,
     )  # fmt: skip
-    assert done["error"] == "1 items failed; see dead_letters.jsonl"
+    assert done["error"] == "1 item failed; see dead_letters.jsonl"
     assert 0 <= done["checkpoint_age_s"] < 60
     assert any("TypeError" in line for line in jobs.log_tail("j", 100))
     jobs.cancel("j")

@@ -68,7 +68,7 @@ def _login(path: str, meter: Meter) -> Iterator[Finding]:
     if meter.password_file is not None and not meter.tls and _leaves(meter.address):
         told = "a password, not encrypted; allowed: tls = true, or plaintext = true"
         yield f"{path}.tls", False, told
-    if meter.token_file is not None and meter.url is not None:
+    if meter.bearer_file is not None and meter.url is not None:
         at = urlsplit(meter.url)
         if at.scheme == "http" and not is_loopback(at.hostname or ""):
             told = "a token, not encrypted; allowed: https://, or plaintext = true"
@@ -80,4 +80,4 @@ def _leaves(address: str | None) -> bool:
     return address is not None and not is_loopback(split_address(address)[0])
 
 
-METER_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (whole_meters,)
+CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (whole_meters,)

@@ -59,7 +59,7 @@ class Meter(Section):
     `address`. A Modbus meter without `watts` is a SunSpec one (`negate` turns its sign, `base` is
     where it begins if not at a usual place), else `watts`, `energy`, `frequency` and `voltages`
     tell where its values stand; so they do for MQTT (`topic`, `time_pointer`) and Prometheus.
-    `password_file` and `token_file` may be read by their owner alone; unencrypted they leave this
+    `password_file` and `bearer_file` may be read by their owner alone; unencrypted they leave this
     machine only with `plaintext`.
 
     `exports`: power may flow out. `frozen_after` is how long it may stand still after devices have
@@ -77,7 +77,7 @@ class Meter(Section):
     time_pointer: Pointer | None = None
     username: Login | None = None
     password_file: FilePath | None = None
-    token_file: FilePath | None = None
+    bearer_file: FilePath | None = None
     tls: Switch = False
     ca_file: FilePath | None = None
     plaintext: Switch = False

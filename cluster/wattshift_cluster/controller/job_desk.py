@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wattshift_cluster.config import blueprint
-from wattshift_cluster.config.service_route import route_of
-from wattshift_cluster.controller import compute_views, feasible, routes_taken, views
+from wattshift_cluster.controller import compute_views, feasible, places_taken, views
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
 from wattshift_cluster.wire.link import LinkError, OpFailed
@@ -90,9 +89,9 @@ class JobDesk:
         return {**self.view(self.found(job_id)), "warnings": [] if late is None else [late]}
 
     async def _accept(self, job: Job, key: str | None, digest: str) -> None:
-        """Have a job on disk. Meanwhile nobody else gets its id, its path or its key."""
-        path = {route_of(job.spec)} if job.kind is JobKind.SERVICE else set()
-        names, keys = {job.id} | path, set() if key is None else {key}
+        """Have a job on disk. Meanwhile nobody else gets its id, its place or its key."""
+        names = {name for name in (job.id, places_taken.place_of(job)) if name is not None}
+        keys = set() if key is None else {key}
         self._accepting |= names
         self._keys |= keys
         try:
@@ -102,14 +101,15 @@ class JobDesk:
             self._keys -= keys
 
     def _alone(self, job: Job) -> None:
-        """Raise Refused if another service answers at the path of this one."""
-        if job.kind is not JobKind.SERVICE:
+        """Raise Refused if another job answers or writes where this one would."""
+        place = places_taken.place_of(job)
+        if place is None:
             return
-        route, other = route_of(job.spec), routes_taken.holder(self._c.state.jobs.values(), job)
+        other = places_taken.holder(self._c.state.jobs.values(), job)
         if other is not None:
-            raise Refused(routes_taken.taken(route, other))
-        if route in self._accepting:
-            raise Refused(f"a service at {route} is being submitted by somebody else right now")
+            raise Refused(places_taken.taken(place, other))
+        if place in self._accepting:
+            raise Refused(f"a job at {place} is being submitted by somebody else right now")
 
     def _free(self, job_id: str) -> None:
         """Raise Refused if the id is a job's, a device's or a node's: `explain` takes all three."""

@@ -77,7 +77,7 @@ def sorted_out(kept: Mapping[str, Kept], named: Iterable[str]) -> tuple[Signals,
         named: sources of the site file.
     """
     stay = {OPERATOR, *named}
-    gone = tuple(name for name, one in kept.items() if name not in stay)
+    gone = tuple(name for name, one in kept.items() if one.fed and name not in stay)
     words = {name: one.word for name, one in kept.items() if name not in gone}
     operator = words.get(OPERATOR)
     signals = Signals(

@@ -19,7 +19,7 @@ import structlog
 from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.service_route import route_of
 from wattshift_cluster.config.site import SiteConfig
-from wattshift_cluster.controller import routes_taken, signal_views, views
+from wattshift_cluster.controller import places_taken, signal_views, views
 from wattshift_cluster.controller.agent_session import AgentSession
 from wattshift_cluster.controller.books import Books
 from wattshift_cluster.controller.bridge_session import BridgeSession
@@ -155,13 +155,14 @@ class Controller:
         known = tuple(journal.devices(agent.name for agent in config.agents))
         self.inbox.put([ev.DeviceJoined(known)] if known else [])
         for job in blueprint.standing_jobs(config, now_s):
-            other = routes_taken.holder(self.state.jobs.values(), job)
+            other = places_taken.holder(self.state.jobs.values(), job)
             if other is None:
                 self.inbox.put([ev.JobSubmitted(job)])
             else:  # submitted before the site file named it; it stands at the next start
-                told = routes_taken.taken(route_of(job.spec), other)
+                told = places_taken.taken(route_of(job.spec), other)
                 log.warning("standing.refused", job=job.id, reason=told)
-        self.tell(*self.signal_book.dropped(now_s))
+        if dropped := self.signal_book.dropped(now_s):
+            self.tell(*dropped)
 
     def _connect(self, tokens: Tokens) -> None:
         period_s = self.config.site.tick_s

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 from wattshift_cluster.config.market import (
@@ -23,14 +24,15 @@ from wattshift_cluster.grid.carbon_history import MoerFile
 from wattshift_cluster.grid.curves.readers import FileReader, HttpReader, Reader
 from wattshift_cluster.grid.curves.rows import ReadValue, Shape
 from wattshift_cluster.grid.curves.source import CurveSource, Kind
+from wattshift_cluster.grid.curves.steps import filled
 from wattshift_cluster.grid.demand_charge import DemandSource, DemandTerms
 from wattshift_cluster.grid.kept_highest import KeptHighest
 from wattshift_cluster.grid.market import EntsoePrices, GridstatusPrices, Wanted
 from wattshift_cluster.grid.market_thread import MarketThread
 from wattshift_cluster.grid.peaks import PeakSource, PeakTerms, in_watts
 from wattshift_cluster.grid.periods import Season
-from wattshift_cluster.grid.prices import Money
-from wattshift_cluster.grid.said import Source
+from wattshift_cluster.grid.prices import CurvePrices, FirstKnown, Money, Price
+from wattshift_cluster.grid.said import Source, Steps
 from wattshift_scheduler.signals.peaks import Duty, Errors
 
 PER_MWH: Mapping[str, float] = {"MWh": 1.0, "kWh": 1000.0}
@@ -55,6 +57,18 @@ class MarketSources:
     def all(self) -> tuple[Source, ...]:
         """All of them."""
         return (*self.prices, *self.carbon, *self.peaks, *self.demand)
+
+    def price_now(self, now_s: float) -> Price:
+        """The price of the first source that knows one, and why none does."""
+        return FirstKnown([CurvePrices(one) for one in self.prices]).at(now_s)
+
+    def prices_ahead(self, now_s: float) -> Steps | None:
+        """Prices over time for planning, USD/MWh, NaN unknown: of the first that knows each."""
+        return reduce(filled, (one.steps(now_s) for one in self.prices), None)
+
+    def carbon_ahead(self, now_s: float) -> Steps | None:
+        """Emissions over time for planning, g/kWh, likewise."""
+        return reduce(filled, (one.steps(now_s) for one in self.carbon), None)
 
 
 def market_sources(

@@ -165,7 +165,7 @@ class PeakSource:
             notes += [*told.notes, *([told.fault] if told.fault else [])]
             if told.steps is not None:
                 for period, highest_w in highest_of(told.steps, self._terms, now_s).items():
-                    if False:
+                    if highest_w > most_w:
                         notes.append(f"a load of {highest_w:.3g} W is far above any forecast")
                     else:
                         self._kept.raise_to(period, highest_w)

@@ -17,6 +17,7 @@ import httpx2
 from wattshift_cluster.config.quantities import parse_usd_per_mwh
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.curves.rows import Shape, Table, of_csv
+from wattshift_cluster.grid.curves.source import CurveSource
 from wattshift_cluster.grid.curves.steps import began_s, value_at
 from wattshift_cluster.grid.fetch import FetchFailed, JsonSource
 from wattshift_cluster.grid.rows import unix_s
@@ -148,6 +149,17 @@ class HttpPrices:
     async def close(self) -> None:
         """Give the connection back."""
         await self._source.close()
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePrices:
+    """The price out of a curve that is asked for now and then."""
+
+    curve: CurveSource
+
+    def at(self, now_s: float) -> Price:
+        """See PriceFeed."""
+        return price_of(self.curve.steps(now_s), now_s, self.curve.name, self.curve.fault(now_s))
 
 
 @dataclass(frozen=True, slots=True)

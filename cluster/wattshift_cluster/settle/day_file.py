@@ -8,8 +8,6 @@ import contextlib
 import os
 from pathlib import Path
 
-from wattshift_cluster.settle.lines import day_of
-
 
 class DayFile:
     """The open file of one UTC day. Every method may raise OSError and then has changed nothing."""
@@ -41,10 +39,6 @@ class DayFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
-
-    def is_for(self, at_s: float) -> bool:
-        """Whether a line of that time belongs here; the log never goes back to an earlier file."""
-        return day_of(at_s) <= self.day
 
 
 def replaced(path: Path, data: bytes) -> None:

@@ -127,7 +127,10 @@ class Evidence:
         """How the log is now; does not wait for the disk."""
         writer = self._writer
         dropped = self._dropped + writer.dropped
-        return Health(writer.seq, len(self._waiting), dropped, writer.day_bytes, self._fault)
+        fault = self._fault
+        if not (self._closing or self._thread.is_alive()):
+            fault = "the thread that writes has ended"
+        return Health(writer.seq, len(self._waiting), dropped, writer.day_bytes, fault)
 
     def close(self) -> bool:
         """Write what waits and sign the end; False: the disk refused it, or took over CLOSE_S."""

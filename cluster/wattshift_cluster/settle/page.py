@@ -130,7 +130,7 @@ def _percent(share: float) -> str:
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(name)}" for name in names)
     body = "".join(
-        f"<tr>{''.join(f'<td>{cell}' for cell in row)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td>{html.escape(cell)}' for cell in row)}</tr>" for row in rows
     )
     return f"<table><thead><tr>{head}</thead>{body}</table>"
 

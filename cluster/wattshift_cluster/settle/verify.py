@@ -118,15 +118,16 @@ def verify(
     seen.days_missing = _days_missing(files)
     check = _Check(seen, frozenset(trusted), each, whole=path.is_dir())
     check.awaits = expect
+    if path.is_dir():
+        # Before the lines: whoever writes meanwhile takes the log past it, never short of it.
+        check.read_head(folder / HEAD_NAME)
     for at in _lines_of(files):
         try:
             check.take(at)
         except LineInvalid as fault:
             seen.fault = FaultAt(at.file, at.number, str(fault))
             return seen
-    seen.fault = check.end_fault(files[-1])
-    if path.is_dir() and seen.fault is None:
-        seen.fault = check.head_fault(folder / HEAD_NAME, files[-1])
+    seen.fault = check.end_fault(str(files[-1]))
     return seen
 
 
@@ -140,6 +141,8 @@ class _Check:
         self._newest_s: float | None = None
         self._place = 0
         self._head: Line | None = None
+        self._head_file: Path | None = None
+        self._head_fault = ""
         self.awaits: str | None = None
 
     def take(self, at: _At) -> None:
@@ -151,12 +154,13 @@ class _Check:
             return
         line = parsed(at.raw)
         self._chained(line)
+        if self._head is not None and line.seq == self._head.seq and line.hash != self._head.hash:
+            raise LineInvalid(f"line {line.seq} is not the one that was signed as the head")
         self._timed(line)
         seen.closed = False
         if line.kind is Kind.CHECKPOINT:
             seen.closed = checked(line, self._keys)
             seen.signed_seq, seen.signed_at_s = line.seq, line.at_s
-            self._head = line
         elif line.kind is Kind.RECOVERED:
             lost_to = line.body.get("lost_to", 0)
             if lost_to:
@@ -192,34 +196,41 @@ class _Check:
         seen.lines += 1
         if line.hash == self.awaits:
             self.awaits = None
-        if line.kind is Kind.GAP:
-            seen.gaps.append((float(line.body["from_s"]), float(line.body["to_s"])))
-        elif line.kind is Kind.DROPPED:
-            seen.dropped += int(line.body["lines"])
+        try:
+            if line.kind is Kind.GAP:
+                seen.gaps.append((float(line.body["from_s"]), float(line.body["to_s"])))
+            elif line.kind is Kind.DROPPED:
+                seen.dropped += int(line.body["lines"])
+        except (KeyError, TypeError, ValueError):
+            raise LineInvalid(f"not what a line of kind {line.kind} holds") from None
 
-    def end_fault(self, last_file: Path) -> FaultAt | None:
-        """What is wrong at the end, once every line has held."""
-        if self.awaits is None:
-            return None
-        return FaultAt(str(last_file), self._place, f"no line has the hash {self.awaits[:16]}…")
-
-    def head_fault(self, path: Path, last_file: Path) -> FaultAt | None:
-        """What is wrong with the end of the log, by the file that says how far it came."""
-        seen = self._seen
+    def read_head(self, path: Path) -> None:
+        """Read the file that says how far the log came."""
+        self._head_file = path
         try:
             with path.open("rb") as file:
-                head = parsed(file.read(LINE_BYTES_MOST))
-            checked(head, self._keys)
-        except OSError:
+                self._head = parsed(file.read(LINE_BYTES_MOST))
+            checked(self._head, self._keys)
+        except FileNotFoundError:
+            return
+        except (OSError, LineInvalid) as fault:
+            self._head_fault = str(fault)
+
+    def end_fault(self, last_file: str) -> FaultAt | None:
+        """What is wrong with the end, once every line has held."""
+        seen, head = self._seen, self._head
+        if self.awaits is not None:
+            return FaultAt(last_file, self._place, f"no line has the hash {self.awaits[:16]}…")
+        if self._head_file is None:
+            return None
+        if self._head_fault:
+            return FaultAt(str(self._head_file), 1, self._head_fault)
+        if head is None:
             # The first signature and its head.json are written together.
-            return FaultAt(str(path), 1, "it is missing") if seen.signed_seq else None
-        except LineInvalid as fault:
-            return FaultAt(str(path), 1, str(fault))
-        if head.seq > seen.signed_seq:
+            return FaultAt(str(self._head_file), 1, "it is missing") if seen.signed_seq else None
+        if head.seq > seen.last_seq:
             reason = f"the log ends at line {seen.last_seq}, but line {head.seq} was signed"
-            return FaultAt(str(last_file), self._place, reason)
-        if self._head is not None and self._head.seq == head.seq and self._head.hash != head.hash:
-            return FaultAt(str(path), 1, f"line {head.seq} of the log is not the one signed here")
+            return FaultAt(last_file, self._place, reason)
         return None
 
 

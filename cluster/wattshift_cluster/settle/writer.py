@@ -110,15 +110,21 @@ class Writer:
 
     def _turn(self, at_s: float) -> None:
         """Go on in the file of a new day; the old one ends in a signature."""
-        # A clock that leaps years ahead for a moment must not choose the file.
-        at_s = min(at_s, self._wall_s() + DAY_S)
-        if self._file.is_for(at_s):
+        if self._is_for(at_s):
             return
         if self.unsigned:
             self.checkpoint()
-        new = DayFile(self._folder, day_of(at_s))
+        new = DayFile(self._folder, day_of(self._file_s(at_s)))
         self._file.close()
         self._file = new
+
+    def _is_for(self, at_s: float) -> bool:
+        """Whether the present file is that of a line's day; never back to an earlier file."""
+        return day_of(self._file_s(at_s)) <= self._file.day
+
+    def _file_s(self, at_s: float) -> float:
+        """The time that chooses the file: one that leaps years ahead for a moment must not."""
+        return min(at_s, self._wall_s() + DAY_S)
 
     def _block(self, batch: deque[Put]) -> tuple[_Block, int]:
         """Lines for as many of `batch` as belong into the present file, and how many they are."""
@@ -129,7 +135,7 @@ class Writer:
             block.lost.subtract(self._lost)
         count = 0
         for one in batch:
-            if not _timed(one.at_s) or not self._file.is_for(min(one.at_s, self._wall_s() + DAY_S)):
+            if not (_timed(one.at_s) and self._is_for(one.at_s)):
                 break
             count += 1
             self._add(block, one)

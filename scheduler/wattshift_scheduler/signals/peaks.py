@@ -108,8 +108,6 @@ def _in_period(load_w: Floats, day: Whole, so_far_w: float, errors: Errors, fina
                 standing = standing * _below(load_w[theirs], grid_w, errors.day, own)
         below = _below(load_w[mine], grid_w, errors.day, own)
         gain = np.diff(below) * (standing[1:] + standing[:-1]) / 2.0
-        if not so_far_w >= lowest_w:
-            gain[0] += below[0] * standing[0]
         found[mine] = _whose(load_w[mine], grid_w, errors.day, own) @ gain
     return found
 

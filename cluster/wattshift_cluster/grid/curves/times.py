@@ -38,7 +38,11 @@ class TableTimes:
         naive = _naive(value)
         if naive is None or self._zone is None:
             return unix_s(value)
-        return self._local_s(naive, self._zone)
+        try:
+            return self._local_s(naive, self._zone)
+        except OverflowError:
+            # The year 1, which some write for a time that they do not know.
+            raise ValueError("not a unix time between 1970 and 2100") from None
 
     def _local_s(self, naive: datetime, zone: tzinfo) -> float:
         first = naive.replace(tzinfo=zone, fold=0)

@@ -91,7 +91,7 @@ class Feed:
     def __init__(self, section: FrequencyFeed) -> None:
         """Nothing is opened yet."""
         self._section = section
-        self._taken = False
+        self._sender: asyncio.StreamWriter | None = None
         self.fault: str | None = None
         self.port: int | None = None
         """Where it listens; None on a UNIX socket and before it runs."""
@@ -115,6 +115,10 @@ class Feed:
                 await asyncio.Event().wait()
             finally:
                 server.close()
+                if (sender := self._sender) is not None:
+                    sender.close()  # its handler ends by itself, which a cancelled one cannot
+                    with suppress(OSError):
+                        await sender.wait_closed()
                 if self._section.socket is not None:
                     with suppress(OSError):
                         self._section.socket.unlink()
@@ -134,17 +138,17 @@ class Feed:
     async def _serve(
         self, heard: Heard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        if self._taken:
+        if self._sender is not None:
             log.warning("frequency.second_sender")
             writer.close()
             return
-        self._taken, self.fault = True, None
+        self._sender, self.fault = writer, None
         try:
             why = await self._listen(heard, reader)
         except (OSError, ValueError):  # ValueError: a line without an end
             why = "the connection broke, or a line had no end"
         finally:
-            self._taken = False
+            self._sender = None
             writer.close()
         self.fault = f"the feed has ended: {why}"
         log.warning("frequency.feed_ended", reason=why)

@@ -87,7 +87,7 @@ def _of_kind(
             stale_after_s=stale_s,
             deadline_s=deadline_s,
             quality=section.quality,
-            token_file=section.token_file,
+            token_file=section.bearer_file,
             wall_s=wall_s,
             steady_s=steady_s,
         )

@@ -120,7 +120,7 @@ class ModbusPort:
         address = None if peer is None else ip_address(peer[0].partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)
         address = mapped or address
-        if address is None:
+        if address is None or not any(address in network for network in self._peers):
             self.counts.strangers += 1
             if self.counts.strangers == 1:
                 log.warning("modbus.stranger", peer=str(address))

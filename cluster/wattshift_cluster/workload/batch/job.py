@@ -136,7 +136,7 @@ class BatchJob:
         self.state, self.error = outcome.state, outcome.error
         self._found.failed_items = outcome.items_failed
         if outcome.state == "completed" and outcome.items_failed:
-            self.error = f"{outcome.items_failed} items failed; see dead_letters.jsonl"
+            self.error = f"{_items(outcome.items_failed)} failed; see dead_letters.jsonl"
 
     def _fell(
         self,
@@ -275,3 +275,8 @@ def _take(counts: Counter[str], name: str) -> bool:
         return False
     counts[name] -= 1
     return True
+
+
+def _items(count: int) -> str:
+    """A number of items in words."""
+    return "1 item" if count == 1 else f"{count} items"
