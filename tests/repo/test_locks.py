@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
-UNLOCKED = {"entsoe-py", "gridstatus"}
-"""Of the extra `market`: more than a gigabyte that few sites ask for."""
+UNLOCKED = {"entsoe-py"}
+"""Of the extra `market`, which few sites ask for."""
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 

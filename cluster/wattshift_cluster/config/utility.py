@@ -29,6 +29,9 @@ from wattshift_cluster.config.settlement import Zone
 
 PEERS_MOST = 32
 DRILLS_MOST = 50
+PRIORITY_LOWEST = 1_000_000
+"""Of the sun's target: whatever the grid asks for at the same time goes before it."""
+
 WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -87,7 +90,8 @@ class Solar(Section):
     Mining begins once `floor` and `hysteresis` are to spare, and rises in steps of `hysteresis`;
     it falls at once. It stays on for `min_on` and off for `min_off`, but never while more than
     `import_bound` would be imported for it. `export_kept` goes out all the same. Every `period`
-    the meter is asked; older than `stale_after` is unknown, and then nothing mines.
+    the meter is asked; older than `stale_after` is unknown, and then nothing mines. A target of
+    the grid goes before this one unless `priority` (0 is highest) says otherwise.
     """
 
     import_bound_w: Annotated[float, watts(0)] = Field(0.0, alias="import_bound")
@@ -98,7 +102,7 @@ class Solar(Section):
     min_off_s: Annotated[float, seconds(0, 86_400)] = Field(300.0, alias="min_off")
     period_s: Annotated[float, seconds(0.2, 300)] = Field(5.0, alias="period")
     stale_after_s: Annotated[float, seconds(0.2, 3600)] = Field(10.0, alias="stale_after")
-    priority: Annotated[int, whole(0, 100)] = 0
+    priority: Annotated[int, whole(0, 1_000_000)] = PRIORITY_LOWEST
 
 
 class Drill(Section):

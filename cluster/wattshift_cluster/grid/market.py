@@ -26,7 +26,7 @@ from wattshift_cluster.grid.curves.rows import ReadValue
 from wattshift_cluster.grid.curves.steps import MOST_STEPS, Span, laid
 from wattshift_cluster.grid.market_thread import MarketThread
 
-EXTRA = "pip install 'wattshift[market]'"
+EXTRA = "pip install 'wattshift[market]', and gridstatus as docs/prices.md says"
 
 DEADLINE_S = 120.0
 """Of one question; gridstatus downloads whole days, some of them in many files."""

@@ -12,4 +12,6 @@ notice      no raise between an event's notice and its start
 effective   all of that in one direction; memory is what it goes on from
 telling     why, in words
 overhead    what is drawn beside the devices, learnt
+peaks       when a grid's peak will come, out of a forecast
+billed      the demand that a month is billed for
 """

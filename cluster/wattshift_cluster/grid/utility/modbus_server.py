@@ -135,7 +135,7 @@ class UtilityModbusSource:
             if "heartbeat" in values:
                 beat = values["heartbeat"]
                 # All ones is a count like any other: the next one after it is 0.
-                self._pulse.beat(0 if beat is None else int(beat), self._steady_s())
+                self._pulse.beat(UNKNOWN_U16 if beat is None else int(beat), self._steady_s())
                 self._news.set()
             self._heard_s = self._clock_s()
             changed, self._held = held != self._held, held
