@@ -41,10 +41,11 @@ BROKERS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 
 @dataclass(frozen=True, slots=True)
 class Vtn:
-    """A VTN that runs: where it is, and whose secrets lie where."""
+    """A VTN that runs: where it is, whose secrets lie where, and how it dies."""
 
     url: str
     secrets: dict[str, Path]
+    end: Callable[[], None]
 
     def login(self, name: str) -> Login:
         """A login of "site" or "utility"."""
@@ -82,7 +83,7 @@ def vtn_process(folder: Path, *options: str) -> Iterator[Vtn]:
             if not ready:
                 raise CannotRunHere("the VTN did not start")
             files = {one["id"]: Path(one["secret_file"]) for one in ready["clients"]}
-            yield Vtn(ready["vtn"], files)
+            yield Vtn(ready["vtn"], files, process.kill)
         finally:
             process.terminate()
 
