@@ -159,6 +159,7 @@ def test_prices_follow_the_clock_and_the_first_source_holds(stage: Stage) -> Non
     stage.clock.at_s = NOW_S
     stage.say("other", prices_usd_per_mwh=Steps((NOW_S,), (99.0,), NOW_S + 300, NOW_S))
     assert price_at(0) == 40.0, "the site file names utility first"
+    assert price_at(120) == 99.0, "a price that is no number is unknown, and the next one holds"
     assert (price_at(200), price_at(300)) == (99.0, None)
 
 

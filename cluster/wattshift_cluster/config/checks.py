@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from wattshift_cluster.config import compute_checks, openadr_checks
+from wattshift_cluster.config import compute_checks, meter_checks, openadr_checks
 from wattshift_cluster.config.agent import Hashing, Miner, Pool, PoolAccount, Server
 from wattshift_cluster.config.compute import Compute
 from wattshift_cluster.config.draft import Draft as Draft
@@ -269,6 +269,7 @@ _SITE_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _limits_above_floors,
     *compute_checks.CHECKS,
     *openadr_checks.CHECKS,
+    *meter_checks.CHECKS,
     _signal_sources,
     _one_hashprice_source,
 )

@@ -28,6 +28,7 @@ from wattshift_cluster.config.fields import (
     watts,
     whole,
 )
+from wattshift_cluster.config.meters import Meter
 from wattshift_cluster.config.openadr import OpenAdr, OpenAdr2
 from wattshift_cluster.config.rules import SignalRules
 
@@ -66,9 +67,9 @@ class Feeder(Section):
 
     name: Name
     parent: Name | None = None
-    meter_url: HttpUrl | None = Field(None, alias="meter")
-    meter_stale_after_s: Annotated[float, seconds(0.2, 3600)] = Field(
-        3.0, alias="meter_stale_after"
+    meter: Meter | None = None
+    meter_stale_after_s: Annotated[float, seconds(0.2, 3600)] | None = Field(
+        None, alias="meter_stale_after"
     )
     stated_limit_w: Annotated[float, watts(1)] | None = Field(None, alias="limit")
     amps_a: Annotated[float, number(0.1, 100_000, "A")] | None = Field(None, alias="amps")
@@ -101,13 +102,6 @@ class AgentRef(Section):
     feeder: Name
     devices: tuple[Glob, ...] = ("*",)
     config: FilePath | None = None
-
-
-class Meter(Section):
-    """`[meter]`: the site meter over HTTP; a reading older than `stale_after_s` is unknown."""
-
-    url: HttpUrl
-    stale_after_s: Annotated[float, seconds(0.2, 3600)] = Field(3.0, alias="stale_after")
 
 
 class Grid(Section):

@@ -12,8 +12,9 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from wattshift_cluster.config.site import SiteConfig
-from wattshift_cluster.grid.meters.http import HttpMeter
+from wattshift_cluster.config.site import Feeder, SiteConfig
+from wattshift_cluster.grid.meters.build import build
+from wattshift_cluster.grid.meters.guarded import GuardedMeter
 from wattshift_cluster.grid.meters.reading import MeterReading
 from wattshift_scheduler.arrays import Floats, summed
 from wattshift_scheduler.decisions import Decision
@@ -47,24 +48,31 @@ class FeederMeters:
     def __init__(self, config: SiteConfig, *, period_s: float = PERIOD_S) -> None:
         """Prepare; nothing is asked before `polled`. Args: period_s: between two questions."""
         self.alarms: dict[str, Alarm] = {}
-        metered = [one for one in config.feeders if one.meter_url is not None]
+        metered = [one for one in config.feeders if one.meter is not None]
         self._client = httpx2.AsyncClient(timeout=DEADLINE_S, trust_env=False) if metered else None
-        self._meters = {
-            one.name: HttpMeter(
-                str(one.meter_url),
-                stale_after_s=one.meter_stale_after_s,
-                deadline_s=DEADLINE_S,
-                client=self._client,
-            )
-            for one in metered
-        }
+        self._drawn_w: dict[str, float | None] = {}
         self._shadow = config.site.mode == "shadow"
+        self._meters = {one.name: self._built(one) for one in metered}
         places = () if config.compute is None else config.compute.nodes
         self._apart = {node.feeder for node in places}
         self._seen_s: dict[str, float] = {}
         self._over: dict[str, int] = {}
         self._differs: dict[str, int] = {}
         self.period_s = period_s * max(1.0, len(metered) / PER_PERIOD)
+
+    def _built(self, feeder: Feeder) -> GuardedMeter:
+        """The meter of a feeder, held against what its devices drew at the last look."""
+        section = feeder.meter
+        assert section is not None, "asked for those that have one"
+        if feeder.meter_stale_after_s is not None:
+            section = section.model_copy(update={"stale_after_s": feeder.meter_stale_after_s})
+        return build(
+            section,
+            feeder.limit_w,
+            name=f"feeders.{feeder.name}.meter",
+            devices_w=lambda: self._drawn_w.get(feeder.name),
+            client=self._client,
+        )
 
     def __len__(self) -> int:
         """How many there are."""
@@ -79,6 +87,8 @@ class FeederMeters:
 
     async def close(self) -> None:
         """Close the connections."""
+        for meter in self._meters.values():
+            await meter.close()
         if self._client is not None:
             await self._client.aclose()
 
@@ -124,9 +134,10 @@ class FeederMeters:
 
     def _causes(self, state: State) -> Iterator[tuple[str, tuple[str, str]]]:
         tree = state.site.tree
-        drawn_w = _drawn_w(state)
+        by_feeder_w = drawn_w(state)
         for name, reading in self.readings().items():
             at = tree.index[name]
+            self._drawn_w[name] = None if self._shadow else known(float(by_feeder_w[at]))
             if reading.watts_w is None:
                 if reading.at_s is not None or reading.fault != "never read":
                     text = f"the meter of feeder {name} is unknown: {reading.fault}"
@@ -142,7 +153,7 @@ class FeederMeters:
                     f"its limit is {limit_w:,.0f} W"
                 )
                 yield f"feeder-over:{name}", ("critical", text)
-            told_w = self._comparable_w(state, name, float(drawn_w[at]))
+            told_w = self._comparable_w(state, name, float(by_feeder_w[at]))
             differs = told_w is not None and _differ(reading.watts_w, told_w)
             if self._count(self._differs, name, differs, fresh) >= DIFFERS_SAMPLES:
                 text = (
@@ -173,6 +184,11 @@ class FeederMeters:
         return counts.get(name, 0)
 
 
+def known(watts_w: float) -> float | None:
+    """Watts, or None for NaN."""
+    return None if np.isnan(watts_w) else watts_w
+
+
 def _power(reading: MeterReading) -> View:
     return {
         "power_w": reading.watts_w,
@@ -185,7 +201,7 @@ def _differ(meter_w: float, told_w: float) -> bool:
     return abs(meter_w - told_w) > max(DIFFERS_SHARE * max(meter_w, told_w), DIFFERS_W)
 
 
-def _drawn_w(state: State) -> Floats:
+def drawn_w(state: State) -> Floats:
     """What the devices under each feeder say that they draw, W; NaN where one is not known."""
     tree, seen, fleet = state.site.tree, state.seen, state.fleet
     young = state.decided_s - seen.at_s <= state.site.rules.stale_after_s

@@ -11,11 +11,13 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.config.site import SiteConfig
+from wattshift_cluster.controller.feeders import drawn_w, known
 from wattshift_cluster.controller.hashprice import HashpriceTask, hashprice_feed
 from wattshift_cluster.controller.openadr_feeds import openadr_feeds
 from wattshift_cluster.controller.service import Controller, Feed
 from wattshift_cluster.errors import ConfigInvalid, Fault
-from wattshift_cluster.grid.meters.http import HttpMeter
+from wattshift_cluster.grid.meters.build import build
+from wattshift_cluster.grid.meters.reading import Meter
 from wattshift_cluster.grid.prices import FilePrices
 from wattshift_cluster.grid.schedule import Schedule
 from wattshift_scheduler import events as ev
@@ -33,7 +35,12 @@ def feeds_of(controller: Controller) -> Sequence[Feed]:
     config = controller.config
     feeds: list[Feed] = []
     if config.meter is not None:
-        meter = HttpMeter(config.meter.url, stale_after_s=config.meter.stale_after_s)
+        shadow = config.site.mode == "shadow"
+        meter = build(
+            config.meter,
+            config.root.limit_w,
+            devices_w=lambda: None if shadow else known(float(drawn_w(controller.state)[0])),
+        )
         feeds.append(MeterFeed(controller, meter))
     period_s = min(config.grid.poll_s, FILE_PERIOD_MOST_S)
     if config.grid.schedule is not None:
@@ -79,7 +86,7 @@ def _above_floor(config: SiteConfig, schedule: Schedule) -> None:
 class MeterFeed:
     """The site meter. Its sample's age is kept: a late answer is not a fresh one."""
 
-    def __init__(self, controller: Controller, meter: HttpMeter) -> None:
+    def __init__(self, controller: Controller, meter: Meter) -> None:
         """Read `meter` for `controller`."""
         self._c = controller
         self._meter = meter

@@ -1,6 +1,10 @@
-"""Which target holds: the one of the highest priority in force, among equals the lowest."""
+"""Which target holds: the one of the highest priority in force, among equals the lowest.
 
-from collections.abc import Iterable
+All work and mining alone have each their own: solar surplus may bind mining below a set point that
+the grid gave for the whole site.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wattshift_scheduler.signals.words import Target, Work
@@ -20,21 +24,22 @@ class Chosen:
     conflict: tuple[str, ...] = ()
 
 
-def chosen(targets: Iterable[Target], now_s: float) -> Chosen:
+def chosen(targets: Sequence[Target], now_s: float) -> Chosen:
     """Choose among the targets of all sources."""
-    live = [one for one in targets if one.in_force(now_s)]
-    if not live:
-        return Chosen()
-    highest = min(one.priority for one in live)
-    live = [one for one in live if one.priority == highest]
-    by_work = {work: [one for one in live if one.work == work] for work in Work}
+    highest = {work: _of_highest(targets, work, now_s) for work in Work}
     at_odds = [
         one.id
-        for equals in by_work.values()
+        for equals in highest.values()
         for one in equals
         if len({other.watts_w for other in equals}) > 1
     ]
-    return Chosen(_lowest(by_work[Work.ALL]), _lowest(by_work[Work.MINING]), tuple(sorted(at_odds)))
+    return Chosen(_lowest(highest[Work.ALL]), _lowest(highest[Work.MINING]), tuple(sorted(at_odds)))
+
+
+def _of_highest(targets: Sequence[Target], work: Work, now_s: float) -> list[Target]:
+    live = [one for one in targets if one.work == work and one.in_force(now_s)]
+    highest = min((one.priority for one in live), default=0)
+    return [one for one in live if one.priority == highest]
 
 
 def _lowest(targets: list[Target]) -> Target | None:
