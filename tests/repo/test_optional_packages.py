@@ -20,10 +20,8 @@ DEVICE_PACKAGES = [
     "pyasic",
     "pyasic_rs",
     "pysnmp",
-    "pymodbus",
     "aiohttp",
     "grpclib",
-    "cryptography",
     "passlib",
     "tokenizers",
     "safetensors",
@@ -32,6 +30,10 @@ DEVICE_PACKAGES = [
 ]
 # An agent's host installs neither the controller's packages nor those of reports.
 SITE_PACKAGES = [
+    "aiomqtt",
+    "paho",
+    "pymodbus",
+    "cryptography",
     "fastapi",
     "uvicorn",
     "starlette",

@@ -47,10 +47,17 @@ def signals_text(view: dict[str, Any]) -> str:
     rows = [("price", number(view.get("price_usd_per_mwh"), "USD/MWh"))]
     if view.get("carbon_g_per_kwh") is not None:
         rows.append(("carbon", number(view["carbon_g_per_kwh"], "g/kWh")))
-    parts = [pairs(rows), *(source_text(name, one) for name, one in view["sources"].items())]
+    told = [source_text(name, one) for name, one in view["sources"].items() if not _silent(one)]
+    parts = [pairs(rows), *told]
     if view.get("overrides"):
         parts.append(overrides_text(view["overrides"]))
     return "\n\n".join(parts)
+
+
+def _silent(one: dict[str, Any]) -> bool:
+    """Whether it is a person's, who has taken back all that was said."""
+    kept = ("caps", "targets", "events", "alerts")
+    return one["kind"] == "operator" and not any(one[key] for key in kept)
 
 
 def source_text(name: str, one: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 
 from wattshift_cluster.config.compute import Compute
+from wattshift_cluster.config.fields import is_private, split_address
 from wattshift_cluster.config.load import load_agent
 from wattshift_cluster.config.quantities import format_watts
 from wattshift_cluster.config.site import SiteConfig
@@ -21,13 +22,24 @@ def advice(config: SiteConfig) -> list[str]:
     The agents' files are read where the site file names them, for the hosts of their devices; one
     that is not valid is somebody else's finding.
     """
-    compute = config.compute
+    compute, found = config.compute, [*_open_ports(config)]
     if compute is None:
-        return ["[[tenants]] share compute, and the site has none"] if config.tenants else []
-    found = [*_quotas(config, compute), *_crowded(config, compute)]
+        shares = ["[[tenants]] share compute, and the site has none"] if config.tenants else []
+        return found + shares
+    found += [*_quotas(config, compute), *_crowded(config, compute)]
     if compute.gcs_storage is not None and compute.ray_address != "local":
         found.append("compute.gcs_storage is for a Ray of our own: a cluster keeps its own store")
     return found + (list(_hosts(config, compute)) if compute.gated_by_host else [])
+
+
+def _open_ports(config: SiteConfig) -> Iterator[str]:
+    """Modbus knows no login: whoever reaches the port from a peer's address sets the cap."""
+    modbus = None if config.utility is None else config.utility.modbus
+    if modbus is not None and not is_private(split_address(modbus.listen)[0]):
+        yield (
+            f"utility.modbus.listen is {modbus.listen}, which others may reach, and Modbus knows "
+            "no login: a network or a tunnel of its own is safer"
+        )
 
 
 def _quotas(config: SiteConfig, compute: Compute) -> Iterator[str]:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from wattshift_cluster.config import compute_checks, meter_checks, openadr_checks
+from wattshift_cluster.config import (
+    compute_checks,
+    meter_checks,
+    openadr_checks,
+    source_checks,
+)
 from wattshift_cluster.config.agent import Hashing, Miner, Pool, PoolAccount, Server
 from wattshift_cluster.config.compute import Compute
 from wattshift_cluster.config.draft import Draft as Draft
 from wattshift_cluster.config.draft import Finding as Finding
 from wattshift_cluster.config.draft import duplicates, upward
 from wattshift_cluster.config.fields import is_loopback, is_private, split_address
-from wattshift_cluster.config.openadr import OpenAdr, OpenAdr2
 from wattshift_cluster.config.outlets import Pdu
 from wattshift_cluster.config.proxy import ProxySection
 from wattshift_cluster.config.quantities import format_seconds, format_watts
 from wattshift_cluster.config.site import AgentRef, Economics, Feeder, SiteSection
-
-RESERVED = ("operator", "schedule", "price", "connection", "event")
-"""Names of sources that need no section of their own."""
 
 
 def check_site(draft: Draft) -> list[Finding]:
@@ -186,18 +187,6 @@ def _limits_above_floors(draft: Draft) -> Iterator[Finding]:
             )
 
 
-def _signal_sources(draft: Draft) -> Iterator[Finding]:
-    """Whoever replaces what a source said must be that source."""
-    vtns = [one.name for _, one in draft.all(OpenAdr)]
-    taken = dict.fromkeys(vtns, "of [[openadr]]") | dict.fromkeys(RESERVED, "of the controller")
-    for path, vtn in draft.all(OpenAdr):
-        if vtn.name in RESERVED:
-            yield f"{path}.name", vtn.name, f"a source {taken[vtn.name]} has that name"
-    for path, old in draft.all(OpenAdr2):
-        if old.name in taken:
-            yield f"{path}.name", old.name, f"a source {taken[old.name]} has that name"
-
-
 def _one_hashprice_source(draft: Draft) -> Iterator[Finding]:
     for path, economics in draft.all(Economics):
         if economics.history is not None and economics.url is not None:
@@ -270,7 +259,7 @@ _SITE_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     *compute_checks.CHECKS,
     *openadr_checks.CHECKS,
     *meter_checks.CHECKS,
-    _signal_sources,
+    *source_checks.CHECKS,
     _one_hashprice_source,
 )
 _AGENT_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (

@@ -259,10 +259,16 @@ class Market(Section):
     peaks: Annotated[tuple[Peaks, ...], Field(max_length=FEEDS_MOST)] = ()
     demand: Annotated[tuple[DemandCharge, ...], Field(max_length=FEEDS_MOST)] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all its sources, in the order of the file."""
+        feeds = (*(one.name for one in self.prices), *(one.name for one in self.carbon))
+        costs = (*(one.name for one in self.peaks), *(one.name for one in self.demand))
+        return (*feeds, *costs)
+
     @model_validator(mode="after")
     def _named_once(self) -> Market:
-        feeds = [one.name for one in (*self.prices, *self.carbon)]
-        names = [*feeds, *(one.name for one in self.peaks), *(one.name for one in self.demand)]
+        names = self.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"sources named twice: {', '.join(twice)}")

@@ -28,9 +28,12 @@ from wattshift_cluster.config.fields import (
     watts,
     whole,
 )
+from wattshift_cluster.config.market import Market
 from wattshift_cluster.config.meters import Meter
 from wattshift_cluster.config.openadr import OpenAdr, OpenAdr2
 from wattshift_cluster.config.rules import SignalRules
+from wattshift_cluster.config.settlement import Settlement
+from wattshift_cluster.config.utility import DRILLS_MOST, Alarms, Drill, Solar, Utility
 
 
 class SiteSection(Section):
@@ -182,7 +185,13 @@ class SiteConfig(Section):
     grid: Grid = Grid()
     openadr: tuple[OpenAdr, ...] = ()
     openadr2: tuple[OpenAdr2, ...] = ()
+    market: Market = Market()
+    utility: Utility | None = None
+    solar: Solar | None = None
+    drills: Annotated[tuple[Drill, ...], Field(max_length=DRILLS_MOST)] = ()
+    alarms: Alarms | None = None
     rules: SignalRules = SignalRules()
+    settlement: Settlement = Settlement()
     economics: Economics = Economics()
     values: Values = Values()
     mining: Mining = Mining()
@@ -200,7 +209,13 @@ class SiteConfig(Section):
         files = {"schedule": self.grid.schedule, "price": self.grid.prices}
         named = [name for name, path in files.items() if path is not None]
         vtns = (*(one.name for one in self.openadr), *(one.name for one in self.openadr2))
-        return (*named, *vtns)
+        own = {
+            "utility": self.utility is not None and self.utility.modbus is not None,
+            "solar": self.solar is not None,
+            "drills": bool(self.drills),
+        }
+        others = (name for name, there in own.items() if there)
+        return (*named, *vtns, *self.market.names, *others)
 
 
 def site_schema() -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Account:
         unpriced_j: the part of it for which no price was known.
         revenue_usd: after the pool's fee, by quality: measured, emulated, modelled.
         unvalued_hashes: hashes for which no hashprice was known.
+        metered_s: the part of `seconds_s` in which watts were read, s.
     """
 
     seconds_s: float = 0.0
@@ -52,6 +53,7 @@ class Account:
     unpriced_j: float = 0.0
     revenue_usd: dict[str, float] = field(default_factory=dict)
     unvalued_hashes: float = 0.0
+    metered_s: float = 0.0
 
     def copy(self) -> "Account":
         """The sums as they stand."""
@@ -62,6 +64,7 @@ class Account:
             self.unpriced_j,
             dict(self.revenue_usd),
             self.unvalued_hashes,
+            self.metered_s,
         )
 
     def since(self, before: "Account") -> "Account":
@@ -74,6 +77,7 @@ class Account:
             unpriced_j=self.unpriced_j - before.unpriced_j,
             revenue_usd={k: v for k, v in usd.items() if v},
             unvalued_hashes=self.unvalued_hashes - before.unvalued_hashes,
+            metered_s=self.metered_s - before.metered_s,
         )
 
     def plus(self, other: "Account") -> None:
@@ -83,6 +87,7 @@ class Account:
         self.energy_usd += other.energy_usd
         self.unpriced_j += other.unpriced_j
         self.unvalued_hashes += other.unvalued_hashes
+        self.metered_s += other.metered_s
         for quality, usd in other.revenue_usd.items():
             self.revenue_usd[quality] = self.revenue_usd.get(quality, 0.0) + usd
 
@@ -186,6 +191,8 @@ class Books:
             mode = sample.mode or "no lease"
             self._open[device] = _Open(mode, math.nan, sample.at_s, account.copy())
         account.seconds_s += sample.gap_s
+        if sample.energy_j is not None and math.isfinite(sample.energy_j):
+            account.metered_s += sample.gap_s
         if sample.energy_j:
             account.energy_j += sample.energy_j
             if self._usd_per_j is None:

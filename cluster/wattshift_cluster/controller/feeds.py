@@ -5,21 +5,26 @@ urgent, a meter sample is not. A feed that fails says so once and keeps asking.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 
 from wattshift_cluster.config.site import SiteConfig
+from wattshift_cluster.controller.evidence import EvidenceFeed
 from wattshift_cluster.controller.feeders import drawn_w, known
 from wattshift_cluster.controller.hashprice import HashpriceTask, hashprice_feed
+from wattshift_cluster.controller.market_feeds import market_feeds
+from wattshift_cluster.controller.meter_alarms import MeterAlarms
 from wattshift_cluster.controller.openadr_feeds import openadr_feeds
 from wattshift_cluster.controller.service import Controller, Feed
+from wattshift_cluster.controller.utility_feeds import utility_feeds
 from wattshift_cluster.errors import ConfigInvalid, Fault
 from wattshift_cluster.grid.meters.build import build
-from wattshift_cluster.grid.meters.reading import Meter
+from wattshift_cluster.grid.meters.reading import Meter, MeterReading
 from wattshift_cluster.grid.prices import FilePrices
 from wattshift_cluster.grid.schedule import Schedule
+from wattshift_cluster.settle.bodies import SITE
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.signals.words import Cap
 
@@ -33,15 +38,15 @@ log = structlog.get_logger()
 def feeds_of(controller: Controller) -> Sequence[Feed]:
     """The feeds that the site file names. Raises ConfigInvalid where a file has faults."""
     config = controller.config
-    feeds: list[Feed] = []
+    feeds: list[Feed] = [EvidenceFeed(controller, config.site.state_dir / "evidence")]
     if config.meter is not None:
         shadow = config.site.mode == "shadow"
-        meter = build(
-            config.meter,
-            config.root.limit_w,
-            devices_w=lambda: None if shadow else known(float(drawn_w(controller.state)[0])),
-        )
-        feeds.append(MeterFeed(controller, meter))
+
+        def devices_w() -> float | None:
+            return None if shadow else known(float(drawn_w(controller.state)[0]))
+
+        meter = build(config.meter, config.root.limit_w, devices_w=devices_w)
+        feeds.append(MeterFeed(controller, meter, devices_w))
     period_s = min(config.grid.poll_s, FILE_PERIOD_MOST_S)
     if config.grid.schedule is not None:
         schedule = Schedule(config.grid.schedule)
@@ -50,6 +55,8 @@ def feeds_of(controller: Controller) -> Sequence[Feed]:
     if config.grid.prices is not None:
         feeds.append(PriceFeed(controller, FilePrices(config.grid.prices), period_s))
     feeds += openadr_feeds(controller)
+    feeds += market_feeds(controller)
+    feeds += utility_feeds(controller)
     if controller.feeders:
         feeds.append(FeederFeed(controller))
     hashprice = hashprice_feed(config, controller.clock.now_s())
@@ -86,10 +93,14 @@ def _above_floor(config: SiteConfig, schedule: Schedule) -> None:
 class MeterFeed:
     """The site meter. Its sample's age is kept: a late answer is not a fresh one."""
 
-    def __init__(self, controller: Controller, meter: Meter) -> None:
-        """Read `meter` for `controller`."""
+    def __init__(
+        self, controller: Controller, meter: Meter, devices_w: Callable[[], float | None]
+    ) -> None:
+        """Read `meter` for `controller`. `devices_w`: what the devices draw, W; None unknown."""
         self._c = controller
         self._meter = meter
+        self._devices_w = devices_w
+        self._alarms = MeterAlarms(controller.config)
         self._last_at_s: float | None = None
 
     async def run(self) -> None:
@@ -103,7 +114,13 @@ class MeterFeed:
 
     async def _once(self) -> None:
         reading = await self._meter.poll()
-        if reading.watts_w is None or reading.age_s is None or reading.at_s == self._last_at_s:
+        if self._c.witness is not None:
+            self._c.witness.sampled(SITE, reading, self._c.clock.now_s())
+        self._judge(reading)
+        if reading.watts_w is None or reading.age_s is None:
+            self._sampled(None, self._c.clock.now_s())
+            return
+        if reading.at_s == self._last_at_s:
             return
         self._last_at_s = reading.at_s
         at_s = self._c.clock.now_s() - reading.age_s
@@ -111,6 +128,17 @@ class MeterFeed:
         cap_w = self._c.state.outlook.cap_w
         self._c.tally.metered_sample(reading.watts_w, cap_w, at_s)
         self._c.inbox.put([ev.MeterRead(reading.watts_w, at_s)])
+        self._sampled(reading.watts_w, at_s)
+
+    def _judge(self, reading: MeterReading) -> None:
+        told = self._alarms.judge(reading, self._devices_w(), self._c.clock.now_s())
+        self._c.meter_alarms = self._alarms.alarms
+        if told:
+            self._c.tell(*told)
+
+    def _sampled(self, watts_w: float | None, at_s: float) -> None:
+        for take in self._c.samplers:
+            take(watts_w, at_s)
 
 
 class FeederFeed:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ from wattshift_cluster.controller.sources import Sources
 from wattshift_cluster.controller.tally import Tally
 from wattshift_cluster.controller.unit_limits import UnitLimits
 from wattshift_cluster.economics.feed import Known
+from wattshift_cluster.grid.meters.reading import MeterReading
 from wattshift_cluster.wire.link import Link
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.compute import forgetting
@@ -44,7 +45,7 @@ from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
 from wattshift_scheduler.jobs import Job, JobState
 from wattshift_scheduler.signals.effective import next_edge_s
 from wattshift_scheduler.signals.words import Work
-from wattshift_scheduler.state import State, initial
+from wattshift_scheduler.state import Alarm, State, initial
 from wattshift_scheduler.step import step
 
 TURN_MIN_S = 0.02
@@ -72,6 +73,27 @@ class Feed(Protocol):
         ...
 
 
+class Witness(Protocol):
+    """Who writes down what is read and decided, and never makes the controller wait."""
+
+    @property
+    def alarms(self) -> Mapping[str, Alarm]:
+        """Alarms about the writing, by id."""
+        ...
+
+    def sampled(self, source: str, reading: MeterReading, now_s: float) -> None:
+        """A meter was asked: the site's, or that of the feeder of that name."""
+        ...
+
+    def turned(self, state: State, now_s: float) -> None:
+        """The core has decided; the commands are on their way."""
+        ...
+
+    def told(self, decisions: Iterable[AnyDecision]) -> None:
+        """Something was decided, in a turn or by a person."""
+        ...
+
+
 class Hashprice(Protocol):
     """The feed of the hashprice, for the view of it and for an operator's word on what it holds."""
 
@@ -93,7 +115,12 @@ class Tokens:
 
 
 class Controller:
-    """One site's controller. `run` it; the API reaches it through `front.Front`."""
+    """One site's controller. `run` it; the API reaches it through `front.Front`.
+
+    Attributes:
+        samplers: told each sample of the site meter: W, None unknown, and its time, s. Quick.
+        after_turn: called when a turn is over. Quick.
+    """
 
     def __init__(self, config: SiteConfig, journal: Journal, clock: Clock, tokens: Tokens) -> None:
         """Prepare: take an epoch, read jobs and signals from the journal. Nothing is sent yet.
@@ -111,9 +138,13 @@ class Controller:
         self.books = Books()
         self.roster = Roster(self.books.add)
         self.hashprice: Hashprice | None = None
+        self.witness: Witness | None = None
         self.tally = Tally()
         self.meter_quality = "unknown"
         self.feeders = FeederMeters(config)
+        self.meter_alarms: Mapping[str, Alarm] = {}
+        self.samplers: list[Callable[[float | None, float], None]] = []
+        self.after_turn: list[Callable[[], None]] = []
         self.recent: deque[Decision] = deque(maxlen=2000)
         self.sources = Sources(config.signal_sources)
         self.signal_book = SignalBook(journal, config.signal_sources)
@@ -274,8 +305,12 @@ class Controller:
         if self._shadow is None:
             self.books.moved(decisions, now_s)
         self._tell(changed, decisions, now_s)
+        if self.witness is not None:
+            self.witness.turned(self.state, now_s)
         if spoken and self._subscribers:
             self.publish("signal", self.signals_view(now_s))
+        for tell in self.after_turn:
+            tell()
 
     def _remember(self, events: Iterable[ev.Event], now_s: float) -> None:
         """Keep what was drawn, for reports and baselines; a shadow's mining draws as if."""
@@ -289,12 +324,23 @@ class Controller:
         """What sources say, and what of it holds (api.signal_views.SignalsView)."""
         return signal_views.signals(self.state, self.sources, self.config.signal_sources, now_s)
 
+    @property
+    def alarms(self) -> Mapping[str, Alarm]:
+        """Every alarm that holds, by id."""
+        return {
+            **self.state.alarms,
+            **self.meter_alarms,
+            **self.feeders.alarms,
+            **self.sources.alarms,
+            **({} if self.witness is None else self.witness.alarms),
+        }
+
     def site_view(self, now_s: float) -> dict[str, Any]:
         """The site as people are shown it (api.site_views.SiteView)."""
         mode, steps = self.config.site.mode, self.tally.steps
         view = views.site(self.state, self.roster, self.meter_quality, steps, now_s, mode)
         view["feeders"] = self.feeders.shown(view["feeders"])
-        view["alarms"] += views.alarms({**self.feeders.alarms, **self.sources.alarms})
+        view["alarms"] = views.alarms(self.alarms)
         if self._shadow is None:
             return view
         return self._shadow.site(view, self.device_views(now_s))
@@ -309,7 +355,9 @@ class Controller:
         self.journal.note((), decisions)
         self._tell((), decisions, self.clock.now_s())
 
-    def _tell(self, jobs: Iterable[Any], decisions: Iterable[AnyDecision], now_s: float) -> None:
+    def _tell(self, jobs: Iterable[Any], decisions: Sequence[AnyDecision], now_s: float) -> None:
+        if self.witness is not None:
+            self.witness.told(decisions)
         spelled = list(_spelled(decisions))
         self.recent.extend(spelled)
         for one in spelled:

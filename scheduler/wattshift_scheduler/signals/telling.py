@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from wattshift_scheduler.decisions import Decision, Input
 from wattshift_scheduler.signals.arbitrate import Arbitrated
@@ -49,7 +50,7 @@ def _clauses(now: Arbitrated) -> Iterator[str]:
     for one in now.overrides:
         yield (
             f"cap {one.cap} of {one.source} is overridden to {one.limit_w:,.0f} W "
-            f"until {one.ends_s:.0f} by {one.by}: {one.reason}"
+            f"until {_utc(one.ends_s)} by {one.by}: {one.reason}"
         )
     for what, target in (("target", now.target), ("target of mining", now.mining)):
         if target is not None:
@@ -63,3 +64,11 @@ def _clauses(now: Arbitrated) -> Iterator[str]:
             f"advice: {now.advice.limit_w:,.0f} W ({now.advice.origin} {now.advice.id}), "
             f"{now.advice.confidence:.0%} sure"
         )
+
+
+def _utc(at_s: float) -> str:
+    """A time for people; one that no calendar has stays a number."""
+    try:
+        return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return f"{at_s:.0f}"

@@ -69,7 +69,7 @@ def _subscribed(program: str, asks: Sequence[Asked], origin: str) -> Iterator[Ca
     for piece in _joined(cut(_spans(asks)), _cap_of_piece):
         amount_w = piece.items[0]
         starts_s, ends_s = bounds(piece)
-        name = f"{FALLBACK_ID}/{program}@{_at(starts_s)}"
+        name = f"{FALLBACK_ID}/{program}{_at(starts_s)}"
         yield Cap(name, origin, amount_w, starts_s, ends_s, kind=CapKind.CONTRACT)
 
 
@@ -92,7 +92,7 @@ def _uncovered(told: Sequence[Asked], fallback_w: float, origin: str) -> Iterato
 
     for piece in _joined(cut(_spans(covers)), amount):
         starts_s, ends_s = bounds(piece)
-        name = f"{FALLBACK_ID}@{_at(starts_s)}"
+        name = f"{FALLBACK_ID}{_at(starts_s)}"
         yield Cap(name, origin, fallback_w, starts_s, ends_s, kind=CapKind.CONTRACT)
 
 
@@ -116,4 +116,4 @@ def _joined(pieces: Iterable[Piece[Asked]], amount: _Amount) -> Iterator[Piece[f
 
 
 def _at(starts_s: float | None) -> str:
-    return "" if starts_s is None else f"{starts_s:.0f}"
+    return "" if starts_s is None else f"@{starts_s:.0f}"

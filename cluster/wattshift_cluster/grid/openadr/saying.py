@@ -101,7 +101,7 @@ def say(
     if len(asked) > MAX_ASKED:
         told.append(f"only the first {MAX_ASKED} of {len(asked)} payloads are taken")
         asked = asked[:MAX_ASKED]
-    if outage:
+    if outage and known.asked_s:
         told.append("after a power outage limits do not count until the VTN has answered")
     capacity = capacity_caps(asked, terms.subscription_w, terms.source, outage=outage)
     told += _conflicts(asked, now_s)

@@ -1,5 +1,6 @@
 """All objects of the VTN, in memory, within bounds; each change has a time of its own."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,8 @@ class Store:
         self._wall = wall
         self._last = datetime.min.replace(tzinfo=UTC)
         self._made = 0
+        # A site remembers events by id: those of the next run must not look like these.
+        self._run = secrets.token_hex(2)
 
     def all(self, kind: Kind) -> Iterator[Row]:
         """Every row of a kind, the oldest first."""
@@ -44,7 +47,7 @@ class Store:
                 raise forbidden(f"there are {MAX_OBJECTS} {kind.path} already")
             del rows[next(iter(rows))]
         self._made += 1
-        object_id = f"{kind.type.value.lower()}-{self._made}"
+        object_id = f"{kind.type.value.lower()}-{self._run}-{self._made}"
         now = self._now()
         row = body | {
             "id": object_id,
