@@ -97,14 +97,14 @@ def reading(watts_w: float | None, at_s: float, age_s: float = 0.0) -> MeterRead
 
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110
+        while not true():  # noqa: ASYNC110 - a thread has no event for tests
             await asyncio.sleep(0.002)
 
 
 class Yard:
     """A site of one machine that follows its lease at once, its agent played by the test."""
 
-    def __init__(self, folder: Path, at_s: float = START_S - 1504) -> None:
+    def __init__(self, folder: Path, at_s: float = START_S - 1600) -> None:
         self.folder, self.clock = folder, HandClock(at_s)
         folder.mkdir(exist_ok=True)
         (folder / "site.toml").write_text(SITE_FILE)
@@ -143,12 +143,13 @@ class Yard:
         self.c.inbox.put(list(events))
         self.c.turn(self.c.inbox.take())
         if self.c.witness is not None:
-            self.c.witness.sampled(SITE, reading(500.0 + self.watts_w, now_s), now_s)
+            told_w = 500.0 + self.watts_w + 0.01 * (now_s % 7)
+            self.c.witness.sampled(SITE, reading(told_w, now_s), now_s)
 
     def _granted(self, command: Any) -> None:
         """Do as the core commands, at once."""
         assert isinstance(command, GrantLeases)
-        self.watts_w = float(command.watts_w[-1])
+        self.watts_w = 30.0 if command.modes[-1] == "sleep" else 3000.0
         yes = np.ones(len(command.devices), dtype=np.bool_)
         words = ("",) * len(command.devices)
         reply = ev.LeasesReplied(command.id, command.devices, command.sequence, yes, words)
@@ -178,7 +179,7 @@ def lines_of(folder: Path, kind: Kind | None = None) -> list[Line]:
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The evidence of half an hour: an event told ten minutes before its start, its cap, its end."""
+    """The evidence of half an hour: an event told ten minutes ahead, its cap, and its end."""
     yard = Yard(tmp_path_factory.mktemp("yard"))
 
     async def scene() -> None:
@@ -200,13 +201,14 @@ def test_an_event_is_settled_from_what_the_controller_logged(settled: Path) -> N
     (one,) = found.settled
     assert (one.void, one.currency, found.terms.resource) == ("", "USD", "yard-1")
     assert [row.quality for row in one.rows] == ["emulated", "emulated"]
-    assert [row.baseline_kw for row in one.rows] == pytest.approx([3.5, 3.5])
-    assert one.rows[1].metered_kw == pytest.approx(0.53)
+    # The line from the last sample before the start to the first one in it takes 7 W off.
+    assert [row.baseline_kw for row in one.rows] == pytest.approx([3.4934, 3.4934], rel=1e-4)
+    assert one.rows[1].metered_kw == pytest.approx(0.53, rel=1e-3)
     assert one.rows[1].payment == pytest.approx(2.0 / 12 * 100 / 1e3), "up to the commitment"
     assert one.rows[1].clock_offset_s == 0.0
     assert not any("no plan was logged" in note for note in one.notes)
     before, during = (found.plans.mean(at, at + 300) for at in (START_S - 900, START_S + 300))
-    assert (before, during) == (pytest.approx(3500.0), pytest.approx(530.0))
+    assert (before, during) == (3000.0 * 1.05 + 500.0, 30.0 * 1.05 + 500.0), "leases and the rest"
     caps = (found.caps.mean(at, at + 300) for at in (START_S - 300, START_S + 300))
     assert tuple(caps) == (10_000.0, 1000.0)
     acme = next(row for row in found.statements.rows if row.tenant == "acme")

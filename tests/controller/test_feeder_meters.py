@@ -45,7 +45,7 @@ meter_stale_after = "700ms"
 name = "row-b"
 parent = "main"
 limit = "10kW"
-meter = "http://{b}/v1/power"
+meter = {{url = "http://{b}/v1/power", deadline = "300ms"}}
 meter_stale_after = "700ms"
 [[feeders]]
 name = "row-c"
@@ -123,10 +123,8 @@ class Row:
 
 
 @pytest.fixture
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def play(tmp_path: Path) -> Any:
     """Runs a scenario beside the feeds of such a site; samples are asked for often."""
-    monkeypatch.setattr(feeders, "DEADLINE_S", 0.3)
-
     async def main(scenario: Callable[[Row], Awaitable[None]], mode: str, compute: str) -> None:
         meters: list[Meter] = []
 

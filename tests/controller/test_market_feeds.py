@@ -1,77 +1,34 @@
-"""`[market]` in the controller: prices set the price, peaks and demand cap, carbon is shown."""
+"""`[market]` in the controller: prices set the price, carbon is shown, demand is a cap."""
 
-import asyncio
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from wattshift_cluster.config.load import load_site
-from wattshift_cluster.controller.feeds import feeds_of
-from wattshift_cluster.controller.front import Front
-from wattshift_cluster.controller.service import Controller
-from wattshift_cluster.jsonhttp import address, serve_json
+import pytest
 
-_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
+from wattshift_cluster.config.load import load_site
+from wattshift_cluster.controller import feeds
+from wattshift_cluster.errors import ConfigInvalid
+
+_SPEC = spec_from_file_location("feeds_rig", Path(__file__).with_name("feeds_rig.py"))
 assert _SPEC is not None
 assert _SPEC.loader is not None
 rig = module_from_spec(_SPEC)
 _SPEC.loader.exec_module(rig)
 
-PATIENCE_S = 20.0
-MINUTE_S = 60.0
-SITE = """
-[site]
-name = "s"
-state_dir = "state"
-tick = "100ms"
-[[feeders]]
-name = "main"
-limit = "40kW"
-"""
-
-
-def at(when_s: float) -> str:
-    return datetime.fromtimestamp(when_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
 
 def curve(path: Path, *rows: tuple[float, float, float]) -> None:
-    lines = [f"{at(starts_s)},{at(ends_s)},{value}" for starts_s, ends_s, value in rows]
+    lines = [f"{_at(starts_s)},{_at(ends_s)},{value}" for starts_s, ends_s, value in rows]
     path.write_text("\n".join(["time,end,value", *lines]) + "\n")
 
 
-def run(folder: Path, more: str, scenario: Callable[[Controller, Front], Any]) -> None:
-    """A controller of such a site with its feeds, beside a scenario."""
-
-    async def main() -> None:
-        (folder / "site.toml").write_text(SITE + more)
-        made = rig.started(folder)
-        stop = asyncio.Event()
-        running = asyncio.create_task(made.run(stop, feeds_of(made)))
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await scenario(made, Front(made))
-        finally:
-            stop.set()
-            await running
-            made.journal.close()
-
-    asyncio.run(main())
+def _at(when_s: float) -> str:
+    return datetime.fromtimestamp(when_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def until(holds: Callable[[], object]) -> None:
-    while not holds():  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.01)
-
-
-def test_the_first_price_that_is_known_is_the_site_s(tmp_path: Path) -> None:
-    now_s = time.time()
-    curve(tmp_path / "late.csv", (now_s + 9e4, now_s + 1e5, 10.0))
-    curve(tmp_path / "now.csv", (now_s - 60, now_s + 3600, 41.5))
-    curve(tmp_path / "air.csv", (now_s - 60, now_s + 3600, 250.0))
-    more = """
+PRICES = """
 [[market.prices]]
 name = "day-ahead"
 file = "late.csv"
@@ -83,69 +40,80 @@ name = "air"
 file = "air.csv"
 """
 
-    async def scenario(_: Controller, front: Front) -> None:
-        await until(lambda: front.site()["price_usd_per_mwh"] == 41.5)
-        await until(lambda: front.signals()["carbon_g_per_kwh"] == 250.0)
-        sources = front.signals()["sources"]
-        assert sources["contract"]["prices"]["now"] == 41.5
-        assert sources["day-ahead"]["prices"]["now"] is None, "a gap is no price"
-        assert {sources[name]["kind"] for name in ("day-ahead", "contract", "air")} == {"feed"}
 
-    run(tmp_path, more, scenario)
+def test_the_first_price_that_is_known_is_the_site_s(tmp_path: Path) -> None:
+    now_s = time.time()
+    curve(tmp_path / "late.csv", (now_s + 9e4, now_s + 1e5, 10.0))
+    curve(tmp_path / "now.csv", (now_s - 60, now_s + 3600, 41.5))
+    curve(tmp_path / "air.csv", (now_s - 60, now_s + 3600, 250.0))
+
+    async def scenario(play: Any) -> None:
+        await play.until(lambda: play.front.site()["price_usd_per_mwh"] == 41.5)
+        await play.until(lambda: play.front.signals()["carbon_g_per_kwh"] == 250.0)
+        assert play.source("contract")["prices"]["now"] == 41.5
+        assert play.source("day-ahead")["prices"]["now"] is None, "a gap is no price"
+        kinds = {play.source(name)["kind"] for name in ("day-ahead", "contract", "air")}
+        assert kinds == {"feed"}
+
+    rig.play(tmp_path, PRICES, scenario)
 
 
 def test_a_price_that_nobody_knows_is_unknown(tmp_path: Path) -> None:
     now_s = time.time()
     curve(tmp_path / "late.csv", (now_s + 9e4, now_s + 1e5, 10.0))
-    more = '[[market.prices]]\nname = "day-ahead"\nfile = "late.csv"\n'
 
-    async def scenario(made: Controller, front: Front) -> None:
-        await until(lambda: made.sources.speaks_of_price("day-ahead"))
-        assert front.site()["price_usd_per_mwh"] is None
+    async def scenario(play: Any) -> None:
+        await play.until(lambda: play.c.sources.speaks_of_price("day-ahead"))
+        assert play.front.site()["price_usd_per_mwh"] is None
 
-    run(tmp_path, more, scenario)
+    rig.play(tmp_path, '[[market.prices]]\nname = "day-ahead"\nfile = "late.csv"\n', scenario)
 
 
-def test_a_demand_charge_hears_the_site_meter(tmp_path: Path) -> None:
-    said = {"watts_w": 9000.0}
-
-    async def scenario(made: Controller, front: Front) -> None:
-        await until(lambda: front.site()["power_w"] == 9000.0)
-        await until(lambda: front.site()["cap_origin"] == "charge")
-        assert front.site()["cap_w"] <= 20e3
-        now_s = made.clock.now_s()
-        # Its minutes are those of the meter's samples: an hour of them makes a higher month.
-        made.samplers[0](9000.0, now_s)
-        for minute in range(1, 130):
-            made.samplers[0](30e3, now_s + minute * MINUTE_S / 2)
-        await until(
-            lambda: any(
-                cap["limit_w"] > 29e3 for cap in front.signals()["sources"]["charge"]["caps"]
-            )
-        )
-
-    def body() -> dict[str, Any]:
-        return {**said, "at_s": time.time(), "quality": "emulated"}
-
-    async def metered(made: Controller, front: Front) -> None:
-        await scenario(made, front)
-
-    async def whole() -> None:
-        server = await serve_json("127.63.251.1", 0, {"/p": body})
-        more = f"""
-[meter]
-url = "http://{address(server)}/p"
+DEMAND = """
 [[market.demand]]
 name = "charge"
 planned = "20kW"
-interval = "15m"
+interval = "1m"
 """
-        await rig_run(tmp_path, more, metered)
-        server.close()
-
-    asyncio.run(whole())
 
 
-async def rig_run(folder: Path, more: str, scenario: Callable[[Controller, Front], Any]) -> None:
-    (folder / "site.toml").write_text(SITE + more)
-    load_site(folder / "site.toml", environ={})
+def test_a_demand_charge_hears_every_sample_of_the_site_meter(tmp_path: Path) -> None:
+    async def scenario(play: Any) -> None:
+        await play.until(lambda: 20e3 in play.caps("charge").values())
+        heard: list[tuple[float | None, float]] = []
+        play.c.samplers.append(lambda watts_w, at_s: heard.append((watts_w, at_s)))
+        await play.until(lambda: (9e3, play.c.state.meter_at_s) in heard)
+        play.watts_w = None
+        await play.until(lambda: any(watts_w is None for watts_w, _ in heard))
+        # The source's own sampler: minutes as a meter would fill them, in an interval to come.
+        whole_s = (play.c.clock.now_s() // 60 + 2) * 60.0
+        for second in range(0, 121, 10):
+            play.c.samplers[0](30e3, whole_s + second)
+        await play.until(lambda: 30e3 in play.caps("charge").values())
+
+    rig.play(tmp_path, rig.METER + DEMAND, scenario)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (DEMAND, "with [meter]"),
+        (rig.METER + DEMAND.replace("charge", "price"), "a source of the controller"),
+        (
+            rig.METER + DEMAND + '[[openadr2]]\nurl = "http://127.0.0.1:1/"\nven_name = "s"\n'
+            'name = "charge"\n',
+            "a source of [[openadr2]]",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, more: str, told: str) -> None:
+    (tmp_path / "site.toml").write_text(rig.SITE + more.replace("{meter}", "127.0.0.1:1"))
+    with pytest.raises(ConfigInvalid, match=told.replace("[", r"\[")):
+        load_site(tmp_path / "site.toml", environ={})
+
+
+def test_a_faulty_file_is_found_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "late.csv").write_text("time,end,value\nyesterday,today,1\n")
+    with pytest.raises(ConfigInvalid, match=r"late\.csv:2"):
+        rig.play(tmp_path, '[[market.prices]]\nname = "d"\nfile = "late.csv"\n', None)
+    assert feeds.FILE_PERIOD_MOST_S > 0

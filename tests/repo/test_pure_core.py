@@ -11,8 +11,8 @@ CORE = Path(__file__).parents[2] / "scheduler" / "wattshift_scheduler"
 # absent, so a new import is a decision taken here and not a slip. Of zlib it is the checksum.
 PURE = {
     "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "fnmatch", "fractions",
-    "functools", "heapq", "itertools", "math", "numpy", "operator", "statistics", "types", "typing", "zlib",
-    "wattshift_scheduler",
+    "functools", "heapq", "itertools", "math", "numpy", "operator", "statistics", "types", "typing",
+    "wattshift_scheduler", "zlib",
 }  # fmt: skip
 SOLVERS = {"planner.py": {"highspy"}}
 BANNED_NAMES = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}

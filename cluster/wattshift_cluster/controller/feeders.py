@@ -24,7 +24,6 @@ PERIOD_S = 1.0
 PER_PERIOD = 50
 """Meters that are asked in one period; with more of them it is longer."""
 
-DEADLINE_S = 1.0
 OVER_SAMPLES = 2
 """Samples in a row above the limit: one may be a spike of the meter."""
 
@@ -49,7 +48,8 @@ class FeederMeters:
         """Prepare; nothing is asked before `polled`. Args: period_s: between two questions."""
         self.alarms: dict[str, Alarm] = {}
         metered = [one for one in config.feeders if one.meter is not None]
-        self._client = httpx2.AsyncClient(timeout=DEADLINE_S, trust_env=False) if metered else None
+        # Each meter has a deadline of its own for a whole read.
+        self._client = httpx2.AsyncClient(timeout=None, trust_env=False) if metered else None
         self._drawn_w: dict[str, float | None] = {}
         self._shadow = config.site.mode == "shadow"
         self._meters = {one.name: self._built(one) for one in metered}

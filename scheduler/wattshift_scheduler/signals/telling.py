@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from wattshift_scheduler.decisions import Decision, Input
 from wattshift_scheduler.signals.arbitrate import Arbitrated
@@ -14,7 +13,7 @@ def told(before: Arbitrated | None, now: Arbitrated, now_s: float) -> tuple[Deci
         return ()
     was = "no cap" if before is None else f"{before.cap_w:,.0f} W ({before.origin})"
     reason = f"{was} to {now.cap_w:,.0f} W ({now.origin} {now.cap_id}): lowest in force"
-    reason = "; ".join([reason, *_clauses(now)])
+    reason = "; ".join([reason, *_clauses(now, now_s)])
     return (Decision(now_s, "site", "cap", reason, {"cap_w": now.cap_w, **inputs(now)}),)
 
 
@@ -44,13 +43,13 @@ def targets(now: Arbitrated) -> dict[str, Input]:
     return found
 
 
-def _clauses(now: Arbitrated) -> Iterator[str]:
+def _clauses(now: Arbitrated, now_s: float) -> Iterator[str]:
     if now.waits:
         yield f"waits: {now.waits}"
     for one in now.overrides:
         yield (
             f"cap {one.cap} of {one.source} is overridden to {one.limit_w:,.0f} W "
-            f"until {_utc(one.ends_s)} by {one.by}: {one.reason}"
+            f"for {one.ends_s - now_s:,.0f} s more by {one.by}: {one.reason}"
         )
     for what, target in (("target", now.target), ("target of mining", now.mining)):
         if target is not None:
@@ -64,11 +63,3 @@ def _clauses(now: Arbitrated) -> Iterator[str]:
             f"advice: {now.advice.limit_w:,.0f} W ({now.advice.origin} {now.advice.id}), "
             f"{now.advice.confidence:.0%} sure"
         )
-
-
-def _utc(at_s: float) -> str:
-    """A time for people; one that no calendar has stays a number."""
-    try:
-        return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        return f"{at_s:.0f}"
