@@ -119,12 +119,14 @@ async def _played(folder: Path, more: str, scenario: Scenario, watts_w: float) -
     controller = Controller(config, journal, SteadyClock(), Tokens({"rack": b"t" * 32}, None))
     shown.append(Play(controller, watts_w))
     stop = asyncio.Event()
-    running = asyncio.create_task(controller.run(stop, feeds_of(controller)))
     try:
-        await scenario(shown[0])
-        assert not running.done()
+        running = asyncio.create_task(controller.run(stop, feeds_of(controller)))
+        try:
+            await scenario(shown[0])
+            assert not running.done()
+        finally:
+            stop.set()
+            await running
     finally:
-        stop.set()
-        await running
         server.close()
         journal.close()

@@ -19,12 +19,13 @@ from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller import evidence
 from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.evidence import EvidenceFeed
-from wattshift_cluster.controller.evidence_words import Batches, Energies
+from wattshift_cluster.controller.evidence_words import Batches, Energies, planned_w
 from wattshift_cluster.controller.feeds import feeds_of
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.grid.meters.reading import MeterReading
+from wattshift_cluster.settle import log as settle_log
 from wattshift_cluster.settle.bodies import SITE
 from wattshift_cluster.settle.day_file import DayFile
 from wattshift_cluster.settle.lines import Kind, Line
@@ -185,7 +186,7 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def scene() -> None:
         async with yard.logging() as feed:
             yard.play(START_S - 600, feed)
-            cap = Cap("c1", "utility", 1000.0, START_S, START_S + 600)
+            cap = Cap("c1", "utility", 1000.0, START_S, START_S + 700)
             yard.turn(ev.SignalChanged("utility", (cap,), events=(EVENT,)))
             yard.play(START_S + 600, feed)
 
@@ -301,6 +302,75 @@ def test_a_full_disk_is_an_alarm_and_control_goes_on(
     assert caps == [None, 10_000.0, 7000.0, 6000.0, None], "nothing was lost meanwhile"
     actions = {line.body["action"] for line in lines_of(yard.evidence, Kind.DECISION)}
     assert {"alarm", "all clear"} <= actions
+
+
+def test_lines_that_are_lost_are_an_alarm(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        async with yard.logging() as feed:
+            monkeypatch.setattr(settle_log, "QUEUE_MOST", 0)
+            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 7000.0),)))
+            feed.look()
+            assert "were lost" in feed.alarms["evidence-lost"].text
+            monkeypatch.undo()
+            for _ in range(2):  # the alarm's own line was lost too
+                yard.clock.at_s += 601
+                feed.look()
+            assert not feed.alarms
+            yard.turn()
+
+    asyncio.run(scene())
+    assert verify(yard.evidence).dropped > 0
+    assert lines_of(yard.evidence, Kind.CAP)[-2].body["cap_w"] == 7000.0, "it is told later"
+
+
+def test_a_fault_of_ours_ends_the_log_and_not_the_controller(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(state: Any) -> float:
+        raise KeyError("node")
+
+    monkeypatch.setattr(evidence, "LOOK_S", 0.01)
+
+    async def scene() -> None:
+        async with yard.logging() as feed:
+            yard.turn()
+            monkeypatch.setattr(evidence, "planned_w", broken)
+            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 7000.0),)))
+            assert yard.c.state.outlook.cap_w == 7000.0
+            await until(lambda: "evidence" in feed.alarms)
+            assert "it has stopped" in feed.alarms["evidence"].text
+            monkeypatch.setattr(evidence, "planned_w", planned_w)
+            await until(lambda: not feed.alarms)
+            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 6000.0),)))
+
+    asyncio.run(scene())
+    found = verify(yard.evidence)
+    assert (found.ok, found.closed) == (True, True)
+    assert len(found.gaps) >= 1, "it says that there was a time without it"
+    caps = [line.body["cap_w"] for line in lines_of(yard.evidence, Kind.CAP)]
+    assert caps[-3:] == [7000.0, 6000.0, None]
+
+
+def test_a_disk_that_is_nearly_full_is_left_to_the_journal(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = evidence.FREE_LEAST_BYTES
+
+    async def scene() -> None:
+        async with yard.logging() as feed:
+            monkeypatch.setattr(evidence, "FREE_LEAST_BYTES", 1 << 62)
+            feed.look()
+            assert "nearly full" in feed.alarms["evidence"].text
+            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 7000.0),)))
+            monkeypatch.setattr(evidence, "FREE_LEAST_BYTES", least)
+            feed.look()
+            assert not feed.alarms
+            assert 7000.0 not in [line.body["cap_w"] for line in lines_of(yard.evidence, Kind.CAP)]
+            yard.turn()
+
+    asyncio.run(scene())
+    assert lines_of(yard.evidence, Kind.CAP)[-2].body["cap_w"] == 7000.0, "it is told later"
+    assert [*lines_of(yard.evidence, Kind.DROPPED)[0].body["why"]] == ["the disk is nearly full"]
 
 
 def test_a_log_that_cannot_be_opened_is_an_alarm_and_tried_again(yard: Yard) -> None:

@@ -125,6 +125,7 @@ class Row:
 @pytest.fixture
 def play(tmp_path: Path) -> Any:
     """Runs a scenario beside the feeds of such a site; samples are asked for often."""
+
     async def main(scenario: Callable[[Row], Awaitable[None]], mode: str, compute: str) -> None:
         meters: list[Meter] = []
 
@@ -307,7 +308,8 @@ def test_a_hung_meter_holds_up_nobody(play: Any) -> None:
             writer.close()
 
         hung = await asyncio.start_server(hang, "127.63.250.2", 0)
-        row.c.feeders._meters["row-b"]._meter._source.url = f"http://{address(hung)}/"
+        guarded: Any = row.c.feeders._meters["row-b"]
+        guarded._meter._source.url = f"http://{address(hung)}/"
         row.a.watts_w = 5000.0
         await row.until(lambda: row.feeder("row-a")["power_w"] == 5000.0)
         await row.until(lambda: "no answer" in row.alarms().get("feeder-meter:row-b", ""))

@@ -43,6 +43,7 @@ def said(c: Controller) -> None:
     caps = (
         Cap("evt", "utility", 3e6),
         Cap("fuse", "utility", 8e6, kind=CapKind.BREAKER),
+        Cap("over", "utility", 2e6, ends_s=NOW_S),
     )
     SourceFeed(c, Utility()).take(Said("utility", NOW_S, caps))
     rig.turned(c)
@@ -117,6 +118,7 @@ def test_an_override_is_ended_by_hand_and_by_the_next_one(front: Front) -> None:
         ({"source": "connection"}, Refused),
         ({"cap": "root feeder"}, Refused),
         ({"cap": "nothing"}, NotFound),
+        ({"cap": "over"}, NotFound),
         ({"source": "nobody"}, NotFound),
         ({"ends_s": float("inf")}, ConfigInvalid),
         ({"ends_s": float("nan")}, ConfigInvalid),

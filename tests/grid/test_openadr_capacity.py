@@ -281,3 +281,19 @@ def test_no_sequence_of_signals_losses_and_restarts_raises_the_cap_above_the_rul
     for step in steps:
         world.act(step)
         world.check()
+
+
+def test_a_site_that_has_never_asked_speaks_of_no_outage() -> None:
+    asked = Known(asked_s=NOW - 60.0)
+    assert [say(known, TERMS, NOW, outage=True).notes for known in (Known(), asked)] == [
+        (),
+        ("after a power outage limits do not count until the VTN has answered",),
+    ]
+
+
+def test_ids_of_subscriptions_tell_when_they_begin() -> None:
+    told = caps(LIMIT, fallback_w=300e3)
+    names = [cap.id for cap in told if cap.id.startswith("subscription")]
+    assert names == ["subscription", f"subscription@{LIMIT.ends_s:.0f}"], (
+        "held all along, and again"
+    )

@@ -244,6 +244,11 @@ def test_each_change_has_a_time_of_its_own_and_numbers_have_bounds(
     assert [row["n"] for row in store.all(by_type[ObjectType.REPORT])] == [2, 3, 4]
 
 
+def test_objects_of_another_run_have_other_ids() -> None:
+    made = [Store().add(KINDS[0], {KINDS[0].name or "x": "same"})["id"] for _ in range(2)]
+    assert made[0] != made[1], "a site remembers events by id, beyond the end of a dry run"
+
+
 def test_logins_are_checked_and_tokens_end() -> None:
     now = [0.0]
     settings = VtnSettings(

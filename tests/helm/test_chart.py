@@ -41,6 +41,15 @@ FULL: Values = {
         "meter": {"url": "http://meter.local/v1/power"},
         "grid": {"schedule": "schedule.csv", "default_price_usd_per_mwh": -3.5},
         "mining": {"devices": ["*"]},
+        "market": {
+            "prices": [{"name": "day-ahead", "file": "day.csv", "table": {"where": {"hub": "h"}}}]
+        },
+        "drills": [
+            {"name": "weekly", "days": ["tue"], "at": "14:00", "duration": "10m", "shed": "2kW"}
+        ],
+        "utility": {
+            "modbus": {"listen": "10.0.0.5:502", "peers": ["10.0.0.0/28"], "fallback": "4kW"}
+        },
         "tenants": [{"name": "research", "weight": 2, "quota": "1kW", "borrow": False}],
         "services": [
             {

@@ -42,6 +42,31 @@ class SharesView(TypedDict):
     lost: int
 
 
+class FrequencyView(TypedDict):
+    """An agent that sheds by itself when the grid's frequency falls (docs/frequency.md).
+
+    `share` of what may be shed is shed now, `cut_w` as leases go. `hz` and `v_pu` are `age_s` old;
+    the agent told all of it `told_age_s` ago.
+    """
+
+    agent: str
+    programme: str | None
+    phase: str | None
+    share: float | None
+    cut_w: float | None
+    reason: str | None
+    latched: bool
+    sheds: int | None
+    hz: float | None
+    v_pu: float | None
+    age_s: float | None
+    told_age_s: float
+    fault: str | None
+    quality: str | None
+    decides_within_s: float | None
+    claims: list[str]
+
+
 class SiteView(TypedDict):
     """The site now. `power_w` is the meter's word, None while it is unknown.
 
@@ -90,6 +115,7 @@ class SiteView(TypedDict):
     shares: SharesView
     jobs: dict[str, dict[str, int]]
     compute: list[NodeView]
+    frequency: NotRequired[list[FrequencyView]]
 
 
 class CapView(TypedDict):

@@ -59,6 +59,7 @@ def site_text(site: dict[str, Any]) -> str:
         ("power", _power(site)),
         ("cap", f"{watts(site['cap_w'])}{origin}, margin {watts(site['margin_w'])}"),
         *cap_rows(site),
+        *([("next change", site["next_change_at"])] if site.get("next_change_at") else []),
         ("headroom", f"{watts(site['headroom_w'])}, committed {watts(site['committed_w'])}"),
         ("inference", watts(site["inference_w"])),
         ("mining", watts(site["mining_w"])),
@@ -78,6 +79,8 @@ def site_text(site: dict[str, Any]) -> str:
         text += "\n\n" + nodes_text(site["compute"]) + "\n"
     if metered := [one for one in site["feeders"] if "power_w" in one]:
         text += "\n\n" + feeders_text(metered) + "\n"
+    if enrolled := site.get("frequency"):
+        text += "\n\n" + frequency_text(enrolled) + "\n"
     for alarm in site["alarms"]:
         text += f"\n{alarm['severity']}: {alarm['text']} (since {alarm['since']})"
     if "devices" in site:
@@ -107,6 +110,25 @@ def feeders_text(feeders: list[dict[str, Any]]) -> str:
         for one in feeders
     ]
     return grid(headers, rows, headers[1:])
+
+
+def frequency_text(agents: list[dict[str, Any]]) -> str:
+    """Return the agents that assist when the frequency falls for people."""
+    headers = ("FREQUENCY", "PHASE", "HZ", "VOLTAGE", "AGE", "SHED", "CUT", "WHY")
+    rows = [
+        (
+            one["agent"],
+            one["phase"] or UNKNOWN,
+            number(one["hz"], digits=3),
+            number(one["v_pu"], "pu", 3),
+            age(one["age_s"]),
+            UNKNOWN if one["share"] is None else f"{one['share']:.0%}",
+            watts(one["cut_w"]),
+            one["fault"] or one["reason"] or "",
+        )
+        for one in agents
+    ]
+    return grid(headers, rows, ("HZ", "VOLTAGE", "AGE", "SHED", "CUT"))
 
 
 def devices_text(devices: list[dict[str, Any]]) -> str:

@@ -128,7 +128,8 @@ def warnings(site: dict[str, Any]) -> list[Panel]:
     if site["mode"] == "shadow":
         texts.insert(0, SHADOW)
     if site["meter_stale"]:
-        texts.insert(0, "the meter is stale: site power is unknown and the margin is widened")
+        meter = "no meter tells" if site["power_age_s"] is None else "the meter is stale"
+        texts.insert(0, f"{meter}: site power is unknown and the margin is widened")
     return [Panel("\n".join(texts), style="bold red")] if texts else []
 
 

@@ -40,6 +40,7 @@ class AgentSession:
         period_s: float,
         keep: Callable[[Iterable[Device]], None],
         asking: Link,
+        heard: Callable[[str, Mapping[str, Any], float], None],
     ) -> None:
         """Prepare; `run` does the work.
 
@@ -47,9 +48,11 @@ class AgentSession:
             link: for leases and readings alone.
             asking: for an operator's asks, so that a slow one holds up no lease.
             keep: remembers devices beyond a restart.
+            heard: told each answer, of which agent and when on our clock, s.
         """
         self._asking = asking
         self._keep = keep
+        self._heard = heard
         self._ref = ref
         self._link = link
         self._inbox = inbox
@@ -115,6 +118,7 @@ class AgentSession:
         self._inbox.put(
             [agent_words.seen(self._ref.name, answer, received_s), ev.DeviceJoined(devices)]
         )
+        self._heard(self._ref.name, answer, received_s)
         self._version = answer.get("inventory_version")
         log.info("agent joined", agent=self._ref.name, devices=len(devices))
 
@@ -127,6 +131,7 @@ class AgentSession:
         if command is not None:
             events.append(agent_words.replied(command, answer))
         events.append(self._read(answer, received_s))
+        self._heard(self._ref.name, answer, received_s)
         if answer.get("inventory_version") != self._version:
             self._version = None
         return events

@@ -7,17 +7,19 @@ that cannot be opened or written is an alarm and no more. What it loses, it says
 import asyncio
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import structlog
 
 from wattshift_cluster.controller.evidence_words import Batches, Energies, planned_w, summed_up
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.grid.meters.reading import MeterReading
-from wattshift_cluster.settle.bodies import Held, decision_body, event_body
+from wattshift_cluster.settle.bodies import SITE, Held, decision_body, event_body
 from wattshift_cluster.settle.lines import Kind
 from wattshift_cluster.settle.log import Evidence, Pace
 from wattshift_cluster.settle.tail import EvidenceFailed
@@ -43,6 +45,13 @@ SAME_SHARE, SAME_W = 1e-3, 1.0
 
 LOST_ALARM_S = 600.0
 """How long an alarm tells that lines were lost."""
+
+FREE_LEAST_BYTES = 200 << 20
+"""Left on the disk for the journal, which lies on it too and without which nothing is accepted."""
+
+MANY, FULL = "more decisions than a minute may have", "the disk is nearly full"
+
+P = ParamSpec("P")
 
 log = structlog.get_logger()
 
@@ -73,35 +82,67 @@ class EvidenceFeed:
         self._held = Held(math.nan, "", math.nan)
         self._events: dict[tuple[str, str], GridEvent] = {}
         self._events_of: Mapping[str, tuple[GridEvent, ...]] | None = None
-        self._left = self._moves_left = self._lost = 0
+        self._broken = ""
+        self._left = self._moves_left = 0
+        self._lost: Counter[str] = Counter()
+        self._tight = self._unsaid = False
         self._dropped, self._dropped_s = 0, -math.inf
         controller.witness = self
 
     async def run(self) -> None:
         """Write until cancelled, then sign the end."""
         try:
-            while self._log is None:
-                await self._open()
-                if self._log is None:
-                    await asyncio.sleep(self._again_s)
             while True:
-                self.look()
-                await asyncio.sleep(LOOK_S)
+                await self._open()
+                while self._log is not None:
+                    self.look()
+                    if self._broken:
+                        await self._close()
+                        self._judge(self._broken, self._c.clock.now_s())
+                    else:
+                        await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(self._again_s)
         finally:
             await self._close()
 
     def sampled(self, source: str, reading: MeterReading, now_s: float) -> None:
         """A meter has answered, or not; see controller.service.Witness."""
-        if self._log is not None:
-            offset_s = math.nan if reading.at_s is None else reading.at_s - now_s
-            self._batches.add(source, reading, now_s, offset_s)
-            if self._batches.full:
-                self._flush(now_s)
+        self._safely(self._sampled, source, reading, now_s)
 
     def turned(self, state: State, now_s: float) -> None:
         """The core has decided; see controller.service.Witness."""
-        if self._log is None:
+        self._safely(self._turned, state, now_s)
+
+    def told(self, decisions: Iterable[AnyDecision]) -> None:
+        """Something was decided; see controller.service.Witness."""
+        self._safely(self._told, decisions, self._c.clock.now_s())
+
+    def look(self) -> None:
+        """What is due once a second: feeders' meters, lines of samples and of energy, alarms."""
+        self._safely(self._look, self._c.state, self._c.clock.now_s())
+
+    def _safely(self, write: Callable[P, None], *args: P.args, **more: P.kwargs) -> None:
+        """Write where the log is open; a fault of ours ends this log and not the controller."""
+        if self._log is None or self._broken:
             return
+        try:
+            write(*args, **more)
+        except Exception as fault:
+            log.exception("evidence.failed")
+            self._broken = f"it has stopped: {fault or type(fault).__name__}"
+
+    def _sampled(self, source: str, reading: MeterReading, now_s: float) -> None:
+        offset_s = math.nan if reading.at_s is None else reading.at_s - now_s
+        self._batches.add(source, reading, now_s, offset_s)
+        if self._batches.full:
+            self._flush(now_s)
+
+    def _turned(self, state: State, now_s: float) -> None:
+        if self._tight:
+            return
+        if self._unsaid:
+            self._unsaid, self._events, self._events_of = False, {}, None
+            self._held = Held(math.nan, "", math.nan)
         shadow = self._c.config.site.mode == "shadow"
         # A shadow commands nothing: what it would have leased is nobody's plan.
         plan_w = math.nan if shadow else planned_w(state)
@@ -125,27 +166,23 @@ class EvidenceFeed:
             for event in self._changed(now_s):
                 self._put(Kind.EVENT, event_body(event), now_s)
 
-    def told(self, decisions: Iterable[AnyDecision]) -> None:
-        """Something was decided; see controller.service.Witness."""
-        if self._log is None:
-            return
-        now_s = self._c.clock.now_s()
+    def _told(self, decisions: Iterable[AnyDecision], now_s: float) -> None:
         if now_s - self._minute_s >= MINUTE_S:
             self._tell_lost(now_s)
             self._minute_s = now_s
             self._left, self._moves_left = DECISIONS_A_MINUTE, MOVES_A_MINUTE
         for one in decisions:
             if not self._may(one):
-                self._lost += 1
+                self._lost[MANY] += 1
                 continue
             row = summed_up(one) if isinstance(one, Moves) else one
             self._put(Kind.DECISION, decision_body(row), now_s)
 
     def _tell_lost(self, now_s: float) -> None:
-        if self._lost:
-            why = f"decisions beyond {DECISIONS_A_MINUTE} a minute, {MOVES_A_MINUTE} of leases"
-            self._put(Kind.DROPPED, {"lines": self._lost, "why": why}, now_s)
-            self._lost = 0
+        if self._lost and not self._tight:
+            body = {"lines": self._lost.total(), "why": dict(self._lost)}
+            self._put(Kind.DROPPED, body, now_s)
+            self._lost.clear()
 
     def _unplanned(self, now_s: float) -> None:
         """Nobody caps or plans before a controller's first decision, and after its last."""
@@ -162,14 +199,14 @@ class EvidenceFeed:
         self._left -= 1
         return self._left >= 0
 
-    def look(self) -> None:
-        """What is due once a second: feeders' meters, lines of samples and of energy, alarms."""
-        now_s, state = self._c.clock.now_s(), self._c.state
+    def _look(self, state: State, now_s: float) -> None:
         held = self._log
         if held is None or self._energies is None:
             return
+        self._tight = shutil.disk_usage(self._folder).free < FREE_LEAST_BYTES
         for name, reading in self._c.feeders.readings().items():
-            self._batches.add(name, reading, now_s, math.nan)
+            source = f"feeder {name}" if name == SITE else name
+            self._batches.add(source, reading, now_s, math.nan)
         self._energies.granted(state.jobs.values(), now_s)
         if now_s - self._batch_s >= BATCH_S:
             self._flush(now_s)
@@ -178,7 +215,7 @@ class EvidenceFeed:
         health = held.health()
         if health.dropped > self._dropped:
             self._dropped, self._dropped_s = health.dropped, now_s
-        self._judge(health.fault, now_s)
+        self._judge(FULL if self._tight else health.fault, now_s)
 
     def _flush(self, now_s: float) -> None:
         self._batch_s = now_s
@@ -208,8 +245,10 @@ class EvidenceFeed:
         self._events = present
 
     def _put(self, kind: Kind, body: Mapping[str, Any], at_s: float) -> None:
-        if self._log is not None:
-            self._log.put(kind, body, at_s)
+        if self._tight:
+            self._lost[FULL] += 1
+        elif self._log is not None and not self._log.put(kind, body, at_s):
+            self._unsaid = True
 
     async def _open(self) -> None:
         """Open the log, off the loop; where that fails, say so."""
@@ -233,6 +272,8 @@ class EvidenceFeed:
 
     def _begin(self, now_s: float) -> None:
         """The first lines: what was agreed, and all that holds."""
+        self._broken, self._dropped, self._events, self._events_of = "", 0, {}, None
+        self._batches = Batches()
         terms = self._c.config.settlement.model_dump(mode="json")
         self._put(Kind.TERMS, terms, now_s)
         self._unplanned(now_s)
@@ -246,15 +287,17 @@ class EvidenceFeed:
         held = self._log
         if held is None:
             return
-        if self._energies is not None:
-            now_s = self._c.clock.now_s()
-            self._flush(now_s)
-            self._spend(now_s)
-            self._unplanned(now_s)
-            self._tell_lost(now_s)
-        self._log = None
+        self._safely(self._last_words, self._c.clock.now_s())
+        self._log, self._energies = None, None
         if not await asyncio.to_thread(held.close):
             log.warning("evidence.unsigned", fault=held.health().fault)
+
+    def _last_words(self, now_s: float) -> None:
+        if self._energies is not None:
+            self._flush(now_s)
+            self._spend(now_s)
+        self._unplanned(now_s)
+        self._tell_lost(now_s)
 
     def _judge(self, fault: str | None, now_s: float) -> None:
         """Raise and clear the alarms of the log."""

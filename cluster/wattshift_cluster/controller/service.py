@@ -25,6 +25,7 @@ from wattshift_cluster.controller.books import Books
 from wattshift_cluster.controller.bridge_session import BridgeSession
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.feeders import FeederMeters
+from wattshift_cluster.controller.frequency_book import REMEMBERED, FrequencyBook
 from wattshift_cluster.controller.history import GAP_S, History
 from wattshift_cluster.controller.inbox import Inbox
 from wattshift_cluster.controller.journal import REMADE, Journal
@@ -142,6 +143,7 @@ class Controller:
         self.tally = Tally()
         self.meter_quality = "unknown"
         self.feeders = FeederMeters(config)
+        self.frequency = FrequencyBook(lambda name: journal.decisions(name, None, REMEMBERED))
         self.meter_alarms: Mapping[str, Alarm] = {}
         self.samplers: list[Callable[[float | None, float], None]] = []
         self.after_turn: list[Callable[[], None]] = []
@@ -185,15 +187,19 @@ class Controller:
         now_s = clock.now_s()
         known = tuple(journal.devices(agent.name for agent in config.agents))
         self.inbox.put([ev.DeviceJoined(known)] if known else [])
-        for job in blueprint.standing_jobs(config, now_s):
+        self._stand(now_s)
+        if dropped := self.signal_book.dropped(now_s):
+            self.tell(*dropped)
+
+    def _stand(self, now_s: float) -> None:
+        """Submit the jobs that the site file names, where none has their place."""
+        for job in blueprint.standing_jobs(self.config, now_s):
             other = places_taken.holder(self.state.jobs.values(), job)
             if other is None:
                 self.inbox.put([ev.JobSubmitted(job)])
             else:  # submitted before the site file named it; it stands at the next start
                 told = places_taken.taken(route_of(job.spec), other)
                 log.warning("standing.refused", job=job.id, reason=told)
-        if dropped := self.signal_book.dropped(now_s):
-            self.tell(*dropped)
 
     def _connect(self, tokens: Tokens) -> None:
         period_s = self.config.site.tick_s
@@ -209,6 +215,7 @@ class Controller:
                 period_s,
                 self.journal.keep_devices,
                 Link(host, int(port), token, deadline_s=ASK_S),
+                self._answered,
             )
         compute = self.config.compute
         if compute is not None:
@@ -227,6 +234,11 @@ class Controller:
                 period_s,
                 self.state.epoch,
             )
+
+    def _answered(self, agent: str, answer: Mapping[str, Any], received_s: float) -> None:
+        """An agent's own doings when the frequency falls are told like any decision."""
+        if told := self.frequency.heard(agent, answer, received_s):
+            self.tell(*told)
 
     def _active_jobs(self) -> Mapping[str, str]:
         """Jobs that the compute bridge must know, because it was told to run them."""
@@ -341,6 +353,8 @@ class Controller:
         view = views.site(self.state, self.roster, self.meter_quality, steps, now_s, mode)
         view["feeders"] = self.feeders.shown(view["feeders"])
         view["alarms"] = views.alarms(self.alarms)
+        if enrolled := self.frequency.views(now_s):
+            view["frequency"] = enrolled
         if self._shadow is None:
             return view
         return self._shadow.site(view, self.device_views(now_s))

@@ -162,7 +162,10 @@ class SignalDesk:
         if caps is None:
             known = ", ".join(sorted(self._c.state.signals.caps))
             raise NotFound(f"no source {source}; there are: {known or 'none'}")
-        kinds = {one.kind for one in caps if one.id == cap}
+        now_s = self._c.clock.now_s()
+        # One that is over lifts nothing: its id may come again, for another cap.
+        live = (one for one in caps if one.ends_s is None or one.ends_s > now_s)
+        kinds = {one.kind for one in live if one.id == cap}
         if not kinds:
             raise NotFound(f"{source} has no cap {cap}; see wattshift cap show")
         if CapKind.BREAKER in kinds:

@@ -21,7 +21,7 @@ class Store:
         self._last = datetime.min.replace(tzinfo=UTC)
         self._made = 0
         # A site remembers events by id: those of the next run must not look like these.
-        self._run = secrets.token_hex(2)
+        self._run = secrets.token_hex(3)
 
     def all(self, kind: Kind) -> Iterator[Row]:
         """Every row of a kind, the oldest first."""

@@ -10,13 +10,21 @@ import pytest
 
 from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller import feeds
+from wattshift_cluster.controller.sources import Sources
 from wattshift_cluster.errors import ConfigInvalid
+from wattshift_cluster.grid.said import Said, Steps
 
 _SPEC = spec_from_file_location("feeds_rig", Path(__file__).with_name("feeds_rig.py"))
 assert _SPEC is not None
 assert _SPEC.loader is not None
 rig = module_from_spec(_SPEC)
 _SPEC.loader.exec_module(rig)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meter is asked more often than in a site."""
+    monkeypatch.setattr(feeds, "METER_PERIOD_S", 0.05)
 
 
 def curve(path: Path, *rows: tuple[float, float, float]) -> None:
@@ -56,6 +64,14 @@ def test_the_first_price_that_is_known_is_the_site_s(tmp_path: Path) -> None:
         assert kinds == {"feed"}
 
     rig.play(tmp_path, PRICES, scenario)
+
+
+def test_carbon_is_the_first_source_s_of_the_file_whoever_spoke_first() -> None:
+    sources = Sources(("first", "second"))
+    for name, value in (("second", 300.0), ("first", 250.0)):
+        steps = Steps((0.0,), (value,), 100.0, 0.0)
+        sources.heard(name, Said(name, 1.0, carbon_g_per_kwh=steps), 1.0)
+    assert sources.carbon_g_per_kwh(2.0) == 250.0
 
 
 def test_a_price_that_nobody_knows_is_unknown(tmp_path: Path) -> None:
@@ -113,7 +129,9 @@ def test_what_cannot_be_is_refused(tmp_path: Path, more: str, told: str) -> None
 
 
 def test_a_faulty_file_is_found_at_the_start(tmp_path: Path) -> None:
+    async def never(_: Any) -> None:
+        pytest.fail("the controller started")
+
     (tmp_path / "late.csv").write_text("time,end,value\nyesterday,today,1\n")
     with pytest.raises(ConfigInvalid, match=r"late\.csv:2"):
-        rig.play(tmp_path, '[[market.prices]]\nname = "d"\nfile = "late.csv"\n', None)
-    assert feeds.FILE_PERIOD_MOST_S > 0
+        rig.play(tmp_path, '[[market.prices]]\nname = "d"\nfile = "late.csv"\n', never)
