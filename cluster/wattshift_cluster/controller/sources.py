@@ -102,7 +102,7 @@ class Sources:
 
     def carbon_g_per_kwh(self, now_s: float) -> float | None:
         """Carbon of energy now, of the first source that knows; None unknown."""
-        order = dict.fromkeys(self._heard)
+        order = dict.fromkeys((*self._named, *self._heard))
         for one in (self._heard[name] for name in order if name in self._heard):
             if one.said is not None and one.said.carbon_g_per_kwh is not None:
                 value = value_at(one.said.carbon_g_per_kwh, now_s)
