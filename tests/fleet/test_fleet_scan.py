@@ -22,7 +22,8 @@ from wattshift_cluster.fleet.scan import Limits, Scan, affordable, knock, look
 
 def swept(ranges, limits=None):
     async def main():
-        sweep = Scan(parse_ranges(ranges), limits)
+        # A starved machine may be late to open a port; one that is closed refuses at once.
+        sweep = Scan(parse_ranges(ranges), limits or Limits(knock_s=10.0))
         return {one.address: one async for one in sweep.sightings()}, sweep.counts
 
     return asyncio.run(main())

@@ -140,6 +140,7 @@ def test_faults_occur_are_felt_and_break_no_cap(site: Path) -> None:
     assert not result.breaches
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", list(FaultKind))
 def test_each_kind_of_fault_alone_is_borne(site: Path, kind: FaultKind) -> None:
     result = _run(site, faults_per_day=600.0, fault_kinds=[kind.value], days=0.04, seed=3)

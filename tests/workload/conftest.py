@@ -1,11 +1,6 @@
-"""A real Ray cluster of three nodes for the tests of this room; one for each file that asks.
-
-Tests marked `nightly` show what goes wrong rarely and takes long to show; the usual run leaves them
-out.
-"""
+"""A real Ray cluster of three nodes for the tests of this room; one for each file that asks."""
 
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,18 +19,6 @@ def _sibling(name: str) -> ModuleType:
         sys.modules[name] = module
         spec.loader.exec_module(module)
     return sys.modules[name]
-
-
-NIGHTLY = "WATTSHIFT_NIGHTLY"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out the nightly tests, unless they are asked for."""
-    if os.environ.get(NIGHTLY) == "1":
-        return
-    for item in items:
-        if item.get_closest_marker("nightly"):
-            item.add_marker(pytest.mark.skip(reason=f"nightly: set {NIGHTLY}=1 to run it"))
 
 
 bench = _sibling("ray_cluster")
