@@ -133,7 +133,7 @@ def test_answers_do_not_wait_for_acknowledgements(call: Any) -> None:
 
 
 def test_a_taken_address_is_an_error(served: Any) -> None:
-    from wattshift_cluster.api.server import listen
+    from wattshift_cluster.grid.serving import listen
 
     host, port = served.url.removeprefix("http://").split(":")
     with pytest.raises(WattshiftError, match="cannot listen"):

@@ -5,7 +5,6 @@ uvicorn's own signal handling is left out: the controller's process decides when
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,11 +13,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from wattshift_cluster.errors import WattshiftError
+from wattshift_cluster.grid.serving import listen
 
 CONNECTIONS_MAX = 128
 KEEP_ALIVE_S = 15
 GRACE_S = 3
-BACKLOG = 64
 START_DEADLINE_S = 10.0
 
 log = structlog.get_logger()
@@ -78,21 +77,3 @@ async def start(app: FastAPI, host: str, port: int) -> RunningApi:
     url = f"http://{shown}:{bound_port}"
     log.info("api_listening", url=url)
     return RunningApi(url, app, server, task)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a bound listening socket. Raises WattshiftError."""
-    host = host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's delay off only where the protocol is named; without it, every answer
-    # waits 40 ms for the client's acknowledgement of its head.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise WattshiftError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener

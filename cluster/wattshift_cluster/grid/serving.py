@@ -70,7 +70,7 @@ async def serve(
         ConfigInvalid: the certificate cannot be used.
     """
     tls = None if certificate is None else _tls(certificate)
-    listener = _listen(host, port)
+    listener = listen(host, port)
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -109,7 +109,8 @@ def _tls(certificate: Certificate) -> ssl.SSLContext:
     return context
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound listening socket. Raises WattshiftError."""
     host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's delay off only where the protocol is named; without it, every answer
