@@ -258,7 +258,7 @@ def _world(folder: Path, kinds: str, truth: str, meter: str) -> tuple[tuple[str,
         f"--write={folder / 'asics.toml'}",
     )
     metering = (
-        *(sys.executable, "-m", "wattshift_cluster.grid.meter_process", "--listen", meter),
+        *(sys.executable, "-m", "wattshift_cluster.grid.own_meter.process", "--listen", meter),
         *("--truth", f"http://{truth}/v1/truth", "--host-idle-w", "50", "--host-core-w", "1"),
         *("--log", str(folder / "meter.jsonl")),
     )

@@ -16,7 +16,7 @@ from wattshift_cluster.config.advice import advice
 from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller import feeds
 from wattshift_cluster.errors import ConfigInvalid
-from wattshift_cluster.grid import drills
+from wattshift_cluster.grid.drills import source as drills
 from wattshift_cluster.grid.serving import serve
 from wattshift_cluster.grid.utility.registers import BY_NAME, decode
 from wattshift_scheduler import events as ev

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from wattshift_cluster.errors import ConfigInvalid
-from wattshift_cluster.grid.carbon import ElectricityMaps, WattTime, in_unit
-from wattshift_cluster.grid.carbon_history import parse_moer
 from wattshift_cluster.grid.curves.readers import CurveFailed
 from wattshift_cluster.grid.curves.steps import value_at
+from wattshift_cluster.grid.market.carbon import ElectricityMaps, WattTime, in_unit
+from wattshift_cluster.grid.market.carbon_history import parse_moer
 
 _SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
 assert _SPEC is not None

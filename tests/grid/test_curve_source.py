@@ -12,7 +12,7 @@ from wattshift_cluster.grid.curves.readers import CurveFailed, FileReader, HttpR
 from wattshift_cluster.grid.curves.rows import Shape
 from wattshift_cluster.grid.curves.source import BACKOFF_MOST_S, CurveSource, Kind
 from wattshift_cluster.grid.curves.steps import value_at
-from wattshift_cluster.grid.prices import Money, price_of
+from wattshift_cluster.grid.market.prices import Money, price_of
 
 _SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
 assert _SPEC is not None

@@ -13,7 +13,7 @@ from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.curves.rows import Shape, at_path, of_answer, of_csv
 from wattshift_cluster.grid.curves.steps import value_at
 from wattshift_cluster.grid.curves.times import TableTimes
-from wattshift_cluster.grid.prices import Money
+from wattshift_cluster.grid.market.prices import Money
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR_S = 3600.0

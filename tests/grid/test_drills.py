@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from wattshift_cluster.config.utility import Drill
-from wattshift_cluster.grid import drill_results
-from wattshift_cluster.grid.drill_results import Result, ResultsFile, Samples, scored
-from wattshift_cluster.grid.drills import DrillSource, planned
+from wattshift_cluster.grid.drills import results as drill_results
+from wattshift_cluster.grid.drills.results import Result, ResultsFile, Samples, scored
+from wattshift_cluster.grid.drills.source import DrillSource, planned
 from wattshift_cluster.grid.said import Said
 from wattshift_scheduler.signals.words import CapKind
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from wattshift_cluster.config.market import Market
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.curves.steps import value_at
-from wattshift_cluster.grid.market_sources import market_sources
+from wattshift_cluster.grid.market.sources import market_sources
 
 _SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
 assert _SPEC is not None

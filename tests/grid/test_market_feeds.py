@@ -18,12 +18,12 @@ import pandas as pd
 import pytest
 
 from wattshift_cluster.errors import ConfigInvalid
-from wattshift_cluster.grid import market
 from wattshift_cluster.grid.curves.readers import CurveFailed
 from wattshift_cluster.grid.curves.steps import value_at
-from wattshift_cluster.grid.market import EntsoePrices, GridstatusPrices, Wanted
-from wattshift_cluster.grid.market_thread import MarketThread
-from wattshift_cluster.grid.prices import Money
+from wattshift_cluster.grid.market import published as market
+from wattshift_cluster.grid.market.prices import Money
+from wattshift_cluster.grid.market.published import EntsoePrices, GridstatusPrices, Wanted
+from wattshift_cluster.grid.market.thread import MarketThread
 
 _SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
 assert _SPEC is not None

@@ -16,11 +16,17 @@ from typing import Any
 import pytest
 
 from wattshift_cluster.bootclock import boot_s
-from wattshift_cluster.grid.meter_process import SampleLog, body_of
-from wattshift_cluster.grid.power_sources import GpuSource, HostSource, Part, TruthSource
+from wattshift_cluster.grid.own_meter.draws import GpuSource, HostSource, Part, TruthSource
+from wattshift_cluster.grid.own_meter.process import SampleLog, body_of
 from wattshift_cluster.jsonhttp import address, serve_json
 
-METER = [sys.executable, "-m", "wattshift_cluster.grid.meter_process", "--listen", "127.0.0.1:0"]
+METER = [
+    sys.executable,
+    "-m",
+    "wattshift_cluster.grid.own_meter.process",
+    "--listen",
+    "127.0.0.1:0",
+]
 
 
 @asynccontextmanager

@@ -15,8 +15,8 @@ import pytest
 from wattshift_cluster.config.openadr import OpenAdr2
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.openadr.failures import VtnNonsense
-from wattshift_cluster.grid.openadr2 import OpenAdr2Source, library
-from wattshift_cluster.grid.openadr2_events import modern_event, standing
+from wattshift_cluster.grid.openadr2.events import modern_event, standing
+from wattshift_cluster.grid.openadr2.source import OpenAdr2Source, library
 from wattshift_cluster.grid.said import Said
 from wattshift_scheduler.signals.arbitrate import arbitrate
 

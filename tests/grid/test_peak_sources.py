@@ -11,10 +11,10 @@ import pytest
 
 from wattshift_cluster.grid.curves.readers import FileReader, HttpReader
 from wattshift_cluster.grid.curves.rows import Shape
-from wattshift_cluster.grid.demand_charge import DemandSource, DemandTerms
-from wattshift_cluster.grid.kept_highest import PERIODS_MOST, KeptHighest
-from wattshift_cluster.grid.peaks import PeakSource, PeakTerms, in_watts
-from wattshift_cluster.grid.periods import Season
+from wattshift_cluster.grid.peaks.coincident import PeakSource, PeakTerms, in_watts
+from wattshift_cluster.grid.peaks.demand_charge import DemandSource, DemandTerms
+from wattshift_cluster.grid.peaks.kept_highest import PERIODS_MOST, KeptHighest
+from wattshift_cluster.grid.peaks.periods import Season
 from wattshift_cluster.grid.said import Said
 from wattshift_scheduler.signals.peaks import Duty
 from wattshift_scheduler.signals.words import CapKind

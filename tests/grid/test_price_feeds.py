@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wattshift_cluster.errors import ConfigInvalid
-from wattshift_cluster.grid.prices import (
+from wattshift_cluster.grid.market.prices import (
     FilePrices,
     FirstKnown,
     FixedPrice,

@@ -87,7 +87,7 @@ def small_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallSite:
         ),
         Child(
             "meter",
-            (sys.executable, "-m", "wattshift_cluster.grid.meter_process", "--listen", meter,
+            (sys.executable, "-m", "wattshift_cluster.grid.own_meter.process", "--listen", meter,
              "--truth", f"http://{truth}/v1/truth", "--host-idle-w", "50", "--host-core-w", "1",
              "--log", str(tmp_path / "meter.jsonl")),
             ready=lambda: listens(meter),

@@ -20,9 +20,9 @@ from wattshift_cluster.controller.openadr_feeds import openadr_feeds
 from wattshift_cluster.controller.service import Controller, Feed
 from wattshift_cluster.controller.utility_feeds import utility_feeds
 from wattshift_cluster.errors import ConfigInvalid, Fault
+from wattshift_cluster.grid.market.prices import FilePrices
 from wattshift_cluster.grid.meters.build import build
 from wattshift_cluster.grid.meters.reading import Meter, MeterReading
-from wattshift_cluster.grid.prices import FilePrices
 from wattshift_cluster.grid.schedule import Schedule
 from wattshift_cluster.settle.bodies import SITE
 from wattshift_scheduler import events as ev

@@ -16,7 +16,7 @@ def market_feeds(controller: Controller) -> list[Feed]:
     if config.market == Market():
         return []
     # Most sites name none: they need not wait for what it takes to read one.
-    from wattshift_cluster.grid.market_sources import market_sources
+    from wattshift_cluster.grid.market.sources import market_sources
 
     found = market_sources(
         config.market,

@@ -35,7 +35,7 @@ def _openadr(controller: Controller, vtn: OpenAdr) -> Source:
 
 
 def _openadr2(controller: Controller, vtn: OpenAdr2) -> Source:
-    from wattshift_cluster.grid.openadr2 import OpenAdr2Source
+    from wattshift_cluster.grid.openadr2.source import OpenAdr2Source
 
     return OpenAdr2Source(
         vtn,

@@ -55,7 +55,7 @@ def _solar(controller: Controller) -> Feed:
 
 
 def _drills(controller: Controller) -> Feed:
-    from wattshift_cluster.grid.drills import DrillSource
+    from wattshift_cluster.grid.drills.source import DrillSource
 
     config = controller.config
     own = frozenset(("drills", *config.market.names))

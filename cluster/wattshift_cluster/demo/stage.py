@@ -290,7 +290,7 @@ def world(stage: Stage) -> tuple[Child, ...]:
         ),
         Child(
             "meter",
-            (python, "-m", "wattshift_cluster.grid.meter_process", "--listen", stage.meter,
+            (python, "-m", "wattshift_cluster.grid.own_meter.process", "--listen", stage.meter,
              "--truth", f"http://{stage.truth}/v1/truth",
              "--host-idle-w", str(HOST_IDLE_W), "--host-core-w", str(CORE_W),
              "--log", str(stage.samples_file)),

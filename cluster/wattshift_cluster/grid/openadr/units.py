@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wattshift_cluster.grid.market.prices import SANE_USD_PER_MWH
 from wattshift_cluster.grid.openadr.words import Value
-from wattshift_cluster.grid.prices import SANE_USD_PER_MWH
 
 WATTS: Mapping[str, float] = {"W": 1.0, "KW": 1e3, "MW": 1e6}
 JOULES: Mapping[str, float] = {"WH": 3.6e3, "KWH": 3.6e6, "MWH": 3.6e9}

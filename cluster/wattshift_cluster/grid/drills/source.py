@@ -19,7 +19,7 @@ import structlog
 
 from wattshift_cluster.config.settlement import zone_of
 from wattshift_cluster.config.utility import WEEK, Drill
-from wattshift_cluster.grid.drill_results import Result, ResultsFile, Samples, scored
+from wattshift_cluster.grid.drills.results import Result, ResultsFile, Samples, scored
 from wattshift_cluster.grid.said import Said, Say
 from wattshift_scheduler.signals.words import Cap, CapKind, GridEvent
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from wattshift_cluster.grid.kept_highest import KeptHighest
-from wattshift_cluster.grid.periods import Season
+from wattshift_cluster.grid.peaks.kept_highest import KeptHighest
+from wattshift_cluster.grid.peaks.periods import Season
 from wattshift_cluster.grid.said import Said, Say
 from wattshift_scheduler.signals.billed import Demand, Month, billed_w, metered
 from wattshift_scheduler.signals.words import Cap, CapKind

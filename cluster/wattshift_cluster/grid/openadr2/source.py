@@ -32,7 +32,7 @@ from wattshift_cluster.grid.openadr.words import (
     SubscriptionWish,
     Ven,
 )
-from wattshift_cluster.grid.openadr2_events import Raw, standing
+from wattshift_cluster.grid.openadr2.events import Raw, standing
 from wattshift_cluster.grid.said import Say
 
 DEADLINE_S = 30.0

@@ -19,19 +19,19 @@ from wattshift_cluster.config.market import (
 )
 from wattshift_cluster.config.quantities import WATT_UNITS
 from wattshift_cluster.config.settlement import zone_of
-from wattshift_cluster.grid.carbon import ElectricityMaps, WattTime, in_unit
-from wattshift_cluster.grid.carbon_history import MoerFile
 from wattshift_cluster.grid.curves.readers import FileReader, HttpReader, Reader
 from wattshift_cluster.grid.curves.rows import ReadValue, Shape
 from wattshift_cluster.grid.curves.source import CurveSource, Kind
 from wattshift_cluster.grid.curves.steps import filled
-from wattshift_cluster.grid.demand_charge import DemandSource, DemandTerms
-from wattshift_cluster.grid.kept_highest import KeptHighest
-from wattshift_cluster.grid.market import EntsoePrices, GridstatusPrices, Wanted
-from wattshift_cluster.grid.market_thread import MarketThread
-from wattshift_cluster.grid.peaks import PeakSource, PeakTerms, in_watts
-from wattshift_cluster.grid.periods import Season
-from wattshift_cluster.grid.prices import CurvePrices, FirstKnown, Money, Price
+from wattshift_cluster.grid.market.carbon import ElectricityMaps, WattTime, in_unit
+from wattshift_cluster.grid.market.carbon_history import MoerFile
+from wattshift_cluster.grid.market.prices import CurvePrices, FirstKnown, Money, Price
+from wattshift_cluster.grid.market.published import EntsoePrices, GridstatusPrices, Wanted
+from wattshift_cluster.grid.market.thread import MarketThread
+from wattshift_cluster.grid.peaks.coincident import PeakSource, PeakTerms, in_watts
+from wattshift_cluster.grid.peaks.demand_charge import DemandSource, DemandTerms
+from wattshift_cluster.grid.peaks.kept_highest import KeptHighest
+from wattshift_cluster.grid.peaks.periods import Season
 from wattshift_cluster.grid.said import Source, Steps
 from wattshift_scheduler.signals.peaks import Duty, Errors
 

@@ -1,6 +1,6 @@
 """An independent site meter as a program, for a site that has no meter with an interface.
 
-    python -m wattshift_cluster.grid.meter_process --listen 127.0.0.1:7500 \\
+    python -m wattshift_cluster.grid.own_meter.process --listen 127.0.0.1:7500 \\
         --truth http://127.0.0.1:7600/v1/truth --host-idle-w 100 --host-core-w 150 \\
         --log samples.jsonl
 
@@ -27,7 +27,7 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.bootclock import boot_s
-from wattshift_cluster.grid.power_sources import (
+from wattshift_cluster.grid.own_meter.draws import (
     GpuSource,
     HostSource,
     Part,

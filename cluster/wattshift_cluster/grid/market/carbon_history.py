@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from wattshift_cluster.grid.carbon import in_unit
 from wattshift_cluster.grid.curves.readers import Told
 from wattshift_cluster.grid.curves.steps import Span, laid
+from wattshift_cluster.grid.market.carbon import in_unit
 from wattshift_cluster.grid.rows import Faults, read_csv, unix_s
 from wattshift_cluster.grid.said import Steps
 from wattshift_cluster.grid.watched import WatchedFile

@@ -15,8 +15,8 @@ import structlog
 from wattshift_cluster.grid.curves.readers import CurveFailed, Reader
 from wattshift_cluster.grid.curves.rows import ReadValue
 from wattshift_cluster.grid.curves.steps import spans, value_at
-from wattshift_cluster.grid.kept_highest import KeptHighest
-from wattshift_cluster.grid.periods import Season
+from wattshift_cluster.grid.peaks.kept_highest import KeptHighest
+from wattshift_cluster.grid.peaks.periods import Season
 from wattshift_cluster.grid.said import Said, Say, Steps
 from wattshift_scheduler.signals.peaks import (
     MOST_INTERVALS,

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from wattshift_cluster.errors import ConfigInvalid
-from wattshift_cluster.grid.carbon import secret_of
 from wattshift_cluster.grid.curves.readers import CurveFailed, Told
 from wattshift_cluster.grid.curves.rows import ReadValue
 from wattshift_cluster.grid.curves.steps import MOST_STEPS, Span, laid
-from wattshift_cluster.grid.market_thread import MarketThread
+from wattshift_cluster.grid.market.carbon import secret_of
+from wattshift_cluster.grid.market.thread import MarketThread
 
 EXTRA = "pip install 'wattshift[market]', and gridstatus as docs/prices.md says"
 
