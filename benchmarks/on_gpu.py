@@ -52,7 +52,7 @@ PARTS = (
     Part("interference", 80, 160, 85),
     Part("response", 60, 140, 60),
     Part("steady-draw", 60, 180),
-    Part("kernels-gpu", 30, 200),
+    Part("kernels-gpu", 60, 330),
 )
 """What nothing else can tell comes first."""
 

@@ -153,7 +153,7 @@ class Bench:
         assert self.worker.stdin is not None
         self._given += 1
         header = self._given.to_bytes(4, "little") + bytes(range(4, 76))
-        work = {"op": "work", "id": self._given, "header76": header.hex(), "target": TARGET}
+        work = {"op": "work", "id": self._given, "message": header.hex(), "target": TARGET}
         self.worker.stdin.write(json.dumps(work).encode() + b"\n")
         self.worker.stdin.flush()
 

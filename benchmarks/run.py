@@ -30,6 +30,8 @@ HAS_RUN = re.compile(r"^def run\(", re.MULTILINE)
 class Bar:
     """What one figure must hold: at least `least`, at most `most`; and why that much.
 
+    Dots in `figure` lead into tables within the figures.
+
     `backend` limits it to figures of that backend; None holds for all.
     """
 
@@ -45,7 +47,7 @@ class Bar:
 
     def missed_by(self, figures: Mapping[str, object]) -> str | None:
         """Why `figures` miss this bar; None when they hold it. An unknown figure misses it."""
-        value = figures.get(self.figure)
+        value = _at(figures, self.figure)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
             return f"{self.figure} is unknown"
         if self.least is not None and value < self.least:
@@ -103,6 +105,13 @@ def read_bars(path: Path) -> dict[str, tuple[Bar, ...]]:
 def _bar(key: str, **fields: Any) -> Bar:
     figure, _, backend = key.partition("@")
     return Bar(figure, backend=backend or None, **fields)
+
+
+def _at(figures: Mapping[str, object], path: str) -> object:
+    found: object = figures
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def report(

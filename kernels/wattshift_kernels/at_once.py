@@ -2,9 +2,12 @@
 
 import time
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from wattshift_kernels.hasher import Launch, SearchResult, Work, check_range
+from wattshift_kernels.hasher import Launch, SearchResult, Work, check_range, rolled
+from wattshift_kernels.verify import hit_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ class AtOnce:
 
     depth = 1
     memory_bytes = 0
+    table_bytes = 0
+    progress = 1.0
+    refused: Mapping[str, str] = MappingProxyType({})
     _stopped = False
 
     @abstractmethod
@@ -52,5 +58,34 @@ class AtOnce:
         """See `Hasher`."""
         self._stopped = False
 
+    def free_table(self) -> None:
+        """See `Hasher`: there is none on a device."""
+
     def close(self) -> None:
         """See `Hasher`: there is nothing on a device."""
+
+
+class PlainHasher(AtOnce):
+    """The slow search that is right by construction: the algorithm's own `digest` on every nonce.
+
+    Attributes:
+        algorithm, name, backend, launch_hashes: see `Hasher`.
+    """
+
+    backend = "reference"
+
+    def __init__(self, algorithm: str, launch_hashes: int) -> None:
+        """Args: launch_hashes: as many as take roughly a millisecond."""
+        self.algorithm = algorithm
+        self.name = f"{algorithm}-reference"
+        self.launch_hashes = launch_hashes
+
+    def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
+        """Try `count` nonces. Raises ValueError when the range leaves 32 bits."""
+        check_range(nonce_start, count)
+        found = (
+            hit_of(work, nonce, roll)
+            for nonce in range(nonce_start, nonce_start + count)
+            for roll in rolled(work.roll_mask)
+        )
+        return SearchResult(tuple(hit for hit in found if hit is not None), count * work.ways)

@@ -5,9 +5,13 @@ the driver's own library: the range of stream priorities, and the end of the con
 """
 
 import ctypes
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from wattshift_kernels.hasher import HasherFailed
+
+DRIVER_SAYS = Path("/proc/driver/nvidia/version")
 
 
 class GpuMissing(Exception):
@@ -38,6 +42,8 @@ class Gpu:
         sms: streaming multiprocessors.
         memory_bytes: device memory taken through `device`.
         priority: of the stream; the lowest that the device has.
+        model: its name, and the driver's version.
+        capability: compute capability times ten, 90 for sm_90.
     """
 
     def __init__(self, ordinal: int = 0) -> None:
@@ -58,12 +64,14 @@ class Gpu:
         self._ordinal = ordinal
         self._runtime: Any = cupy.cuda.runtime
         self._hosted: list[int] = []
-        self._held: list[int] = []
+        self._held: dict[int, int] = {}
         self._closed = False
         self.device: Any = cupy.cuda.Device(ordinal)
         with self.device:
             self.sms = int(self.device.attributes["MultiProcessorCount"])
             self._runtime.free(0)  # makes the context, which the driver is asked about next
+            self.model = self._named()
+            self.capability = int(self.device.compute_capability)
             self.priority = self._lowest_priority()
             # Non-blocking: work on the default stream, whoever's it is, neither waits nor is
             # waited for.
@@ -85,9 +93,31 @@ class Gpu:
         """Device memory, not cleared; its address."""
         with self.device:
             address = int(self._runtime.malloc(size))
-        self._held.append(address)
+        self._held[address] = size
         self.memory_bytes += size
         return address
+
+    def free(self, address: int) -> None:
+        """Give back what `take` gave. Waits for what is queued on the device."""
+        with self.device:
+            self.stream.synchronize()
+            self._runtime.free(address)
+        self.memory_bytes -= self._held.pop(address)
+
+    def free_bytes(self) -> int:
+        """Of the device's memory, whoever else uses it."""
+        with self.device:
+            return int(self._runtime.memGetInfo()[0])
+
+    def compiled(self, source: str, kernel: str, *, options: tuple[str, ...] = ()) -> Any:
+        """A kernel of a source text, ready to be launched. CuPy keeps what it compiled on disk.
+
+        Raises:
+            Exception: of CuPy or NVRTC, with the compiler's log.
+        """
+        with self.device:
+            module = self.cupy.RawModule(code=source, options=("-std=c++17", *options))
+            return module.get_function(kernel)
 
     def close(self) -> None:
         """Free all memory and end the context, also for others in this process. Repeatable.
@@ -110,8 +140,16 @@ class Gpu:
             raise HasherFailed(f"the GPU's memory cannot be freed: {fault}") from fault
         finally:
             self.memory_bytes = 0
-            self._held, self._hosted = [], []
+            self._held, self._hosted = {}, []
             self._end_context()
+
+    def _named(self) -> str:
+        name = self._runtime.getDeviceProperties(self._ordinal)["name"]
+        text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+        driver = str(self._runtime.driverGetVersion())  # of its interface, which is not enough
+        with suppress(OSError):
+            driver += " " + DRIVER_SAYS.read_text(errors="replace")[:200].splitlines()[0]
+        return f"{text}; driver {driver}"
 
     def _lowest_priority(self) -> int:
         """The numerically greatest is the lowest one; asked, since it is the device's to say."""

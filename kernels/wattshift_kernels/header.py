@@ -47,6 +47,12 @@ def with_nonce(head: bytes, nonce: int) -> bytes:
     return head + struct.pack("<I", nonce)
 
 
+def with_version(head: bytes, mask: int, bits: int) -> bytes:
+    """A header, or the first part of one, whose version has `bits` where `mask` has ones."""
+    (version,) = struct.unpack_from("<I", head)
+    return struct.pack("<I", (version & ~mask) | (bits & mask)) + head[4:]
+
+
 def hash_value(digest: bytes) -> int:
     """A header hash as the integer that is held against the target."""
     return int.from_bytes(digest, "little")

@@ -4,19 +4,21 @@ A variant that fails its self-test is refused, the next best is taken, and the r
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from wattshift_kernels.algorithms import Maker, by_name
 from wattshift_kernels.hasher import Hasher, HasherFailed
 from wattshift_kernels.selftest import failure
-
-Maker = Callable[[], Hasher]
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One variant that was looked at: why it was refused, or None if it was taken."""
+    """One variant that was looked at: why it was refused, or None if it was taken.
+
+    `backend` is its backend's name, and for one of several kernels there "backend/kernel".
+    """
 
     backend: str
     refused: str | None
@@ -38,37 +40,15 @@ class NoHasher(Exception):
         self.report = tuple(report)
 
 
-def _cuda() -> Hasher:
-    from wattshift_kernels.sha256d.cuda import CudaHasher
-
-    return CudaHasher()
-
-
-def _numba() -> Hasher:
-    from wattshift_kernels.sha256d.cpu import NumbaHasher
-
-    return NumbaHasher()
-
-
-def _reference() -> Hasher:
-    from wattshift_kernels.sha256d.reference import ReferenceHasher
-
-    return ReferenceHasher()
-
-
-MAKERS: tuple[tuple[str, Maker], ...] = (
-    ("cuda", _cuda),
-    ("numba", _numba),
-    ("reference", _reference),
-)
-"""SHA-256d variants, fastest first."""
-
-
 _lock = threading.Lock()
-_chosen: dict[str | None, Chosen] = {}
+_chosen: dict[tuple[str, str | None], Chosen] = {}
 
 
-def choose(preferred: str | None = None, makers: Sequence[tuple[str, Maker]] = MAKERS) -> Chosen:
+def choose(
+    preferred: str | None = None,
+    makers: Sequence[tuple[str, Maker]] | None = None,
+    algorithm: str = "sha256d",
+) -> Chosen:
     """The fastest hasher that passes its self-test; made and tested once per process.
 
     Nothing is left to compile afterwards, so this is also the warm-up.
@@ -76,18 +56,20 @@ def choose(preferred: str | None = None, makers: Sequence[tuple[str, Maker]] = M
     Args:
         preferred: backend to begin with; slower ones follow, faster ones do not. So "numba" never
             ends up on a GPU.
-        makers: variants to choose from, fastest first.
+        makers: variants to choose from, fastest first; by default those of the algorithm.
+        algorithm: what is hashed.
 
     Raises:
         NoHasher: every variant is missing or wrong.
-        ValueError: `preferred` is not one of them.
+        ValueError: there is no such algorithm, or `preferred` is not one of its variants.
     """
-    if makers is not MAKERS:
+    if makers is not None:
         return _first_right(preferred, makers)
+    known = by_name(algorithm).makers
     with _lock:
-        if preferred not in _chosen:
-            _chosen[preferred] = _first_right(preferred, makers)
-        return _chosen[preferred]
+        if (algorithm, preferred) not in _chosen:
+            _chosen[algorithm, preferred] = _first_right(preferred, known)
+        return _chosen[algorithm, preferred]
 
 
 def _give_back(hasher: Hasher) -> None:
@@ -107,6 +89,7 @@ def _first_right(preferred: str | None, makers: Sequence[tuple[str, Maker]]) -> 
         except Exception as missing:  # no driver, no compiler, no package: all mean the same here
             report.append(Tried(name, f"not usable here: {missing}"))
             continue
+        report += (Tried(f"{name}/{kernel}", why) for kernel, why in hasher.refused.items())
         refused = failure(hasher)
         report.append(Tried(name, refused))
         if refused is None:

@@ -123,10 +123,13 @@ def weigh(
         now_s: our clock, s.
     """
     runs, cycle_usd = ladder.awake, ladder.cycle_usd
-    margin = _margin_usd_per_h(ladder, price_usd_per_mwh)
+    margin = margin_usd_per_h(ladder, price_usd_per_mwh)
     called = np.where(runs, margin <= 0.0, margin > 0.0)
     awake_s = np.where(turns.priced, np.minimum(now_s - turns.turned_s, expected_s), expected_s)
-    trust_s = np.maximum(np.where(runs, awake_s, np.where(turns.priced, turns.ran_s, np.inf)), 1e-9)
+    # A table has still to be built, so that is not paid for: the price must hold until it is.
+    asleep_s = np.where(ladder.cold, expected_s, np.inf)
+    asleep_s = np.where(turns.priced, np.minimum(turns.ran_s, asleep_s), asleep_s)
+    trust_s = np.maximum(np.where(runs, awake_s, asleep_s), 1e-9)
     regret_usd = turns.later_usd(elapsed_s)
     with np.errstate(divide="ignore", invalid="ignore"):
         worth_usd = np.maximum(regret_usd, np.abs(margin) * trust_s / HOUR_S)
@@ -145,7 +148,7 @@ def weigh(
     )
 
 
-def _margin_usd_per_h(ladder: Ladder, price_usd_per_mwh: float) -> Floats:
+def margin_usd_per_h(ladder: Ladder, price_usd_per_mwh: float) -> Floats:
     """What each device can earn at most, or must lose at least, by running; NaN without rungs."""
     low = (ladder.first_usd_per_mwh - price_usd_per_mwh) * ladder.first_w
     best = (ladder.best_usd_per_mwh - price_usd_per_mwh) * ladder.best_w

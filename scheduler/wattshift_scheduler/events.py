@@ -73,6 +73,9 @@ class Readings:
         held_mode: operating point of that lease; empty text if none.
         foreign: the device's set point was written by somebody else.
         failed: the device did not answer its agent.
+        table_held_bytes: of its card's memory that its table takes now; NaN unknown; None: no
+            agent here tells.
+        clients: processes that mark its gate; NaN unknown, None as above.
     """
 
     devices: tuple[str, ...]
@@ -85,6 +88,8 @@ class Readings:
     held_mode: tuple[str, ...]
     foreign: Bools
     failed: Bools
+    table_held_bytes: Floats | None = None
+    clients: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Fleet:
         host: index into `hosts`, -1 where a device overlaps none; shape (n,).
         ids: device ids as a column, for quick picking; shape (n,).
         modes: name of each point; shape (p,).
-        wear_usd_per_cycle: as on Device; shape (n,).
+        wear_usd_per_cycle, table_bytes, table_build_s: as on Device; shape (n,).
     """
 
     devices: tuple[Device, ...]
@@ -61,6 +61,8 @@ class Fleet:
     ids: Texts
     modes: Texts
     wear_usd_per_cycle: Floats
+    table_bytes: Floats
+    table_build_s: Floats
 
     @classmethod
     def of(cls, devices: Iterable[Device], tree: FeederTree) -> "Fleet":
@@ -104,6 +106,8 @@ class Fleet:
             ids=_texts([d.id for d in rows]),
             modes=_texts([p.mode for p in points]),
             wear_usd_per_cycle=_floats([d.wear_usd_per_cycle for d in rows]),
+            table_bytes=_floats([float(d.table_bytes) for d in rows]),
+            table_build_s=_floats([d.table_build_s for d in rows]),
         )
 
     def __len__(self) -> int:

@@ -7,7 +7,8 @@ energy price: the price is the same for every watt, so it says where the walk en
 
 Between sleep and work lies the cost of a cycle. Spread over the time D that a decision is expected
 to hold, it makes the first rung of a running machine worth more, because leaving it costs a cycle,
-and that of a sleeping one less: a watt costs (lost value x D + cycle) / (watts x D).
+and that of a sleeping one less: a watt costs (lost value x D + cycle) / (watts x D). A card whose
+table was freed has such a cost, too, until it has built that anew; one that only idles keeps it.
 """
 
 import math
@@ -44,6 +45,7 @@ class Ladder:
         best_w, best_usd_per_mwh: the same of the step from its lowest point that earns most by
             watt: at a price above that it cannot but lose; shape (n,).
         awake: devices that were counted as running; shape (n,).
+        cold: devices that rest and have a table to build before they earn; shape (n,).
         horizon_s: D, over which a cycle's cost was spread, s; infinite: it was not counted.
     """
 
@@ -61,6 +63,7 @@ class Ladder:
     best_w: Floats
     best_usd_per_mwh: Floats
     awake: Bools
+    cold: Bools
     horizon_s: float
 
     @classmethod
@@ -70,6 +73,7 @@ class Ladder:
         values: Values,
         awake: Bools | None = None,
         horizon_s: float = math.inf,
+        cold: Bools | None = None,
     ) -> "Ladder":
         """Build and sort the rungs of `fleet`.
 
@@ -78,10 +82,13 @@ class Ladder:
             values: what hashes and reserve are worth.
             awake: devices that run; None: none does.
             horizon_s: how long the next decision is expected to hold, s.
+            cold: devices that have a table to build before they earn; None: none has.
         """
         usd_per_h = _gross_usd_per_h(fleet, values)
-        cycle_usd = _cycle_usd(fleet, usd_per_h)
-        awake = np.zeros(len(fleet), dtype=np.bool_) if awake is None else awake & (cycle_usd > 0)
+        cycle_usd, none = _cycle_usd(fleet, usd_per_h), np.zeros(len(fleet), dtype=np.bool_)
+        cold = none if awake is None or cold is None else cold & ~awake
+        awake = none if awake is None else awake & (cycle_usd > 0)
+        cycle_usd = cycle_usd + np.where(cold, _build_usd(fleet, usd_per_h), 0.0)
         bonus_usd_per_h = np.where(awake, cycle_usd, -cycle_usd) * (HOUR_S / horizon_s)
         rungs = _Rungs.of(fleet, usd_per_h, np.maximum(bonus_usd_per_h, 0.0))
         ranked = rungs.ranked(bonus_usd_per_h)
@@ -103,6 +110,7 @@ class Ladder:
             best_w=frozen(best_w),
             best_usd_per_mwh=frozen(best_value),
             awake=frozen(awake),
+            cold=frozen(cold),
             horizon_s=horizon_s,
         )
 
@@ -113,10 +121,16 @@ class Ladder:
         """How many rungs, from the top, rank above the energy they burn."""
         return int(np.searchsorted(-self.usd_per_mwh, -price_usd_per_mwh, side="left"))
 
-    def holds(self, awake: Bools, horizon_s: float) -> bool:
-        """Whether this order still holds for devices that are `awake` and for that horizon."""
-        same = np.array_equal(self.awake, awake & (self.cycle_usd > 0))
+    def holds(self, awake: Bools, horizon_s: float, cold: Bools | None = None) -> bool:
+        """Whether this order holds for devices that are `awake` or `cold`, and that horizon."""
+        same = np.array_equal(self.awake, awake & (self.cycle_usd > 0) & ~self.cold)
+        same &= not self.cold.any() if cold is None else np.array_equal(self.cold, cold & ~awake)
         return self.horizon_s == horizon_s and same
+
+
+def build_usd(fleet: Fleet, values: Values) -> Floats:
+    """What each device does not earn at its top while it builds its table, USD; shape (n,)."""
+    return _build_usd(fleet, _gross_usd_per_h(fleet, values))
 
 
 def _gross_usd_per_h(fleet: Fleet, values: Values) -> Floats:
@@ -135,6 +149,13 @@ def _cycle_usd(fleet: Fleet, usd_per_h: Floats) -> Floats:
     up_s = fleet.point_transition_s[top]
     lost_usd = np.maximum(usd_per_h[top], 0.0) * up_s / HOUR_S
     return fleet.wear_usd_per_cycle + np.where(up_s >= QUICK_S, lost_usd, 0.0)
+
+
+def _build_usd(fleet: Fleet, usd_per_h: Floats) -> Floats:
+    """As `_cycle_usd`: the energy of building is that of hashing for as long."""
+    top = fleet.first[1:] - 1
+    lost_usd: Floats = np.maximum(usd_per_h[top], 0.0) * fleet.table_build_s / HOUR_S
+    return lost_usd
 
 
 def envelopes(watts_w: Floats, usd_per_h: Floats) -> Bools:

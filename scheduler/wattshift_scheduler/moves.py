@@ -14,6 +14,7 @@ from wattshift_scheduler.arrays import Bools, Floats, Ints
 from wattshift_scheduler.commands import GrantLeases
 from wattshift_scheduler.decisions import Cycles, Input, Moves
 from wattshift_scheduler.state import Sent, State
+from wattshift_scheduler.tables import EMPTY
 
 REPEAT_S = 1.0
 """A lease that its agent has not answered is sent again after this time."""
@@ -112,6 +113,7 @@ def grant(
     fleet, ledger, rules = state.fleet, state.ledger, state.site.rules
     unheard = ~ledger.acked & (now_s - ledger.issued_s >= REPEAT_S) & ~_waiting(state)
     due = wanted.changed | unheard | (now_s - ledger.issued_s >= rules.lease_renew_s)
+    due |= _held_tables(state, now_s)
     due &= ~state.silent(now_s)
     columns = np.flatnonzero(due)
     if not len(columns):
@@ -134,6 +136,20 @@ def grant(
     return state, commands, _told(state, moved, before_w, next_usd_per_mwh, inputs, now_s)
 
 
+def _held_tables(state: State, now_s: float) -> Bools:
+    """Devices that are to be told, or told again, to free a table; shape (n,).
+
+    Their watts may be the same as before, so that no change of a lease says it.
+    """
+    tables, ledger = state.tables, state.ledger
+    if not tables.wanted.any():
+        return tables.wanted
+    again = (tables.wanted_s == now_s) | (now_s - ledger.issued_s >= REPEAT_S) & ~_waiting(state)
+    vacant = tables.vacant(state.fleet, ledger, now_s, state.site.rules.stale_after_s)
+    due: Bools = tables.wanted & ~vacant & again
+    return due
+
+
 def _waiting(state: State) -> Bools:
     """Devices whose agent still owes an answer to a grant; shape (n,).
 
@@ -142,6 +158,13 @@ def _waiting(state: State) -> Bools:
     asked = {sent.subject for sent in state.sent.values() if sent.kind == "grant_leases"}
     owes = np.array([name in asked for name in state.fleet.agents], dtype=np.bool_)
     return owes[state.fleet.agent]
+
+
+def _modes(state: State, columns: Ints) -> tuple[str, ...]:
+    """Names of the granted points; of a lowest one its twin where the table is to be freed, too."""
+    fleet, point = state.fleet, state.ledger.point[columns]
+    names = fleet.modes[fleet.first[columns] + point]
+    return tuple(np.where((point == 0) & state.tables.empty[columns], EMPTY, names).tolist())
 
 
 def _commands(state: State, columns: Ints, now_s: float) -> tuple[State, tuple[GrantLeases, ...]]:
@@ -160,7 +183,7 @@ def _commands(state: State, columns: Ints, now_s: float) -> tuple[State, tuple[G
                 epoch=state.epoch,
                 devices=tuple(fleet.ids[at]),
                 sequence=state.ledger.sequence[at],
-                modes=tuple(fleet.modes[fleet.first[at] + state.ledger.point[at]]),
+                modes=_modes(state, at),
                 watts_w=state.ledger.lease_w[at],
                 valid_until_boot_s=agent.boot_s + state.site.rules.lease_ttl_s,
             )
@@ -182,7 +205,7 @@ def _told(
         return ()
     fleet = state.fleet
     ids = tuple(fleet.ids[moved])
-    modes = tuple(fleet.modes[fleet.first[moved] + state.ledger.point[moved]])
+    modes = _modes(state, moved)
     after_w = state.ledger.lease_w[moved]
     return (
         Moves(

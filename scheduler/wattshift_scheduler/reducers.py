@@ -24,6 +24,7 @@ from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.signals import news as signal_news
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Agent, State
+from wattshift_scheduler.tables import EMPTY, Tables
 from wattshift_scheduler.values import Quote
 
 HASHPRICE_TOLD_SHARE = 0.01
@@ -73,6 +74,7 @@ def _with_fleet(state: State, devices: list[Device]) -> State:
         ledger=leases.realigned(state.ledger, state.fleet, fleet),
         seen=leases.realigned_telemetry(state.seen, state.fleet, fleet),
         turns=state.turns.realigned(state.fleet, fleet),
+        tables=state.tables.realigned(state.fleet, fleet),
     )
 
 
@@ -121,13 +123,25 @@ def _readings(state: State, event: ev.Readings, now_s: float) -> Reduced:
         point = _held_points(state.fleet, at, [event.held_mode[i] for i in rows])
         ledger = leases.adopted(ledger, at, point, event.held_w[rows], now_s)
     ledger = leases.confirm(state.fleet, ledger, seen, now_s, state.site.rules.stale_after_s)
-    return replace(state, seen=seen, ledger=ledger), ()
+    return replace(state, seen=seen, ledger=ledger, tables=_tables(state, event, at, rows)), ()
+
+
+def _tables(state: State, event: ev.Readings, at: Ints, rows: Ints) -> Tables:
+    """What is held of cards' memory; most events are of devices that have no table."""
+    if not state.fleet.table_bytes[at].any():
+        return state.tables
+    unknown = np.full(len(event.devices), np.nan)
+    held = unknown if event.table_held_bytes is None else event.table_held_bytes
+    clients = unknown if event.clients is None else event.clients
+    return state.tables.read(at, event.at_s[rows], held[rows], clients[rows])
 
 
 def _held_points(fleet: Fleet, columns: Ints, modes: list[str]) -> Ints:
     """Operating points by name; -1 for a name that the device does not offer."""
     found = [
-        next((i for i, p in enumerate(fleet.devices[c].points) if p.mode == mode), -1)
+        0
+        if mode == EMPTY
+        else next((i for i, p in enumerate(fleet.devices[c].points) if p.mode == mode), -1)
         for c, mode in zip(columns, modes, strict=True)
     ]
     return np.array(found, dtype=np.int64)

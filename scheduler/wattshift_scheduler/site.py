@@ -166,6 +166,9 @@ class Device:
         safe_w: draw at the safe point, W.
         host: compute node whose watts this device overlaps through its gate, or None.
         wear_usd_per_cycle: what one sleep and wake wears off it, USD.
+        table_bytes: of its card's memory that what it mines keeps a table in; 0 without one. Then a
+            lease may ask for its lowest point with the table freed (tables.EMPTY).
+        table_build_s: how long it builds that before it hashes, s.
     """
 
     id: str
@@ -181,6 +184,8 @@ class Device:
     power_on_w: float = 0.0
     host: str | None = None
     wear_usd_per_cycle: float = 0.0
+    table_bytes: int = 0
+    table_build_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.points:
@@ -192,6 +197,8 @@ class Device:
             *(p.revenue_usd_per_h for p in self.points),
             self.nameplate_w,
             self.safe_w,
+            self.table_bytes,
+            self.table_build_s,
         ]
         if not all(math.isfinite(n) and n >= 0 for n in numbers):
             raise SiteInvalid(self.id, "its figures must be finite and not negative")

@@ -17,6 +17,7 @@ from wattshift_scheduler.signals.memory import Memory
 from wattshift_scheduler.signals.overhead import Overhead
 from wattshift_scheduler.signals.words import Cap, Signals
 from wattshift_scheduler.site import Site
+from wattshift_scheduler.tables import Tables
 from wattshift_scheduler.values import Quote, Values
 
 
@@ -159,6 +160,7 @@ class State:
         epoch: fencing token of this controller; agents refuse older ones (I6).
         fleet, ladder, ledger, seen: devices and their columns.
         turns: what their turns between sleep and work rest on.
+        tables: what they hold of their cards' memory, and what compute needs of it.
         agents, nodes: by name.
         strangers: nodes that Ray has and the site file does not name; never commanded.
         jobs: by id, final ones too.
@@ -184,6 +186,7 @@ class State:
     ledger: Ledger
     seen: Telemetry
     turns: Turns = field(default_factory=lambda: Turns.none(0))
+    tables: Tables = field(default_factory=lambda: Tables.unknown(0))
     agents: Mapping[str, Agent] = field(default_factory=dict)
     nodes: Mapping[str, NodePower] = field(default_factory=dict)
     strangers: Mapping[str, NodePower] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from wattshift_scheduler import alarms, budget, cycles, leases, moves
 from wattshift_scheduler.allocate import Allocation, allocate
 from wattshift_scheduler.arrays import Bools, Floats
 from wattshift_scheduler.commands import Command
-from wattshift_scheduler.compute import act
+from wattshift_scheduler.compute import act, vacancy
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placement, place
 from wattshift_scheduler.compute.raises import raises_w
@@ -74,6 +74,8 @@ def decide(state: State, now_s: float) -> Stepped:
     told: list[AnyDecision] = list(_cap_told(state, view.verdict, now_s))
     commands: list[Command] = []
     placement = _placed(state, view, now_s)
+    state, why = vacancy.decided(state, placement, _may_mine(state) & ~view.stuck, now_s)
+    told.extend(why)
     raise_w = raises_w(state.site, state.nodes, placement, view.headroom_w)
     before_w = {name: node.bound_w for name, node in state.nodes.items()}
     state, asked, why = act.act(state, placement, raise_w=raise_w, now_s=now_s)
@@ -148,7 +150,7 @@ def _mine(
     short_w[0] = max(-room_w[0] - (spent.hard_w - spent.limit_w[0]), 0.0)
     headroom_w = np.array(headroom_w)
     room_w[0], headroom_w[0] = _mining_room(state, view, room_w[0], headroom_w[0])
-    free, before = _may_mine(state) & ~view.stuck, state
+    free, before = _may_mine(state) & ~view.stuck & ~state.tables.empty, state
     state, take = _weighed(state, view, free, now_s)
     wanted = allocate(
         state.fleet,
@@ -216,8 +218,9 @@ def _weighed(state: State, view: _View, free: Bools, now_s: float) -> tuple[Stat
     rules, ladder = state.site.rules, state.ladder
     runs = cycles.awake(state.ledger, state.seen, ladder.base_w, now_s, rules.stale_after_s)
     horizon_s = cycles.horizon_s(lasts_s(view.caps, view.verdict, now_s), rules)
-    if not ladder.holds(runs, horizon_s):
-        ladder = Ladder.of(state.fleet, state.values, runs, horizon_s)
+    cold = state.tables.cold(state.fleet)
+    if not ladder.holds(runs, horizon_s, cold):
+        ladder = Ladder.of(state.fleet, state.values, runs, horizon_s, cold)
     take, turns = cycles.weigh(
         ladder,
         state.turns,

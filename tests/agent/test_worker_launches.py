@@ -23,18 +23,20 @@ from wattshift_cluster.agent.voice import Voice
 from wattshift_cluster.agent.worker import Worker
 from wattshift_cluster.bootclock import boot_ns
 from wattshift_cluster.gate import AgentGate, ClientGate, SeatView, WorkerGate, WorkerSeat, clients
-from wattshift_kernels.hasher import HasherFailed, Work
-from wattshift_kernels.sha256d.cuda import CudaHasher, Grid
+from wattshift_kernels.hasher import Hasher, HasherFailed, Work
+from wattshift_kernels.kernel import Shape
+from wattshift_kernels.sha256d.cuda import CudaHasher
 from wattshift_kernels.sha256d.reference import ReferenceHasher
+from wattshift_kernels.sha256d.variants import by_name
 
 WORK = Work(bytes(range(76)), 2**250)
 TILE = 32
 
 
-@pytest.fixture(scope="module")
-def standin() -> Any:
-    path = Path(__file__).parents[1] / "kernels" / "standin.py"
-    spec = importlib.util.spec_from_file_location("standin_for_worker", path)
+def beside_the_kernels(name: str) -> Any:
+    """A module of the kernels' tests."""
+    path = Path(__file__).parents[1] / "kernels" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_for_worker", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -43,24 +45,20 @@ def standin() -> Any:
     return module
 
 
-@pytest.fixture(scope="module")
-def kernel(standin: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    one_block = standin.compiled(tmp_path_factory.mktemp("launch"))
-    if one_block is None:
-        pytest.skip("no g++ here: the CUDA source cannot be compiled as C++")
-    return one_block
+def of_small_blocks() -> Hasher:
+    shape = Shape(threads=16, hashes_per_thread=TILE // 16)
+    return CudaHasher(variants=(by_name("loop-whole"),), shape=shape, hashes_per_sm=512)
 
 
 class Rig:
     """A worker's loop in a thread, on a device that stands still until `go`."""
 
-    def __init__(self, folder: Path, gpu: Any) -> None:
+    def __init__(self, folder: Path, gpu: Any, hasher: Hasher) -> None:
         clients.create_clients_file(folder / "gpu0.clients")
         self.folder, self.gpu = folder, gpu
         gpu.driven, gpu.block_s = True, 0.0001
         self.gate = AgentGate(folder / "gpu0.gate")
-        grid = Grid(threads=16, nonces_per_thread=TILE // 16, hashes_per_sm=512)
-        self.hasher = CudaHasher(grid=grid)
+        self.hasher: Any = hasher
         self.tray, self.out = Tray(), io.BytesIO()
         self.fault: HasherFailed | None = None
         self.released: bool | None = None
@@ -111,13 +109,27 @@ class Rig:
 
 
 @pytest.fixture
-def rig(
-    tmp_path: Path, standin: Any, kernel: Any, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Rig]:
-    gpu = standin.StandIn(kernel)
-    monkeypatch.setitem(sys.modules, "cupy", gpu.cupy)
-    monkeypatch.setattr("wattshift_kernels.gpu.ctypes.CDLL", lambda _name: gpu.driver)
-    started = Rig(tmp_path, gpu)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    standin = beside_the_kernels("standin")
+    reason = standin.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    device = standin.StandIn()
+    standin.put_in_place(monkeypatch, device)
+    return device
+
+
+@pytest.fixture
+def rig(tmp_path: Path, gpu: Any) -> Iterator[Rig]:
+    started = Rig(tmp_path, gpu, of_small_blocks())
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def building(tmp_path: Path, gpu: Any) -> Iterator[Rig]:
+    """A worker whose hasher reads a table."""
+    started = Rig(tmp_path, gpu, beside_the_kernels("made_up").launcher())
     yield started
     started.end()
 
@@ -202,6 +214,79 @@ def test_a_gate_that_flaps_loses_no_nonce_and_books_none_twice(rig: Rig) -> None
     assert [one["id"] for one in rig.said() if one["event"] == "spent"] == [7]
 
 
+def test_rolled_versions_are_counted_as_hashes_and_hits_name_theirs(rig: Rig) -> None:
+    work = Work(WORK.message, WORK.target, roll_mask=0x0001_6000)
+    sizes, begin, pace = [], rig.hasher.begin, rig.worker._pace
+
+    def watched(work: Work, start: int, count: int) -> Any:
+        sizes.append((count * work.ways, pace.count))
+        return begin(work, start, count)
+
+    rig.hasher.begin = watched
+    rig.tray.put(Assignment(3, work, (40, 700)))
+    rig.go()
+    stops = 0
+    until_s = time.monotonic() + 20
+    while not any(one["event"] == "spent" for one in rig.said()) and time.monotonic() < until_s:
+        rig.lease()
+        time.sleep(0.006)
+        stops += bool(rig.aloft)
+        rig.gate.close_gate()
+        time.sleep(0.003)
+    assert stops > 1, "it was interrupted in flight"
+    wanted = ReferenceHasher().search(work, 40, 700)
+    found = Counter((one["nonce"], one["roll"]) for one in rig.said() if one["event"] == "hit")
+    assert found == Counter((hit.nonce, hit.roll) for hit in wanted.hits)
+    assert rig.view.read().hashes == 700 * 8
+    assert all(hashes <= max(8, due) for hashes, due in sizes), (
+        "a launch is as long as without versions"
+    )
+    assert len({due for _, due in sizes}) > 1, "and its length is being learnt"
+
+
+def test_a_table_is_built_behind_the_gate_and_its_progress_is_told(building: Rig) -> None:
+    rig, work = building, Work(WORK.message, 2**256 - 1, height=7)
+    rig.tray.put(Assignment(1, work, (0, 200)))
+    time.sleep(0.05)
+    assert rig.gpu.launches == 0, "no lease, no slice"
+    rig.lease()
+    assert eventually(lambda: rig.aloft == 2)
+    rig.gpu.run_blocks(1)
+    rig.gate.close_gate()
+    assert eventually(lambda: rig.stopped)
+    rig.go()
+    assert eventually(lambda: rig.aloft == 0)
+    launched = rig.gpu.launches
+    time.sleep(0.05)
+    assert (rig.gpu.launches, rig.view.read().hashes) == (launched, 0), (
+        "what was queued did nothing"
+    )
+    rig.lease()
+    assert eventually(lambda: any(one["event"] == "spent" for one in rig.said()))
+    told = [one["progress"] for one in rig.said() if one["event"] == "table"]
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert rig.view.read().hashes == 200
+    found = [one["nonce"] for one in rig.said() if one["event"] == "hit"]
+    assert sorted(found) == list(range(200))
+
+
+def test_a_table_is_given_back_with_the_rest(building: Rig) -> None:
+    rig = building
+    rig.tray.put(Assignment(1, Work(WORK.message, 2**256 - 1, height=7), (0, 50_000)))
+    rig.lease()
+    rig.go()
+    assert eventually(lambda: rig.view.read().hashes > 0)
+    server = ClientGate(rig.folder)
+    server.want_memory(True)
+    assert eventually(lambda: rig.released is True)
+    began_s = time.monotonic()
+    rig.hasher.close()
+    assert time.monotonic() - began_s < 1.0
+    assert rig.gpu.memory == []
+    server.close()
+
+
 def test_the_next_work_is_begun_while_the_last_of_the_one_before_is_in_flight(rig: Rig) -> None:
     for number in (1, 2):
         rig.tray.put(Assignment(number, WORK, (0, TILE)))
@@ -273,6 +358,20 @@ def test_an_assignment_hands_out_each_nonce_once_and_again_what_was_left() -> No
     one.landed([])
     one.landed([])
     assert one.spent
+
+
+def test_a_worker_takes_works_of_its_algorithm_and_no_others() -> None:
+    message = {"op": "work", "id": 4, "message": bytes(36).hex(), "target": "ff", "height": 7}
+    tray = Tray("etchash")
+    tray.take({**message, "algorithm": "etchash"})
+    assignment = tray.current()
+    assert assignment is not None
+    assert assignment.work == Work(bytes(36), 0xFF, "etchash", height=7)
+    for other in ("autolykos2", "sha256d", None):
+        with pytest.raises(ValueError, match="hashes etchash"):
+            tray.take({**message, "algorithm": other})
+    with pytest.raises(ValueError, match="hashes etchash"):
+        tray.take(message)
 
 
 def test_work_that_was_put_away_is_not_spent() -> None:

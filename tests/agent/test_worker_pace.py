@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattshift_cluster.agent.launches import POLL_S
-from wattshift_cluster.agent.pace import CREDIT_NS, LEAST_COUNT, TARGET_NS, Charge, Pace
+from wattshift_cluster.agent.pace import CREDIT_NS, TARGET_NS, Charge, Pace
 
 SPAN_NS = 3 * 10**9
 TURN_NS = 30_000
@@ -94,14 +94,39 @@ def test_a_new_duty_is_kept_from_one_launch_to_the_next() -> None:
 def test_launches_come_to_the_right_length(h_per_ns: float, first: int, depth: int) -> None:
     pace = Pace(first)
     Device(pace, depth, h_per_ns, oversleep_ns=0).run(100, SPAN_NS // 10)
-    if pace.count > LEAST_COUNT:
-        assert pace.count / h_per_ns == pytest.approx(TARGET_NS, rel=0.3)
+    assert pace.count / h_per_ns == pytest.approx(TARGET_NS, rel=0.3)
 
 
 def booked(pace: Pace, now_ns: int, took_ns: int, *, tried: float = 1.0, used_ns: int = 0) -> None:
     charge = pace.begun(now_ns, pace.count, 50)
     hashes = round(charge.count * tried)
     pace.ended(charge, now_ns + took_ns, took_ns, hashes, used_ns=used_ns)
+
+
+@pytest.mark.parametrize("ways", [1, 2, 16])
+def test_a_launch_of_several_ways_takes_as_long_as_one_of_one(ways: int) -> None:
+    pace, now_ns = Pace(64), 10**9
+    for _ in range(100):
+        count = pace.nonces(ways) * ways
+        charge = pace.begun(now_ns, count, 100)
+        pace.ended(charge, now_ns, count * 50, count)
+    assert pace.nonces(ways) * ways * 50 == pytest.approx(TARGET_NS, rel=0.3)
+
+
+def test_slices_of_a_table_are_charged_and_say_nothing_about_the_size() -> None:
+    pace, now_ns = Pace(16_384), 10**9
+    before_s = pace.rest_s(now_ns)
+    for _ in range(20):
+        booked(pace, now_ns, TARGET_NS, tried=0.0)
+    assert pace.count == 16_384
+    assert pace.rest_s(now_ns) > before_s
+
+
+def test_the_last_nonces_of_a_range_do_not_make_launches_longer() -> None:
+    pace, now_ns = Pace(16_384), 10**9
+    for _ in range(50):
+        pace.ended(pace.begun(now_ns, 10, 100), now_ns, 1000, 10)
+    assert pace.count == 16_384
 
 
 def test_a_preempted_launch_shrinks_the_next_ones_only() -> None:
@@ -120,7 +145,7 @@ def test_a_stopped_launch_owes_only_what_it_took_and_says_nothing_about_the_size
         booked(pace, now_ns, TARGET_NS)  # spends the credit of a fresh start
         booked(pace, now_ns, TARGET_NS)
         booked(pace, now_ns, TARGET_NS)
-        booked(pace, now_ns, took_ns, tried=0.1)
+        booked(pace, now_ns, took_ns, tried=0.7)
         assert pace.count == 16_384
         rests_s.append(pace.rest_s(now_ns))
     assert rests_s[1] - rests_s[0] == pytest.approx(0.0002)

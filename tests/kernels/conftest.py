@@ -15,18 +15,12 @@ sys.modules.setdefault("standin", standin)
 _spec.loader.exec_module(standin)
 
 
-@pytest.fixture(scope="session")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    one_block = standin.compiled(tmp_path_factory.mktemp("launch"))
-    if one_block is None:
-        pytest.skip("no g++ here: the CUDA source cannot be compiled as C++")
-    return one_block
-
-
 @pytest.fixture
-def gpu(kernel: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A GPU that moves when a test says so, or when somebody waits for it."""
-    device = standin.StandIn(kernel)
-    monkeypatch.setitem(sys.modules, "cupy", device.cupy)
-    monkeypatch.setattr("wattshift_kernels.gpu.ctypes.CDLL", lambda _name: device.driver)
+    reason = standin.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    device = standin.StandIn()
+    standin.put_in_place(monkeypatch, device)
     return device

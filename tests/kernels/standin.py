@@ -1,6 +1,6 @@
 """A stand-in for CuPy and the driver: one GPU whose stream runs only as far as a test lets it.
 
-The kernel is the real source, compiled as C++ and run block by block. Copies, clearings and events
+A kernel is the real source, compiled as C++ and run block by block. Copies, clearings and events
 take their turn in the stream, as on a GPU: nothing queued has an effect before it is reached. The
 device sees page-locked memory of the host at an address of its own, so code that gives a kernel the
 host's address is caught.
@@ -9,64 +9,82 @@ host's address is caught.
 import ctypes
 import mmap
 import os
-import shutil
-import subprocess
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-SHIM = """
+from wattshift_kernels.native import CompilerMissing, library
+
+BEFORE = """
 struct Index { unsigned x; };
 static Index gridDim, blockDim, blockIdx, threadIdx;
 #define __global__
 #define __shared__ static
+#define __launch_bounds__(...)
+#define __grid_constant__
 static void __syncthreads() {}
 template <typename T> static T atomicAdd(T* at, T more) { T was = *at; *at += more; return was; }
-#include "sha256d.cu"
-extern "C" void one_block(unsigned block, unsigned threads, const WsJob* job, unsigned start,
-                          unsigned long long count, unsigned tile, const unsigned* stop,
-                          unsigned* ring, unsigned ring_size, unsigned* hits, unsigned char* ran) {
+"""
+AFTER = """
+template <typename Job, typename... Rest>
+static void call(void (*kernel)(const Job, Rest...), unsigned block, unsigned threads,
+                 const void* job, Rest... rest) {
     blockDim.x = threads, blockIdx.x = block;
     // Thread 0 goes first, so that what it shares is there for the others without a barrier.
-    for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x)
-        ws_search(*job, start, count, tile, stop, ring, ring_size, hits, ran);
+    for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) kernel(*(const Job*)job, rest...);
 }
+extern "C" void search_block(unsigned block, unsigned threads, const void* job, unsigned start,
+                             unsigned long long count, unsigned tile,
+                             const volatile unsigned* stop, unsigned* ring, unsigned ring_size,
+                             unsigned* hits, unsigned char* ran) {
+    call(ws_search, block, threads, job, start, count, tile, stop, ring, ring_size, hits, ran);
+}
+#ifdef STANDIN_BUILDS
+extern "C" void build_block(unsigned block, unsigned threads, const void* job,
+                            unsigned long long first, unsigned long long count, unsigned tile,
+                            const volatile unsigned* stop, unsigned char* ran) {
+    call(ws_build, block, threads, job, first, count, tile, stop, ran);
+}
+#endif
 """
-POINTER = ctypes.c_void_p
-TYPES = (
-    ctypes.c_uint, ctypes.c_uint, POINTER, ctypes.c_uint, ctypes.c_ulonglong, ctypes.c_uint,
-    POINTER, POINTER, ctypes.c_uint, POINTER, POINTER,
+POINTER, WORD, LONG = ctypes.c_void_p, ctypes.c_uint, ctypes.c_ulonglong
+SEARCH = (
+    WORD, WORD, POINTER, WORD, LONG, WORD, POINTER, POINTER, WORD, POINTER, POINTER,
 )  # fmt: skip
+BUILD = (WORD, WORD, POINTER, LONG, LONG, WORD, POINTER, POINTER)
 SMS = 2
 LEAST_PRIORITY = 0
-DEVICE_TO_HOST = 2
+DEVICE_TO_HOST, HOST_TO_DEVICE = 2, 1
+MEMORY_BYTES = 1 << 30
 
 
-def compiled(folder: Path) -> Any:
-    """The kernel, one block at a time; None without a compiler."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        return None
-    source_dir = Path(str(resources.files("wattshift_kernels.sha256d")))
-    (folder / "shim.cpp").write_text(SHIM)
-    library = folder / "shim.so"
-    subprocess.run(
-        [compiler, "-O2", "-shared", "-fPIC", "-I", source_dir, folder / "shim.cpp", "-o", library],
-        check=True,
-        timeout=60,
-    )
-    one_block = ctypes.CDLL(str(library)).one_block
-    one_block.argtypes, one_block.restype = TYPES, None
-    return one_block
+@cache
+def compiled(source: str, defines: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """A source whose kernels can be run one block at a time. Raises CompilerMissing."""
+    builds = ("-DSTANDIN_BUILDS",) if "ws_build(" in source else ()
+    flags = ("-O1", *builds, *defines)
+    return library("standin", f"{BEFORE}\n{source}\n{AFTER}", flags=flags)
+
+
+def missing() -> str | None:
+    """Why there can be no stand-in here; None if there can."""
+    try:
+        compiled(
+            "struct Job {}; void ws_search(const Job, unsigned, unsigned long long, unsigned, "
+            "const volatile unsigned*, unsigned*, unsigned, unsigned*, unsigned char*) {}"
+        )
+    except CompilerMissing as fault:
+        return f"the CUDA source cannot be compiled as C++: {fault}"
+    return None
 
 
 @dataclass
@@ -148,12 +166,12 @@ class Event:
 
 class StandIn:
     """The GPU. Attributes: launches: kernels begun; blocks: run; driven: a thread moves the stream;
-    block_s: what a block lasts then."""
+    block_s: what a block lasts then; memory_bytes: that it has."""
 
-    def __init__(self, one_block: Any) -> None:
-        """Take the compiled kernel."""
-        self.one_block = one_block
+    def __init__(self) -> None:
+        """Nothing is queued, nothing is held."""
         self.launches = self.blocks = 0
+        self.memory_bytes = MEMORY_BYTES
         self.memory: list[Memory] = []
         self.stream: Any = None
         self.driven = self.ended = self.lost = False
@@ -194,14 +212,17 @@ class StandIn:
     def _cupy(self) -> SimpleNamespace:
         class Device(nullcontext[None]):
             attributes = {"MultiProcessorCount": SMS}  # noqa: RUF012  (CuPy's shape)
+            compute_capability = "90"
 
         runtime = SimpleNamespace(
             hostAllocMapped=2, hostAllocPortable=1, memcpyDeviceToHost=DEVICE_TO_HOST,
+            memcpyHostToDevice=HOST_TO_DEVICE, memGetInfo=self._memory_info,
+            getDeviceProperties=lambda ordinal: {"name": b"stand-in"},
+            driverGetVersion=lambda: 13000,
             hostAlloc=self._host_alloc, freeHost=self._free, malloc=self._malloc, free=self._free,
             pointerGetAttributes=lambda at: SimpleNamespace(devicePointer=self._of(at).seen),
             memsetAsync=self._memset, memcpyAsync=self._memcpy,
         )  # fmt: skip
-        module = SimpleNamespace(get_function=lambda name: {"ws_search": self._launch}[name])
         cuda = SimpleNamespace(
             Device=Device,
             Stream=self._stream,
@@ -209,11 +230,31 @@ class StandIn:
             runtime=runtime,
             get_elapsed_time=lambda a, b: (b.at_s - a.at_s) * 1000,
         )
-        return SimpleNamespace(is_available=lambda: True, RawModule=lambda **_: module, cuda=cuda)
+        return SimpleNamespace(is_available=lambda: True, RawModule=self._module, cuda=cuda)
+
+    def _module(self, *, code: str, options: tuple[str, ...]) -> SimpleNamespace:
+        """What CuPy's RawModule is: the kernels of a source text."""
+        defines = tuple(one for one in options if one.startswith("-D"))
+        made = compiled(code, defines)
+        launches: dict[str, Any] = {}
+        for name, block, types, launch in (
+            ("ws_search", "search_block", SEARCH, self._search),
+            ("ws_build", "build_block", BUILD, self._build),
+        ):
+            if hasattr(made, block):
+                one_block = getattr(made, block)
+                one_block.argtypes, one_block.restype = types, None
+                launches[name] = lambda *asked, to=launch, run=one_block: to(run, *asked)
+        return SimpleNamespace(get_function=launches.__getitem__)
+
+    def _memory_info(self) -> tuple[int, int]:
+        held = sum(one.size for one in self.memory if one.address == one.seen)
+        return self.memory_bytes - held, self.memory_bytes
 
     def _stream(self, **fields: Any) -> Stream:
-        self.stream = Stream(self, **fields)
-        return self.stream
+        made = Stream(self, **fields)
+        self.stream = made
+        return made
 
     def _priorities(self, least: Any, greatest: Any) -> int:
         least._obj.value, greatest._obj.value = LEAST_PRIORITY, -5
@@ -262,22 +303,39 @@ class StandIn:
         self.stream.put(lambda: bool(ctypes.memset(at, value, size)))
 
     def _memcpy(self, to: int, at: int, size: int, kind: int, stream: int) -> None:
-        assert (stream, kind) == (Stream.ptr, DEVICE_TO_HOST)
-        assert size <= self._of(to).size
-        self._on_device(at, size)
+        assert stream == Stream.ptr
+        host, device = (to, at) if kind == DEVICE_TO_HOST else (at, to)
+        assert any(
+            m.address <= host and host + size <= m.address + m.size and m.address != m.seen
+            for m in self.memory
+        ), "not page-locked, so the copy would wait"
+        self._on_device(device, size)
         self.stream.put(lambda: bool(ctypes.memmove(to, at, size)))
 
-    def _launch(self, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
+    def _search(
+        self, run: Any, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]
+    ) -> None:
         job, start, count, tile, stop, ring, ring_size, hits, ran = arguments
-        assert isinstance(job, np.ndarray), "a numpy scalar is no struct to CuPy"
-        assert job.size == 1, "CuPy passes a struct by value only as an array of one"
-        widths = [x.dtype.itemsize for x in arguments[1:]]
-        assert widths == [4, 8, 4, 8, 8, 4, 8, 8], "CuPy passes a numpy scalar at its own width"
-        copied = job.copy()  # by value: the caller may drop its own
+        _widths(arguments, (4, 8, 4, 8, 8, 4, 8, 8))
         places = [
             self._on_device(int(at), size)
-            for at, size in ((stop, 4), (ring, 4 * int(ring_size)), (hits, 4), (ran, grid[0]))
+            for at, size in ((stop, 4), (ring, 8 * int(ring_size)), (hits, 4), (ran, grid[0]))
         ]
+        numbers = (int(start), int(count), int(tile))
+        self._queue(run, grid, block, job, (*numbers, *places[:2], int(ring_size), *places[2:]))
+
+    def _build(
+        self, run: Any, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]
+    ) -> None:
+        job, first, count, tile, stop, ran = arguments
+        _widths(arguments, (8, 8, 4, 8, 8))
+        places = [self._on_device(int(at), size) for at, size in ((stop, 4), (ran, grid[0]))]
+        self._queue(run, grid, block, job, (int(first), int(count), int(tile), *places))
+
+    def _queue(
+        self, run: Any, grid: tuple[int], block: tuple[int], job: Any, rest: Iterable[int]
+    ) -> None:
+        copied = job.copy()  # by value: the caller may drop its own
         self.launches += 1
         blocks = iter(range(grid[0]))
         assert grid[0] > 0, "CUDA refuses an empty grid"
@@ -285,10 +343,26 @@ class StandIn:
         def next_block() -> bool:
             number = next(blocks)
             self.blocks += 1
-            self.one_block(
-                number, block[0], copied.ctypes.data, int(start), int(count), int(tile),
-                places[0], places[1], int(ring_size), places[2], places[3],
-            )  # fmt: skip
+            run(number, block[0], copied.ctypes.data, *rest)
             return number + 1 == grid[0]
 
         self.stream.put(next_block)
+
+
+def _widths(arguments: tuple[Any, ...], wanted: tuple[int, ...]) -> None:
+    job = arguments[0]
+    assert isinstance(job, np.ndarray), "a numpy scalar is no struct to CuPy"
+    assert job.size == 1, "CuPy passes a struct by value only as an array of one"
+    widths = tuple(x.dtype.itemsize for x in arguments[1:])
+    assert widths == wanted, "CuPy passes a numpy scalar at its own width"
+
+
+def put_in_place(monkeypatch: Any, gpu: StandIn) -> None:
+    """Make it what `wattshift_kernels.gpu` finds."""
+    real = ctypes.CDLL
+
+    def opened(name: str, *more: Any, **named: Any) -> Any:
+        return gpu.driver if name == "libcuda.so.1" else real(name, *more, **named)
+
+    monkeypatch.setitem(sys.modules, "cupy", gpu.cupy)
+    monkeypatch.setattr("wattshift_kernels.gpu.ctypes.CDLL", opened)

@@ -1,4 +1,4 @@
-"""The launches without a GPU: `sha256d.cu` as C++ and the host code around it, end to end.
+"""The launches without a GPU: SHA-256d's source as C++ and the host code around it, end to end.
 
 A stand-in for CuPy runs the real kernel block by block. What it cannot show is CuPy and the GPU
 themselves; the tests marked gpu do.
@@ -10,13 +10,25 @@ from typing import Any
 import pytest
 
 from wattshift_kernels import selftest
+from wattshift_kernels.gpu import GpuMissing
 from wattshift_kernels.hasher import HasherFailed, Work
+from wattshift_kernels.kernel import Shape
+from wattshift_kernels.launches import Limits
 from wattshift_kernels.sha256d import cuda
 from wattshift_kernels.sha256d.reference import ReferenceHasher
+from wattshift_kernels.sha256d.variants import by_name
 
-SMALL = cuda.Grid(threads=16, nonces_per_thread=2, ring=64)
+WHOLE = (by_name("loop-whole"),)
+"""One variant that serves every work; it compares the whole target."""
+
 TILE = 32
 WORKS = [Work(bytes([i]) * 76, 2**251) for i in range(4)]
+
+
+def small(threads: int = 16, hashes_per_thread: int = 2, **limits: int) -> cuda.CudaHasher:
+    """A hasher of blocks that a test can count."""
+    shape = Shape(threads, hashes_per_thread)
+    return cuda.CudaHasher(variants=WHOLE, shape=shape, limits=Limits(**limits))
 
 
 def nonces(result: Any) -> set[int]:
@@ -24,11 +36,11 @@ def nonces(result: Any) -> set[int]:
 
 
 def test_the_launch_gives_every_known_answer(gpu: Any) -> None:
-    assert selftest.failure(cuda.CudaHasher()) is None
+    assert selftest.failure(cuda.CudaHasher(variants=WHOLE)) is None
 
 
 def test_two_in_flight_do_not_mix_their_answers(gpu: Any) -> None:
-    hasher = cuda.CudaHasher(grid=SMALL)
+    hasher = small(ring=64)
     first = hasher.begin(WORKS[0], 0, 1000)
     second = hasher.begin(WORKS[1], 70_000, 900)
     assert (first.done(), second.done()) == (False, False), "nothing ran yet"
@@ -45,7 +57,7 @@ def test_two_in_flight_do_not_mix_their_answers(gpu: Any) -> None:
 
 
 def test_a_third_launch_in_flight_is_a_mistake(gpu: Any) -> None:
-    hasher = cuda.CudaHasher(grid=SMALL)
+    hasher = small(ring=64)
     for work in WORKS[:2]:
         hasher.begin(work, 0, 10)
     with pytest.raises(AssertionError, match="in flight"):
@@ -56,7 +68,7 @@ def test_a_third_launch_in_flight_is_a_mistake(gpu: Any) -> None:
 def test_after_a_stop_queued_blocks_try_nothing_and_what_they_left_is_exact(
     gpu: Any, ran: int
 ) -> None:
-    hasher = cuda.CudaHasher(grid=SMALL)
+    hasher = small(ring=64)
     count = 32 * TILE - 3
     running, queued = hasher.begin(WORKS[0], 100, count), hasher.begin(WORKS[1], 5, 500)
     gpu.run_blocks(ran)
@@ -75,7 +87,7 @@ def test_after_a_stop_queued_blocks_try_nothing_and_what_they_left_is_exact(
 
 
 def test_blocks_that_ran_out_of_order_leave_several_ranges(gpu: Any) -> None:
-    hasher = cuda.CudaHasher(grid=SMALL)
+    hasher = small(ring=64)
     launch = hasher.begin(WORKS[0], 0, 10 * TILE)
     gpu.step(2)
     for stopped in (1, 0, 0, 1, 1, 0):
@@ -87,7 +99,7 @@ def test_blocks_that_ran_out_of_order_leave_several_ranges(gpu: Any) -> None:
 
 
 def test_a_stop_is_ended_only_when_nothing_queued_would_go_on(gpu: Any) -> None:
-    hasher = cuda.CudaHasher(grid=SMALL)
+    hasher = small(ring=64)
     launch = hasher.begin(WORKS[0], 0, 1000)
     hasher.stop()
     with pytest.raises(AssertionError, match="in flight"):
@@ -97,7 +109,7 @@ def test_a_stop_is_ended_only_when_nothing_queued_would_go_on(gpu: Any) -> None:
 
 
 def test_more_hits_than_the_ring_holds_are_searched_again(gpu: Any) -> None:
-    hasher = cuda.CudaHasher(grid=cuda.Grid(threads=32, nonces_per_thread=1, ring=16))
+    hasher = small(32, 1, ring=16)
     work = Work(bytes(76), 2**254)
     full, next_one = hasher.begin(work, 9, 1_000), hasher.begin(WORKS[1], 0, 500)
     assert full.result() == ReferenceHasher().search(work, 9, 1_000)
@@ -106,7 +118,7 @@ def test_more_hits_than_the_ring_holds_are_searched_again(gpu: Any) -> None:
 
 
 def test_a_stop_during_an_overflow_loses_nothing(gpu: Any) -> None:
-    hasher = cuda.CudaHasher(grid=cuda.Grid(threads=32, nonces_per_thread=1, ring=16))
+    hasher = small(32, 1, ring=16)
     launch = hasher.begin(Work(bytes(76), 2**254), 9, 1_000)
     gpu.run_blocks(20)
     hasher.stop()
@@ -116,26 +128,26 @@ def test_a_stop_during_an_overflow_loses_nothing(gpu: Any) -> None:
 
 
 def test_a_launch_too_large_for_its_blocks_takes_larger_tiles(gpu: Any) -> None:
-    hasher = cuda.CudaHasher(grid=cuda.Grid(threads=8, nonces_per_thread=1, blocks_most=5))
+    hasher = small(8, 1, blocks=5)
     assert hasher.search(WORKS[0], 3, 101) == ReferenceHasher().search(WORKS[0], 3, 101)
     assert gpu.blocks == 5
 
 
 def test_an_empty_range_is_no_hash(gpu: Any) -> None:
-    result = cuda.CudaHasher(grid=SMALL).search(WORKS[0], 5, 0)
+    result = small(ring=64).search(WORKS[0], 5, 0)
     assert (result.hits, result.hashes, result.left) == ((), 0, ())
 
 
 def test_the_stream_has_the_lowest_priority_that_the_driver_names(gpu: Any) -> None:
-    assert cuda.CudaHasher().gpu.priority == 0
+    assert small().gpu.priority == 0
     gpu.driver.cuCtxGetStreamPriorityRange = lambda *_: 201
-    with pytest.raises(cuda.GpuMissing, match="201"):
-        cuda.CudaHasher()
+    with pytest.raises(GpuMissing, match="201"):
+        small()
 
 
 def test_closing_frees_every_byte_and_ends_the_context(gpu: Any) -> None:
-    hasher = cuda.CudaHasher(grid=SMALL)
-    assert hasher.memory_bytes == 2 * (4 * 65 + SMALL.blocks_most)
+    hasher = small(ring=64)
+    assert hasher.memory_bytes == 2 * (4 * 129 + Limits().blocks)
     hasher.begin(WORKS[0], 0, 100_000)
     hasher.close()
     assert gpu.memory == []
@@ -146,7 +158,7 @@ def test_closing_frees_every_byte_and_ends_the_context(gpu: Any) -> None:
 
 
 def test_a_lost_device_is_said_in_one_way(gpu: Any) -> None:
-    hasher = cuda.CudaHasher(grid=SMALL)
+    hasher = small(ring=64)
     launch = hasher.begin(WORKS[0], 0, 100)
     gpu.lost = True
     for attempt in (launch.done, launch.result, lambda: hasher.begin(WORKS[1], 0, 100)):
@@ -159,7 +171,7 @@ def test_a_missing_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr("wattshift_kernels.gpu.ctypes.CDLL", absent)
-    with pytest.raises(cuda.GpuMissing, match="no NVIDIA driver"):
+    with pytest.raises(GpuMissing, match="no NVIDIA driver"):
         cuda.CudaHasher()
 
 
@@ -167,7 +179,7 @@ def test_a_missing_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_real_gpu_keeps_two_in_flight_and_obeys_the_stop_word() -> None:
     try:
         hasher = cuda.CudaHasher()
-    except cuda.GpuMissing as missing:
+    except GpuMissing as missing:
         pytest.skip(str(missing))
     work, count = Work(bytes(76), 1), hasher.launch_hashes
     assert selftest.failure(hasher) is None

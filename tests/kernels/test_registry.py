@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from wattshift_kernels.hasher import Hasher, HasherFailed, Hit, Launch, SearchResult, Work
+from wattshift_kernels.hasher import Hasher, HasherFailed, Hit, Launch, SearchResult, Work, rolled
 from wattshift_kernels.registry import NoHasher, choose
 from wattshift_kernels.sha256d.reference import ReferenceHasher
 from wattshift_kernels.verify import KernelWrong, confirmed, verified
@@ -33,6 +34,29 @@ class Invents(ReferenceHasher):
 
     def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
         return SearchResult((*super().search(work, nonce_start, count).hits, Hit(1, b"")), count)
+
+
+class RollsNothing(ReferenceHasher):
+    """Tries the version as it is and no other."""
+
+    def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
+        hits = super().search(replace(work, roll_mask=0), nonce_start, count).hits
+        return SearchResult(hits, count * work.ways)
+
+
+class CountsNonces(ReferenceHasher):
+    """Forgets that each nonce is hashed with several versions."""
+
+    def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
+        return SearchResult(super().search(work, nonce_start, count).hits, count)
+
+
+class NamesNoVersion(ReferenceHasher):
+    """Finds every hit and says nothing of its version."""
+
+    def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
+        result = super().search(work, nonce_start, count)
+        return SearchResult(tuple(replace(hit, roll=0) for hit in result.hits), result.hashes)
 
 
 class Raises(ReferenceHasher):
@@ -68,13 +92,16 @@ class MixesUp(ReferenceHasher):
 
     def begin(self, work: Work, nonce_start: int, count: int) -> Launch:
         self.last = super().begin(work, nonce_start, count)
-        return SimpleNamespace(count=count, result=lambda: self.last.result())  # type: ignore[return-value]
+        return SimpleNamespace(count=count, result=lambda: self.last.result())
 
 
 WRONG = {
     Misses: "hits where",
     Overcounts: "counted",
     Invents: "did not find",
+    RollsNothing: "did not find",
+    CountsNonces: "counted",
+    NamesNoVersion: "did not find",
     Raises: "launch failed",
     RunsOn: "after it was stopped",
     StandsStill: "go on",
@@ -135,11 +162,11 @@ def test_a_fault_below_the_top_word_is_none_for_a_kernel_that_looks_no_further()
     reference = ReferenceHasher()
     digest = reference.search(Work(bytes(76), 2**256 - 1), 0, 1).hits[0].digest
     just_missed = Work(bytes(76), int.from_bytes(digest, "little") - 1)
-    assert confirmed("top", just_missed, [0], top_word_only=True) == ()
+    assert confirmed("top", just_missed, [(0, 0)], top_word_only=True) == ()
     with pytest.raises(KernelWrong):
-        confirmed("exact", just_missed, [0])
+        confirmed("exact", just_missed, [(0, 0)])
     with pytest.raises(KernelWrong):
-        confirmed("top", Work(bytes(76), 1), [0], top_word_only=True)
+        confirmed("top", Work(bytes(76), 1), [(0, 0)], top_word_only=True)
 
 
 def test_nothing_heavy_is_imported_before_a_hasher_is_made() -> None:
@@ -153,10 +180,57 @@ def test_nothing_heavy_is_imported_before_a_hasher_is_made() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_hit_reported_twice_is_not_counted_twice() -> None:
+    work = Work(bytes(76), 2**252, roll_mask=0x2000)
+    hits = ReferenceHasher().search(work, 0, 200).hits
+    found = [(hit.nonce, hit.roll) for hit in hits]
+    assert confirmed("right", work, found) == hits
+    with pytest.raises(KernelWrong):
+        confirmed("stutters", work, [*found, found[0]])
+
+
+def test_a_version_that_was_not_ours_to_roll_is_no_hit() -> None:
+    easy = Work(bytes(76), 2**256 - 1, roll_mask=0x2000)
+    plain, hit = ReferenceHasher().search(easy, 0, 1).hits
+    assert hit.roll == 0x2000
+    assert verified(easy, hit)
+    assert not verified(easy, replace(plain, roll=0x4000)), "though its hash is a header's"
+    assert not verified(replace(easy, roll_mask=0), hit)
+
+
+@pytest.mark.parametrize("mask", [0x1F, 1 << 32, -1])
+def test_a_mask_is_of_at_most_four_of_the_versions_bits(mask: int) -> None:
+    with pytest.raises(ValueError, match="roll mask"):
+        Work(bytes(76), 1, roll_mask=mask)
+
+
+def test_values_of_a_mask_are_numbered_as_units_of_work_are() -> None:
+    mask = 0x2001_4000
+    assert rolled(0) == (0,)
+    assert rolled(mask) == tuple(_spread(number, mask) for number in range(8))
+
+
+def _spread(number: int, mask: int) -> int:
+    """Bit i of the number where the mask has its bit i."""
+    bits = [bit for bit in range(32) if mask >> bit & 1]
+    return sum(1 << bits[i] for i in range(len(bits)) if number >> i & 1)
+
+
+def test_no_other_algorithm_has_versions_and_none_is_unknown() -> None:
+    with pytest.raises(ValueError, match="no version bits"):
+        Work(bytes(36), 1, "etchash", roll_mask=1)
+    with pytest.raises(ValueError, match="'scrypt' is not one of sha256d, autolykos2"):
+        choose(algorithm="scrypt")
+    with pytest.raises(ValueError, match="36 bytes"):
+        Work(bytes(76), 1, "etchash")
+    with pytest.raises(ValueError, match="height"):
+        Work(bytes(36), 1, "etchash", height=-1)
+
+
 def test_no_reported_nonce_is_believed_unchecked() -> None:
     work = Work(bytes(76), 2**252)
     hit = ReferenceHasher().search(work, 0, 200).hits[0]
     assert verified(work, hit)
     assert not verified(work, Hit(hit.nonce + 1, hit.digest))
     with pytest.raises(KernelWrong):
-        confirmed("broken", work, [hit.nonce, hit.nonce + 1])
+        confirmed("broken", work, [(hit.nonce, 0), (hit.nonce + 1, 0)])

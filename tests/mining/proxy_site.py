@@ -31,7 +31,7 @@ def solve(work: Work, target: int | None = None, *, start: int = 0) -> int:
     """The first nonce from `start` that meets the target, by plain hashlib."""
     most = work.target if target is None else target
     for nonce in range(start, 1 << 32):
-        if hash_value(sha256d(with_nonce(work.header76, nonce))) <= most:
+        if hash_value(sha256d(with_nonce(work.message, nonce))) <= most:
             return nonce
     raise AssertionError("no nonce left")
 

@@ -28,7 +28,7 @@ LOCAL = Endpoint("127.0.0.1", 0)
 def solve(work: Work, *, start: int = 0, valid: bool = True) -> int:
     """The first nonce from `start` that meets the target, or that does not, by plain hashlib."""
     for nonce in range(start, 1 << 32):
-        if (hash_value(sha256d(with_nonce(work.header76, nonce))) <= work.target) is valid:
+        if (hash_value(sha256d(with_nonce(work.message, nonce))) <= work.target) is valid:
             return nonce
     raise AssertionError("no nonce left")
 

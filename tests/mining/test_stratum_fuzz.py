@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wattshift_cluster.mining import lines
 from wattshift_cluster.mining.endpoint import Endpoint
 from wattshift_cluster.mining.extranonce import Extranonce2Exhausted
-from wattshift_cluster.mining.feed import Feed
+from wattshift_cluster.mining.feed import BitcoinFeed
 from wattshift_cluster.mining.job import JobFault, StratumJob
 from wattshift_cluster.mining.jobs import MAX_JOBS, JobBook
 from wattshift_cluster.mining.lines import LineFault
@@ -121,7 +121,7 @@ NO_ROOM = b'{"id": null, "method": "mining.set_extranonce", "params": ["", 0]}'
 @given(st.lists(messages(FROM_POOL), min_size=1, max_size=6))
 def test_every_line_of_a_pool_is_a_message_a_fault_or_nothing(said: list[bytes]) -> None:
     """Without a socket, so that many are tried: nothing but the three faults is ever raised."""
-    feed, book = Feed(), JobBook()
+    feed, book = BitcoinFeed(), JobBook()
     feed.subscribed([[], "aabb", 4])
     reasons: list[str] = []
     for line in said:
@@ -137,7 +137,7 @@ def test_every_line_of_a_pool_is_a_message_a_fault_or_nothing(said: list[bytes])
             elif message.method is not None:
                 feed.told(message.method, message.params)
             else:
-                Feed().subscribed(message.result)
+                BitcoinFeed().subscribed(message.result)
         except (LineFault, JobFault, RedirectRefused) as fault:
             reasons.append(str(fault))
         # Whatever it was, the next job can be worked on.
@@ -212,7 +212,7 @@ def test_the_pool_serves_on_whatever_a_miner_says(said: list[bytes]) -> None:
 
 def test_a_flood_of_jobs_texts_and_answers_leaves_no_memory_behind() -> None:
     """Hundreds of names, megabytes of text: what is kept is 64 jobs, whatever their size."""
-    feed, book = Feed(), JobBook()
+    feed, book = BitcoinFeed(), JobBook()
     feed.subscribed([[], "aabb", 4])
     coinbase = "ab" * 8000
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.feed import Feed
+from wattshift_cluster.mining.feed import BitcoinFeed
 from wattshift_cluster.mining.job import JobFault
 from wattshift_cluster.mining.redirect import RedirectRefused, redirected, registered_domain
 from wattshift_cluster.mining.refusals import Kind, brief, error_text, kind_of
@@ -144,7 +144,7 @@ def test_what_is_registered_of_a_name() -> None:
     ],
 )  # fmt: skip
 def test_the_session_id_is_found_in_what_pools_send(subscriptions: Any, expected: Any) -> None:
-    feed = Feed()
+    feed = BitcoinFeed()
     feed.subscribed([subscriptions, "aabb", 4])
     assert feed.session_id == expected
 

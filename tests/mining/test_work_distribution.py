@@ -31,8 +31,9 @@ from wattshift_cluster.mining.splitting import (
     WorkSplitter,
     WorkUnit,
 )
-from wattshift_kernels.hasher import Work
+from wattshift_kernels.hasher import Work, rolled
 from wattshift_kernels.header import hash_value, sha256d, with_nonce
+from wattshift_kernels.sha256d.algorithm import digest
 
 MASKS = (0, 0x2000, 0x6000, 0x1E000)
 NTIME = 1_700_000_000
@@ -60,9 +61,9 @@ def job(
 
 def overlap(one: WorkUnit, other: WorkUnit) -> bool:
     """Whether any header is part of both; by the headers themselves, but for rolled bits."""
-    a, b = one.header76, other.header76
+    a, b = one.kernel.message, other.kernel.message
     versions = int.from_bytes(a[:4], "little") ^ int.from_bytes(b[:4], "little")
-    same = a[4:] == b[4:] and not versions & ~(one.roll_mask | other.roll_mask)
+    same = a[4:] == b[4:] and not versions & ~(one.kernel.roll_mask | other.kernel.roll_mask)
     (a_first, a_count), (b_first, b_count) = one.nonces, other.nonces
     return same and a_first < b_first + b_count and b_first < a_first + a_count
 
@@ -99,7 +100,7 @@ def test_no_two_workers_hash_the_same_header_whatever_the_pool_does(
                 unit = splitter.take(one)
             except WorkExhausted:
                 break
-            mine = taken.setdefault(unit.header76[4:], [])
+            mine = taken.setdefault(unit.kernel.message[4:], [])
             assert not any(overlap(unit, other) for other in mine), unit
             mine.append(unit)
 
@@ -140,8 +141,19 @@ def test_an_exhausted_job_says_so_and_the_time_is_never_rolled_beyond_what_pools
 
 def test_bits_left_to_workers_are_none_that_are_handed_out() -> None:
     taken = units(WorkSplitter(1, worker_bits=1), job(0, 0x6000), 3)
-    assert {u.roll_mask for u in taken} == {0x2000}
+    assert {u.kernel.roll_mask for u in taken} == {0x2000}
     assert [u.work.version_bits for u in taken] == [0, 0x4000, 0]
+
+
+def test_a_workers_bits_are_its_own_whatever_the_jobs_version_says() -> None:
+    one = replace(job(4, 0x1FFFE000), version=0x20012000)
+    (unit,) = units(WorkSplitter(worker_bits=4), one, 1)
+    assert (unit.kernel.roll_mask, unit.kernel.ways) == (0x1E000, 16)
+    assert not int.from_bytes(unit.kernel.message[:4], "little") & 0x1E000
+    for roll in rolled(unit.kernel.roll_mask):
+        share = unit.work.share(9, roll)
+        again = MiningWork(one, share.extranonce2, share.ntime, share.version_bits)
+        assert again.digest(9) == unit.work.digest(9, roll) == digest(unit.kernel, 9, roll)
 
 
 def test_what_is_remembered_is_bounded_and_so_are_the_pieces() -> None:
@@ -159,23 +171,23 @@ def test_the_share_of_a_unit_is_the_header_that_was_hashed(
     unit = units(WorkSplitter(2), job(size, mask), count)[-1]
     share = unit.work.share(7)
     again = MiningWork(unit.work.job, share.extranonce2, share.ntime, share.version_bits)
-    assert again.header(7)[:76] == unit.header76
+    assert again.header(7)[:76] == unit.kernel.message
 
 
 def test_a_worker_tries_the_nonces_it_was_given_and_no_others() -> None:
     tray = Tray()
-    message = {"op": "work", "id": 4, "header76": bytes(76).hex(), "target": f"{9:064x}"}
+    message = {"op": "work", "id": 4, "message": bytes(76).hex(), "target": f"{9:064x}"}
     tray.take({**message, "nonces": [1 << 30, 100], "roll_mask": "00006000"})
     assignment = tray.current()
     assert assignment is not None
-    assert assignment.roll_mask == 0x6000
+    assert assignment.work.roll_mask == 0x6000
     assert [assignment.take(64), assignment.take(64)] == [(1 << 30, 64), ((1 << 30) + 64, 36)]
     assert not assignment.open
 
 
 @pytest.mark.parametrize("nonces", [[-1, 5], [0, 0], [1 << 31, (1 << 31) + 1], [1], "ab"])
 def test_nonces_that_are_none_end_the_worker(nonces: Any) -> None:
-    message = {"op": "work", "id": 4, "header76": bytes(76).hex(), "target": f"{9:064x}"}
+    message = {"op": "work", "id": 4, "message": bytes(76).hex(), "target": f"{9:064x}"}
     with pytest.raises((ValueError, TypeError)):
         Tray().take({**message, "nonces": nonces})
 
@@ -196,7 +208,7 @@ def test_a_block_candidate_is_said_loudly_counted_and_goes_first() -> None:
         async with asyncio.timeout(10):
             while not said:  # noqa: ASYNC110 - the pool's first job
                 await asyncio.sleep(0.005)
-        header76, target = bytes.fromhex(said[0]["header76"]), int(said[0]["target"], 16)
+        header76, target = bytes.fromhex(said[0]["message"]), int(said[0]["target"], 16)
         hashes = (sha256d(with_nonce(header76, nonce)) for nonce in itertools.count())
         nonce = next(n for n, digest in enumerate(hashes) if hash_value(digest) <= target)
         with capture_logs() as logs:

@@ -108,6 +108,14 @@ def test_bars_are_inclusive() -> None:
     assert Bar("x", "why", most=1.0).missed_by({"x": 1.01}) is not None
 
 
+def test_a_dot_leads_into_a_table_of_figures() -> None:
+    bar = Bar("worst.plain.spills", "why", most=0)
+    assert bar.missed_by({"worst": {"plain": {"spills": 0}}}) is None
+    assert bar.missed_by({"worst": {"plain": {"spills": 8}}}) is not None
+    assert bar.missed_by({"worst": {"plain": 0}}) is not None
+    assert bar.missed_by({"worst.plain.spills": 0}) is not None
+
+
 def test_every_bar_has_a_benchmark_and_a_reason() -> None:
     bars = read_bars(BARS)
     assert set(bars) <= set(available())

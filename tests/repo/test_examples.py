@@ -17,7 +17,7 @@ def test_the_example_site_can_be_built_and_mines_nothing_by_default() -> None:
     assert standing_jobs(config, 0.0) == []
 
 
-@pytest.mark.parametrize("name", ["agent-host.toml", "agent-rack.toml"])
+@pytest.mark.parametrize("name", ["agent-host.toml", "agent-rack.toml", "agent-coins.toml"])
 def test_the_example_agents_are_valid(name: str) -> None:
     assert load_agent(EXAMPLES / name, environ={}).agent.name
 

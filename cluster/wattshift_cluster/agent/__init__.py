@@ -6,6 +6,7 @@ hashing                              a GPU or CPU behind its gate, made of
     meters  steering  throttle           what it draws; from a lease to intensity; backing off
     assignments  desk  pool_audit        work and shares; the pools; whether they credit them
     child  voice                         the worker's process, and how it speaks
+    table                                what a memory-hard algorithm keeps in its card
 worker  launches  tray  pace         the process that hashes
 gpu/  gpus  limit_desk               NVML: readings and power limits
 power/                               the learnt power curve and what is made of it

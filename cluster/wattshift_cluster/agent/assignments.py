@@ -10,13 +10,21 @@ import structlog
 from wattshift_cluster.agent.child import WorkerChild
 from wattshift_cluster.agent.desk import PoolDesk
 from wattshift_cluster.agent.protocol import Counters
-from wattshift_cluster.mining.job import MiningWork, StratumJob
-from wattshift_kernels.header import hash_value, target_of_nbits
+from wattshift_cluster.mining.checker import aside
+from wattshift_cluster.mining.job import MiningWork
+from wattshift_cluster.mining.nonces import AnyWork, Job
+from wattshift_kernels.header import NONCES
 
 log = structlog.get_logger()
 
-KEPT_WORK = 16
+KEPT_WORK = 64
+"""As many as jobs are kept: some coins have ten a second."""
+
 AHEAD = 2
+MOST_ON_THEIR_WAY = 4096
+"""Hits that are checked or submitted at one time. Where a device finds them so much faster than its
+pool answers or its reference checks, its difficulty is too easy: more are lost, and counted so."""
+
 SETTLE_S = 1.0
 """How long an end waits for the last shares' answers."""
 
@@ -36,7 +44,7 @@ class Assignments:
         self._device = device
         self._desk = desk
         self._child: WorkerChild | None = None
-        self._works: OrderedDict[int, MiningWork] = OrderedDict()
+        self._works: OrderedDict[int, AnyWork] = OrderedDict()
         self._last_work = 0
         self._submits: set[asyncio.Task[None]] = set()
 
@@ -53,8 +61,8 @@ class Assignments:
                 self._new_job()
             case {"event": "spent"}:
                 self._give(clean=False)
-            case {"event": "hit", "id": int(number), "nonce": int(nonce)}:
-                self._hit(number, nonce)
+            case {"event": "hit", "id": int(number), "nonce": int(nonce), **more}:
+                self._hit(number, nonce, more.get("roll", 0))
 
     @property
     def fault(self) -> str | None:
@@ -75,7 +83,7 @@ class Assignments:
         if self._submits:
             await asyncio.wait(self._submits, timeout=SETTLE_S)
 
-    def _told(self, job: StratumJob | None) -> None:
+    def _told(self, job: Job | None) -> None:
         if job is not None:
             self._new_job()
         elif self._child is not None:
@@ -98,37 +106,53 @@ class Assignments:
         self._works[self._last_work] = unit.work
         while len(self._works) > KEPT_WORK:
             self._works.popitem(last=False)
+        work = unit.kernel
         child.send(
             {
                 "op": "work",
                 "id": self._last_work,
                 "clean": clean,
-                "header76": unit.header76.hex(),
-                "target": f"{unit.work.target:064x}",
+                "algorithm": work.algorithm,
+                "message": work.message.hex(),
+                "target": f"{work.target:064x}",
+                "height": work.height,
                 "nonces": unit.nonces,
-                "roll_mask": f"{unit.roll_mask:08x}",
+                "roll_mask": f"{work.roll_mask:08x}",
             }
         )
 
-    def _hit(self, number: int, nonce: int) -> None:
+    def _hit(self, number: int, nonce: int, roll: Any) -> None:
         work = self._works.get(number)
-        value = None if work is None else hash_value(work.digest(nonce))
-        if work is None or value is None or value > work.target:
+        if work is None or not 0 <= nonce < NONCES or not _is_roll(roll):
             log.warning("worker.wrong_hit", device=self._device, work=number)
             return
-        block = value <= target_of_nbits(work.job.nbits)
-        if block:
-            self.blocks += 1
-            header = work.header(nonce).hex()
-            log.critical("block.candidate", device=self._device, job=work.job.job_id, header=header)
-        task = asyncio.create_task(self._submit(work, nonce, block=block))
+        if len(self._submits) >= MOST_ON_THEIR_WAY:
+            self._count(shares_found=1, lost=1)
+            return
+        task = asyncio.create_task(self._take(work, number, nonce, roll))
         self._submits.add(task)
         task.add_done_callback(self._submits.discard)
 
-    async def _submit(self, work: MiningWork, nonce: int, *, block: bool) -> None:
+    async def _take(self, work: AnyWork, number: int, nonce: int, roll: int) -> None:
+        """Believe nothing: hash it again, and only then is a share found."""
+        if work.job.quick:
+            found = work.is_share(nonce, roll)
+        else:
+            found = await aside(work.is_share, nonce, roll)
+        if not found:
+            log.warning("worker.wrong_hit", device=self._device, work=number)
+            return
+        block = work.is_block(nonce, roll)
+        if block and isinstance(work, MiningWork):
+            self.blocks += 1
+            header = work.header(nonce, roll).hex()
+            log.critical("block.candidate", device=self._device, job=work.job.job_id, header=header)
+        await self._submit(work, nonce, roll, block=block)
+
+    async def _submit(self, work: AnyWork, nonce: int, roll: int, *, block: bool) -> None:
         assert self._desk is not None
         self._count(shares_found=1)
-        result = await self._desk.submit(work.share(nonce), first=block)
+        result = await self._desk.submit(work.share(nonce, roll), first=block)
         if result.accepted:
             self._count(accepted=1, accepted_difficulty=result.difficulty)
         elif (result.reason or "").startswith("lost"):
@@ -139,3 +163,7 @@ class Assignments:
     def _count(self, **more: float) -> None:
         now = {name: getattr(self.counts, name) + step for name, step in more.items()}
         self.counts = replace(self.counts, **now)
+
+
+def _is_roll(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32

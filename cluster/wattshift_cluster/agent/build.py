@@ -19,7 +19,8 @@ from wattshift_cluster.agent.hashing import HashingDevice
 from wattshift_cluster.agent.neighbourhood import Neighbourhood
 from wattshift_cluster.agent.power.steady import SteadySettings
 from wattshift_cluster.agent.specs import HashingSpec, cpu_spec, gpu_spec
-from wattshift_cluster.config.agent import AgentConfig, Asic
+from wattshift_cluster.config.agent import AgentConfig, Asic, Hashing, Pool
+from wattshift_cluster.errors import ConfigInvalid, Fault
 from wattshift_cluster.fleet.learnt_file import Kept, LearntDamaged, LearntFolder
 from wattshift_cluster.fleet.memory import Memory, MemoryDamaged, MemoryFolder
 
@@ -51,14 +52,14 @@ class Parts:
 
     Attributes:
         devices: with different ids.
-        desk: the pool session of its hashing devices; None where there is none.
+        desks: the pool sessions of its hashing devices, one for each coin that they mine.
         gpus: this host's cards; None where there are none or none is wanted.
         neighbourhood: who else uses them; None without cards and observed servers.
         asics: the task and the memory of the ASICs; None where there are none.
     """
 
     devices: tuple[Device, ...]
-    desk: PoolDesk | None
+    desks: tuple[PoolDesk, ...]
     gpus: HostGpus | None
     neighbourhood: Neighbourhood | None
     asics: Asics | None
@@ -73,32 +74,39 @@ def build(config: AgentConfig, surroundings: consent.Surroundings | None = None)
         GateInvalid: a gate cannot be made.
         OSError: the folder of the ASICs' memories cannot be made.
     """
-    desk, refusal = _pool(config, surroundings)
     gpus = open_gpus(config) if config.hashing.devices == "auto" else None
     specs = _specs(config, gpus)
     external = external_devices(config, specs, gpus, surroundings)
-    own = [_may(spec, refusal) for spec in specs if spec.id not in external]
-    state_dir = config.agent.state_dir
-    hashing = [HashingDevice(spec, desk, state_dir, gpus) for spec in own]
+    own = [spec for spec in specs if spec.id not in external]
+    coins = sorted({spec.algorithm for spec in own})
+    sessions = {coin: _session(config, coin, surroundings) for coin in coins}
+    hashing = [_hashing(spec, sessions[spec.algorithm], config, gpus) for spec in own]
     asics = _asics(config, surroundings)
     return Parts(
         devices=(*hashing, *external.values(), *(asics.devices if asics else ())),
-        desk=desk if own else None,
+        desks=tuple(desk for desk, _ in sessions.values() if desk is not None),
         gpus=gpus,
         neighbourhood=Neighbourhood.of(config, [*hashing, *external.values()], gpus),
         asics=asics,
     )
 
 
-def _may(spec: HashingSpec, refusal: str | None) -> HashingSpec:
-    return replace(spec, refusal=spec.refusal or refusal)
+Session = tuple[PoolDesk | None, str | None]
+"""The pools of one coin, or why there is no session with any of them."""
 
 
-def _pool(
-    config: AgentConfig, surroundings: consent.Surroundings | None
-) -> tuple[PoolDesk | None, str | None]:
-    """The pool session, or why there is none."""
-    pool = config.pool
+def _hashing(
+    spec: HashingSpec, session: Session, config: AgentConfig, gpus: HostGpus | None
+) -> HashingDevice:
+    desk, refusal = session
+    spec = replace(spec, refusal=spec.refusal or refusal)
+    return HashingDevice(spec, desk, config.agent.state_dir, gpus)
+
+
+def _session(
+    config: AgentConfig, algorithm: str, surroundings: consent.Surroundings | None
+) -> Session:
+    pool = _pools(config).get(algorithm)
     if pool is None:
         return None, "no pool is configured"
     file = config.agent.consent_file
@@ -109,6 +117,19 @@ def _pool(
     return PoolDesk(pool, consent.consented_pools(file, surroundings)), None
 
 
+def _pools(config: AgentConfig) -> dict[str, Pool]:
+    """By algorithm, that of `[pool]` first."""
+    every = (*(() if config.pool is None else (config.pool,)), *config.pools)
+    return {one.algorithm: one for one in every}
+
+
+def _mined(config: AgentConfig, device: str) -> str:
+    """What a device hashes: the first of its algorithms that a pool is for, or what `[pool]` is."""
+    paid = _pools(config)
+    wanted = config.hashing.algorithms.get(device, tuple(paid))
+    return next((one for one in wanted if one in paid), "sha256d")
+
+
 def _specs(config: AgentConfig, gpus: HostGpus | None) -> list[HashingSpec]:
     section, name, host = config.hashing, config.agent.name, config.agent.host
     if section.devices == "none":
@@ -116,12 +137,17 @@ def _specs(config: AgentConfig, gpus: HostGpus | None) -> list[HashingSpec]:
     folder = config.agent.gate_dir
     folder.mkdir(parents=True, exist_ok=True)
     if gpus is None:
-        return [cpu_spec(f"{name}-cpu0", folder, section.cpu_w, section.nice, host)]
+        cpu = f"{name}-cpu0"
+        _check_names(section, [cpu])
+        mined = _mined(config, cpu)
+        return [cpu_spec(cpu, folder, section.cpu_w, section.nice, host, algorithm=mined)]
     gpu = config.gpu
     steady = None if gpu.steady_w is None else SteadySettings(gpu.steady_w, gpu.steady_ramp_w_per_s)
+    names = [f"{name}-gpu{card.index}" for card in gpus.cards]
+    _check_names(section, names)
     return [
         gpu_spec(
-            f"{name}-gpu{card.index}",
+            device,
             folder,
             card,
             section.nice,
@@ -129,9 +155,18 @@ def _specs(config: AgentConfig, gpus: HostGpus | None) -> list[HashingSpec]:
             emulated=section.emulated,
             mps=gpu.mps,
             steady=steady,
+            algorithm=_mined(config, device),
         )
-        for card in gpus.cards
+        for device, card in zip(names, gpus.cards, strict=True)
     ]
+
+
+def _check_names(section: Hashing, devices: list[str]) -> None:
+    """A slip in a name would leave a device with another coin than its owner wants."""
+    for name in section.algorithms:
+        if name not in devices:
+            allowed = f"there is no such device here; allowed: {', '.join(devices)}"
+            raise ConfigInvalid([Fault("agent.toml", f"hashing.algorithms.{name}", name, allowed)])
 
 
 def _asics(config: AgentConfig, surroundings: consent.Surroundings | None) -> Asics | None:

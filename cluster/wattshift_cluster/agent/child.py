@@ -54,6 +54,7 @@ class WorkerChild:
     Attributes:
         fault: why there is no worker now; None while one is ready.
         hasher: what the worker hashes with, once it said so.
+        progress: of the table that it hashes with, 0 to 1; 1 where it needs none.
         pid: of the running process, None between two.
         restarts: workers that ended although nobody told them to.
     """
@@ -80,6 +81,7 @@ class WorkerChild:
         """
         self.fault: str | None = "the worker is starting"
         self.hasher: str | None = None
+        self.progress = 1.0
         self.pid: int | None = None
         self.restarts = 0
         self._arguments = tuple(arguments)
@@ -133,7 +135,7 @@ class WorkerChild:
         except OSError as fault:
             self.fault = f"the worker cannot be started: {fault}"
             return None
-        self._process, self.pid = process, process.pid
+        self._process, self.pid, self.progress = process, process.pid, 1.0
         watch = asyncio.create_task(self._watch(process))
         said: str | None = None
         try:
@@ -162,6 +164,8 @@ class WorkerChild:
                 log.info("worker.ready", pid=process.pid, hasher=self.hasher)
             elif name == "refused":
                 reason = str(event.get("reason"))
+            elif name == "table":
+                self.progress = float(event.get("progress", 1.0))
             self._on_event(event)
         return reason
 

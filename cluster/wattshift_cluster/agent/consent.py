@@ -5,7 +5,7 @@ The file is TOML:
     owner = "Jane Doe"                      who says so
     mining = true                           that GPUs and CPUs of this host may mine
     asics = true                            that the ASICs named in agent.toml may be set and woken
-    payout = ["bc1q…"]                      accounts; "bc1q….rig7" belongs to "bc1q…"
+    payout = ["bc1q…", "kaspa:q…"]          accounts of any coin; "bc1q….rig7" belongs to "bc1q…"
     pools = ["stratum+tls://host:3333"]     pools, those to fall back to among them
     developer_fees = ["t-rex"]              programs whose developers may take their part
     commands = ["/opt/m/m -o … -u …"]       whole command lines of any other program

@@ -1,4 +1,4 @@
-"""The agent's pools, and the work they give to all hashing devices of the host."""
+"""The agent's pools of one coin, and the work they give to the host's devices that mine it."""
 
 import asyncio
 import time
@@ -8,17 +8,25 @@ from functools import partial
 from wattshift_cluster.agent.pool_audit import PoolReport
 from wattshift_cluster.config.agent import Pool
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.job import Share, StratumJob
+from wattshift_cluster.mining.nonces import AnyShare, Job
 from wattshift_cluster.mining.pools import Account, PoolRotation, PoolStatus
 from wattshift_cluster.mining.shares import ShareCounts, ShareResult
 from wattshift_cluster.mining.splitting import WorkExhausted, WorkSplitter, WorkUnit
 from wattshift_cluster.mining.standing import Patience
 
-Listener = Callable[[StratumJob | None], None]
+WORKER_BITS = 4
+"""Version bits of which a worker tries all values: 16 hashes share what is done once a nonce."""
+
+Listener = Callable[[Job | None], None]
 
 
 class PoolDesk:
-    """Work in, shares out. Without a session there is no work, so nobody hashes for nothing."""
+    """Work in, shares out. Without a session there is no work, so nobody hashes for nothing.
+
+    Attributes:
+        algorithm: what its pools want hashed.
+        usd_per_gh_per_day: what that earns, by the owner's word; sha256d has the site's hashprice.
+    """
 
     def __init__(
         self,
@@ -37,7 +45,9 @@ class PoolDesk:
             EndpointInvalid: an address or a certificate file cannot be used.
         """
         self._listeners: list[Listener] = []
-        self._splitter = WorkSplitter()
+        self.algorithm: str = pool.algorithm
+        self.usd_per_gh_per_day = pool.usd_per_gh_per_day
+        self._splitter = WorkSplitter(worker_bits=WORKER_BITS)
         self._clock_s = clock_s
         self._hold_s = pool.hold_s
         self._withdrawn = False
@@ -47,6 +57,7 @@ class PoolDesk:
             on_job=self._told,
             patience=Patience(give_up_s=pool.give_up_s, return_after_s=pool.return_after_s),
             consented=consented,
+            algorithm=pool.algorithm,
         )
         self._reports = [
             PoolReport(one.report_url, one.user, partial(self._counts_at, index), clock_s)
@@ -105,8 +116,8 @@ class PoolDesk:
         except WorkExhausted:
             return None
 
-    async def submit(self, share: Share, *, first: bool = False) -> ShareResult:
-        """Check a share with hashlib and send it. Never raises but for cancellation.
+    async def submit(self, share: AnyShare, *, first: bool = False) -> ShareResult:
+        """Check a share and send it. Never raises but for cancellation.
 
         Args:
             first: it may be a block, so it goes out however many are on their way.
@@ -131,6 +142,6 @@ class PoolDesk:
     def _counts_at(self, index: int) -> ShareCounts:
         return self._pools.pools()[index].counts
 
-    def _told(self, job: StratumJob | None) -> None:
+    def _told(self, job: Job | None) -> None:
         for listener in self._listeners:
             listener(job)

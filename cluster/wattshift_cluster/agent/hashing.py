@@ -21,6 +21,7 @@ from wattshift_cluster.agent.power.steady import Intensities
 from wattshift_cluster.agent.protocol import DeviceInfo, Point, Reading
 from wattshift_cluster.agent.specs import HashingSpec
 from wattshift_cluster.agent.steering import HASH, IDLE, NOTHING, Steering, top_w
+from wattshift_cluster.agent.table import EMPTY, CardTable
 from wattshift_cluster.bootclock import boot_ns, boot_s
 from wattshift_cluster.errors import Refused
 from wattshift_cluster.gate import AgentGate, ClientsView
@@ -65,8 +66,8 @@ class HashingDevice:
         """
         self.spec = spec
         self._desk = desk
-        self._model = _model(spec, state_dir)
-        self._model_file = state_dir / f"{spec.id}.power.json"
+        self._model_file = _curve_file(spec, state_dir)
+        self._model = _model(spec, self._model_file)
         self.clients_file = spec.gate_dir / f"{spec.id}.clients"
         create_clients_file(self.clients_file)
         self._gate = AgentGate(spec.gate_dir / f"{spec.id}.gate")
@@ -82,10 +83,12 @@ class HashingDevice:
         self._saved_lessons = 0
         self.steering = Steering(spec, self._model)
         self._assignments = Assignments(spec.id, desk)
+        self.table = CardTable(spec)
         self.child = self._make_child()
         self._gpus = gpus
         self._meter = HashMeter(spec, self.child.totals, None if gpus is None else gpus.sampler)
         self._assignments.serve(self.child)
+        self.table.serve(self.child)
 
     @property
     def id(self) -> str:
@@ -96,6 +99,7 @@ class HashingDevice:
     def inventory_version(self) -> int:
         """See `Device`: it grows with a rate or curve that was wrong, and as pools come and go."""
         learnt = self._rate_changes + (0 if self._model is None else self._model.version)
+        learnt += self.table.changes
         return learnt + (0 if self._desk is None else self._desk.changes)
 
     @property
@@ -109,13 +113,14 @@ class HashingDevice:
         points = [Point(IDLE, spec.idle_w, 0.0, TRANSITION_S)]
         if self._closed is None:
             watts_w = top_w(spec, self._model)
-            points.append(Point(HASH, watts_w, self._hashrate_h_per_s, TRANSITION_S))
+            rate, earns_usd_per_h = self._worth()
+            points.append(Point(HASH, watts_w, rate, TRANSITION_S, earns_usd_per_h))
         return DeviceInfo(
             id=spec.id,
             kind=spec.kind,
             model=spec.model,
             firmware=spec.firmware,
-            algorithm="sha256d",
+            algorithm=spec.algorithm,
             nameplate_w=spec.nameplate_w,
             tolerance=0.05,
             continuous=True,
@@ -125,24 +130,38 @@ class HashingDevice:
             host=spec.host,
             quality=spec.quality,
             points=tuple(points),
+            table_bytes=self.table.size.held_bytes,
+            table_build_s=self.table.size.build_s,
         )
+
+    def _worth(self) -> tuple[float, float]:
+        """Hashes per second that the site's hashprice pays, and what others earn, USD/h."""
+        if self.spec.algorithm == "sha256d":
+            return self._hashrate_h_per_s, 0.0
+        price = 0.0 if self._desk is None else self._desk.usd_per_gh_per_day
+        return 0.0, self._hashrate_h_per_s / 1e9 * price / 24.0
 
     def terms(self) -> Terms:
         """See `Device`."""
         spec = self.spec
         most_w = spec.nameplate_w * 1.001  # a curve that was just learnt may be news to the asker
         modes = {IDLE: spec.idle_w, HASH: top_w(spec, self._model)}
+        if self.table.offered:
+            modes[EMPTY] = spec.idle_w
         return Terms(modes, most_w, continuous=True, closed=self._closed)
 
     def hold(self, lease: Lease) -> None:
         """See `Device`; in force with the worker's next launch."""
         before_pct = self.steering.allowed_pct(self._lease)
+        renewed = self._lease is not None and self._lease.mode == lease.mode
         self._lease = lease
         allowed_pct = self.steering.allowed_pct(lease, self._limit_w())
         told = self._told
         if allowed_pct > before_pct and self.spec.steady is None:
             told = Intensities(allowed_pct, 0)
         self._write(Intensities(min(told.idle_pct, allowed_pct), min(told.busy_pct, allowed_pct)))
+        if lease.mode == EMPTY:
+            self.table.empty(renewed=renewed)
 
     def safe(self) -> None:
         """See `Device`."""
@@ -168,7 +187,10 @@ class HashingDevice:
             mode=HASH if draw.hashrate_h_per_s else IDLE,
             foreign_write=self._foreign(draw),
             error=self._error(),
-            note=self._assignments.note or self.steering.note,
+            note=self._note(),
+            table_held_bytes=self.table.held_bytes,
+            table_progress=self.table.progress,
+            clients=self._users() if self.table.offered else None,
             counters=replace(self._assignments.counts, hashes=draw.totals.hashes),
         )
 
@@ -235,6 +257,7 @@ class HashingDevice:
             f"--gate={self._gate.path}",
             f"--seat={seat}",
             f"--nice={spec.nice}",
+            f"--algorithm={spec.algorithm}",
         ]
         if spec.quality == "emulated":
             arguments.append("--emulated")
@@ -243,7 +266,21 @@ class HashingDevice:
         if not spec.mps:
             # CUDA joins any MPS server that it finds, and there one client's fault is everybody's.
             environment["CUDA_MPS_PIPE_DIRECTORY"] = str(spec.gate_dir / "no-mps")
-        return WorkerChild(arguments, environment, seat, self._assignments.heard, self._not_now)
+        return WorkerChild(arguments, environment, seat, self._heard, self._not_now)
+
+    def _heard(self, event: dict[str, Any]) -> None:
+        self.table.heard(event)
+        self._assignments.heard(event)
+
+    def _note(self) -> str | None:
+        table = self.table.note(None if self._lease is None else self._lease.mode)
+        work = self._assignments.note or self.steering.note
+        return "; ".join(filter(None, (table, work))) or None
+
+    def _users(self) -> int:
+        """Processes that use the device; an observer counts while it sees somebody do so."""
+        states = self._clients.clients()
+        return sum(one.kind == "client" or one.busy or one.memory_wanted for one in states)
 
     def _not_now(self) -> str | None:
         """Why no worker may be started now."""
@@ -265,7 +302,7 @@ class HashingDevice:
             await asyncio.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
-        if self.spec.card is not None and (self._lease is None or self._lease.mode == IDLE):
+        if self.spec.card is not None and (self._lease is None or self._lease.mode != HASH):
             return REST_S
         return HOLD_S if self.steering.holds else STEER_S
 
@@ -319,11 +356,17 @@ class HashingDevice:
         return self.spec.refusal or self.child.fault or fault or self._assignments.fault
 
 
-def _model(spec: HashingSpec, state_dir: Path) -> PowerModel | None:
+def _curve_file(spec: HashingSpec, state_dir: Path) -> Path:
+    """What reads memory draws other watts than what computes: a curve is of one algorithm."""
+    coin = "" if spec.algorithm == "sha256d" else f".{spec.algorithm}"
+    return state_dir / f"{spec.id}{coin}.power.json"
+
+
+def _model(spec: HashingSpec, file: Path) -> PowerModel | None:
     """What is known of a GPU's draw; a curve of another card of that name is not taken."""
     if spec.card is None:
         return None
     prior = PowerModel.prior(spec.idle_w, spec.top_w, spec.nameplate_w)
-    learnt = store.load(state_dir / f"{spec.id}.power.json", prior)
+    learnt = store.load(file, prior)
     same = (learnt.top_w, learnt.limit_w) == (prior.top_w, prior.limit_w)
     return learnt if same else prior

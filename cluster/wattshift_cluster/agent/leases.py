@@ -154,9 +154,8 @@ def _unfit(asked: Lease, terms: Terms | None) -> str | None:
         return "unknown device"
     if asked.mode not in terms.modes:
         return f"unknown mode {asked.mode[:40]!r}"
-    least = min(terms.modes, key=lambda mode: terms.modes[mode])
-    if asked.mode == least:
-        return None
+    if terms.modes[asked.mode] <= min(terms.modes.values()):
+        return None  # also where two modes draw as little: one of them frees memory, too
     if terms.closed is not None:
         return terms.closed
     if asked.watts_w > terms.most_w:

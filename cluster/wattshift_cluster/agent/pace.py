@@ -10,8 +10,10 @@ kept as with one.
 from dataclasses import dataclass
 
 TARGET_NS = 700_000
-LEAST_COUNT = 64
 MOST_COUNT = 1 << 30
+GROWS_MOST, SHRINKS_MOST = 1.25, 0.5
+"""From one launch to the next: one that was preempted must not shrink all that follow."""
+
 CREDIT_NS = 2_000_000
 LONGEST_SLEEP_NS = 5_000_000
 UNLEASED_SLEEP_S = 0.02
@@ -26,12 +28,14 @@ class Charge:
     """What a launch was expected to take when it was begun.
 
     Attributes:
-        count: hashes it was asked to try.
+        count: hashes it was asked for.
+        size: hashes that were thought right then.
         duty_pct: share of time that launches might take, 1 to 100 %.
         expected_ns: time on the device, ns.
     """
 
     count: int
+    size: int
     duty_pct: int
     expected_ns: int
 
@@ -45,19 +49,23 @@ class Pace:
 
     def __init__(self, first_count: int) -> None:
         """Args: first_count: hashes that take roughly a millisecond; corrected as it goes."""
-        self.count = max(LEAST_COUNT, first_count)
+        self.count = max(1, first_count)
         self._due_ns = 0
         self._ended_ns = 0
+
+    def nonces(self, ways: int) -> int:
+        """Of the next launch of a work that takes so many hashes per nonce."""
+        return max(1, self.count // ways)
 
     def begun(self, now_ns: int, count: int, duty_pct: int) -> Charge:
         """Book a launch of `count` hashes: the next one is due when its share has passed.
 
         Args:
             now_ns: boot clock, ns.
-            count: at most `self.count`.
+            count: about `self.count`, or fewer where there is no more to try.
             duty_pct: share of time that launches may take, 1 to 100 %.
         """
-        charge = Charge(count, duty_pct, TARGET_NS * count // self.count)
+        charge = Charge(count, self.count, duty_pct, TARGET_NS * count // self.count)
         due_ns = max(self._due_ns, now_ns - CREDIT_NS)
         self._due_ns = due_ns + charge.expected_ns * 100 // duty_pct
         return charge
@@ -71,17 +79,21 @@ class Pace:
             charge: what `begun` answered.
             ended_ns: when it ended, boot clock, ns.
             took_ns: how long it had the device, ns.
-            hashes: it tried; fewer than its count when it was stopped.
+            hashes: it made; fewer than its count when it was stopped, none when it built a slice
+                of a table instead.
             used_ns: processor time since the launch before, where that is what draws the power: all
                 that surrounds a launch counts too. At most twice `took_ns` of it is believed.
         """
-        if charge.count == hashes == self.count:
-            # Limited steps: one launch that was preempted must not shrink all that follow.
-            factor = min(1.25, max(0.5, TARGET_NS / max(1, took_ns)))
-            self.count = min(MOST_COUNT, max(LEAST_COUNT, round(self.count * factor)))
+        if charge.count == hashes and charge.size == self.count <= 2 * hashes:
+            self._resize(hashes, took_ns)
         spent_ns = min(max(took_ns, used_ns), 2 * took_ns)
         self._due_ns += (spent_ns - charge.expected_ns) * 100 // charge.duty_pct
         self._ended_ns = ended_ns
+
+    def _resize(self, hashes: int, took_ns: int) -> None:
+        right = hashes * TARGET_NS / max(1, took_ns)
+        most = min(MOST_COUNT, max(self.count + 1, GROWS_MOST * self.count))
+        self.count = max(1, round(min(most, max(SHRINKS_MOST * self.count, right))))
 
     def rest_s(self, now_ns: int) -> float:
         """Seconds to sleep before asking again; 0 when the next launch is due."""

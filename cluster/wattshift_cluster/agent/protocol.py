@@ -38,6 +38,9 @@ class DeviceInfo:
         quality: how its watts are had.
         points: ascending in watts; the first is where a shed ends.
         wear_usd_per_cycle: what one sleep and wake wears off it, USD.
+        table_bytes: of its card's memory that it keeps a table in for what it mines; 0: none. Where
+            there is one, mode "empty" is offered, too: the first point, with the table freed.
+        table_build_s: how long that takes to be built, s.
     """
 
     id: str
@@ -55,6 +58,8 @@ class DeviceInfo:
     quality: Quality
     points: tuple[Point, ...]
     wear_usd_per_cycle: float = 0.0
+    table_bytes: int = 0
+    table_build_s: float = 0.0
 
     def wire(self) -> dict[str, Any]:
         """As it goes over the wire."""
@@ -87,6 +92,9 @@ class Reading:
         source: who says its watts: a "sensor", the firmware's "estimate", its "outlet", or what was
             "learnt" of its point; None where nobody does, or where there is but one way.
         cycles: wakes from sleep that we have ever caused; None where that is not counted or known.
+        table_held_bytes: of its card's memory that its table takes now; None unknown, or no table.
+        table_progress: of that built, 0 to 1; None as above.
+        clients: processes that use its gate; None without a table, where nobody asks.
     """
 
     device: str
@@ -102,6 +110,9 @@ class Reading:
     note: str | None = None
     source: Source | None = None
     cycles: int | None = None
+    table_held_bytes: int | None = None
+    table_progress: float | None = None
+    clients: int | None = None
     counters: Counters = Counters()
 
     def wire(self, lease: dict[str, Any] | None) -> dict[str, Any]:

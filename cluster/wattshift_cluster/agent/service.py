@@ -304,8 +304,7 @@ async def serve(config: AgentConfig, *, surroundings: consent.Surroundings | Non
         shadow=config.agent.shadow,
     )
     tasks = [asyncio.create_task(agent.run())]
-    if parts.desk is not None:
-        tasks.append(asyncio.create_task(parts.desk.run()))
+    tasks += [asyncio.create_task(desk.run()) for desk in parts.desks]
     try:
         await _first_look(parts.devices, stop)
         host, _, port = config.agent.listen.rpartition(":")

@@ -63,7 +63,7 @@ def _lower(one: Held, cut_w: float) -> Lease:
     left_w = lease.watts_w - cut_w
     # The slack of a lease counts here, too, or a rounding would cost a whole point.
     if left_w <= one.least_w * (1.0 + WATTS_SLACK):
-        least = min(modes, key=lambda mode: modes[mode])
+        least = min(modes, key=lambda mode: (modes[mode], mode != lease.mode))
         return replace(lease, mode=least, watts_w=min(lease.watts_w, one.least_w))
     if one.terms.continuous:
         return replace(lease, watts_w=left_w)

@@ -12,9 +12,21 @@ from wattshift_cluster.agent.protocol import Kind, Quality
 CPU_IDLE_SHARE = 0.02
 """Upper bound of what a closed worker's looking at the gate costs, as a share of one CPU."""
 
-CPU_H_PER_S = 25e6
-GPU_H_PER_S_PER_W = 1e7
-"""Expected rates (modelled) until the device's own is known."""
+CPU_H_PER_S = {
+    "sha256d": 25e6,
+    "autolykos2": 5e3,
+    "etchash": 6e2,
+    "kheavyhash": 2.4e6,
+    "blake3": 1.4e7,
+}
+GPU_H_PER_S_PER_W = {
+    "sha256d": 1e7,
+    "autolykos2": 1.7e6,
+    "etchash": 7.5e5,
+    "kheavyhash": 2.4e6,
+    "blake3": 6e6,
+}
+"""Expected rates (modelled) by algorithm, until the device's own is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,7 @@ class HashingSpec:
         mps: whether its worker may join an MPS server of the host.
         steady: the draw it holds while inference comes and goes; None: it yields.
         refusal: why it must not mine; None when it may.
+        algorithm: what it hashes.
     """
 
     id: str
@@ -54,9 +67,18 @@ class HashingSpec:
     mps: bool = False
     steady: SteadySettings | None = None
     refusal: str | None = None
+    algorithm: str = "sha256d"
 
 
-def cpu_spec(device: str, gate_dir: Path, cpu_w: float, nice: int, host: str | None) -> HashingSpec:
+def cpu_spec(
+    device: str,
+    gate_dir: Path,
+    cpu_w: float,
+    nice: int,
+    host: str | None,
+    *,
+    algorithm: str = "sha256d",
+) -> HashingSpec:
     """One CPU of this host, of which `cpu_w` is the draw when busy, W."""
     return HashingSpec(
         id=device,
@@ -68,10 +90,11 @@ def cpu_spec(device: str, gate_dir: Path, cpu_w: float, nice: int, host: str | N
         base_w=0.0,
         top_w=cpu_w,
         nameplate_w=cpu_w,
-        hashrate_h_per_s=CPU_H_PER_S,
+        hashrate_h_per_s=CPU_H_PER_S[algorithm],
         nice=nice,
         host=host,
         quality="modelled",
+        algorithm=algorithm,
     )
 
 
@@ -85,9 +108,11 @@ def gpu_spec(
     emulated: bool = False,
     mps: bool = False,
     steady: SteadySettings | None = None,
+    algorithm: str = "sha256d",
 ) -> HashingSpec:
     """One GPU of this host; `emulated` where its NVML is an emulator and a CPU hashes for it."""
     top_w = MINING_SHARE * card.limit_w
+    rate_h_per_s = GPU_H_PER_S_PER_W[algorithm] * top_w
     return HashingSpec(
         id=device,
         gate_dir=gate_dir,
@@ -98,7 +123,7 @@ def gpu_spec(
         base_w=card.idle_w,
         top_w=top_w,
         nameplate_w=card.limit_w,
-        hashrate_h_per_s=CPU_H_PER_S if emulated else GPU_H_PER_S_PER_W * top_w,
+        hashrate_h_per_s=CPU_H_PER_S[algorithm] if emulated else rate_h_per_s,
         nice=nice,
         host=host,
         quality="emulated" if emulated else "measured",
@@ -106,6 +131,7 @@ def gpu_spec(
         mps=mps,
         steady=steady,
         refusal=mig_refusal(card),
+        algorithm=algorithm,
     )
 
 

@@ -81,7 +81,7 @@ class Steering:
         Args:
             limit_w: the card's enforced limit now, W; None if it has none or it is unknown.
         """
-        if lease is None or lease.mode == IDLE:
+        if lease is None or lease.mode != HASH:
             return 0
         spec = self._spec
         if self.model is not None:
@@ -94,7 +94,7 @@ class Steering:
         """Start measuring the device's curve under its lease; why not, or None."""
         if self.model is None:
             return "its watts are modelled: there is nothing to measure"
-        if lease.mode == IDLE:
+        if lease.mode != HASH:
             return "it has no lease to hash, and nothing is measured without watts for it"
         if self.profile is not None and not self.profile.done:
             return "it is being measured already"

@@ -25,17 +25,12 @@ class Assignment:
     Attributes:
         id: the agent's number for it.
         work: what is hashed.
-        roll_mask: version bits of which every value is this worker's; a hasher that rolls none
-            leaves the others untried.
     """
 
-    def __init__(
-        self, number: int, work: Work, nonces: Range = (0, NONCES), *, roll_mask: int = 0
-    ) -> None:
+    def __init__(self, number: int, work: Work, nonces: Range = (0, NONCES)) -> None:
         """All of `nonces` are to be tried."""
         self.id = number
         self.work = work
-        self.roll_mask = roll_mask
         self._left: deque[Range] = deque([nonces])
         self._aloft = 0
 
@@ -71,11 +66,18 @@ class Assignment:
 
 
 class Tray:
-    """The assignments, filled by the thread that reads standard input."""
+    """The assignments, filled by the thread that reads standard input.
 
-    def __init__(self) -> None:
-        """Empty."""
+    Attributes:
+        closing: the worker is to end.
+        emptying: its table is to be freed; whoever does so clears it.
+    """
+
+    def __init__(self, algorithm: str = "sha256d") -> None:
+        """Empty. Args: algorithm: of all works that may come."""
         self.closing = False
+        self.emptying = threading.Event()
+        self._algorithm = algorithm
         self._lock = threading.Lock()
         self._waiting: deque[Assignment] = deque()
 
@@ -100,20 +102,33 @@ class Tray:
 
     def take(self, message: dict[str, Any]) -> None:
         """Follow one message of the agent. Raises: ValueError, KeyError, TypeError."""
+        if message["op"] == "empty":
+            self.emptying.set()
+            return
         assignment = None
         if message["op"] == "work":
-            work = Work(bytes.fromhex(message["header76"]), int(message["target"], 16))
             start, count = (int(number) for number in message.get("nonces", (0, NONCES)))
             check_range(start, count)
             if not count:
                 raise ValueError("no nonces to try")
-            roll_mask = int(message.get("roll_mask", "0"), 16)
-            assignment = Assignment(int(message["id"]), work, (start, count), roll_mask=roll_mask)
+            assignment = Assignment(int(message["id"]), self._work(message), (start, count))
         if assignment is None or message.get("clean"):
             with self._lock:
                 self._waiting.clear()
         if assignment is not None:
             self.put(assignment)
+
+    def _work(self, message: dict[str, Any]) -> Work:
+        algorithm = message.get("algorithm", "sha256d")
+        if algorithm != self._algorithm:
+            raise ValueError(f"this worker hashes {self._algorithm}, not {algorithm!r}")
+        return Work(
+            bytes.fromhex(message["message"]),
+            int(message["target"], 16),
+            algorithm,
+            height=int(message.get("height", 0)),
+            roll_mask=int(message.get("roll_mask", "0"), 16),
+        )
 
     def listen(self, source: RawIOBase) -> None:
         """Read messages until the input ends; anything but a message ends the worker, too."""

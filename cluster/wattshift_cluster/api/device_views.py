@@ -16,7 +16,9 @@ class DeviceView(TypedDict):
     judged by its draw, or by its hashrate where it reports no watts; None where neither is known.
     In a shadow site `mode` and `leased_w` are what it would be leased. `cycle_usd` is what one
     sleep and wake costs: its wear, and what it does not earn while it boots. `cycles` counts the
-    wakes that its agent has ever caused; None where that is not known.
+    wakes that its agent has ever caused; None where that is not known. `table_bytes` is what it
+    mines from and keeps in its card's memory, 0 without such a table; `table_held_bytes` and
+    `table_progress`, 0 to 1, say what of it is there now.
     """
 
     id: str
@@ -42,6 +44,9 @@ class DeviceView(TypedDict):
     wear_usd_per_cycle: NotRequired[float]
     cycle_usd: NotRequired[float]
     cycles: NotRequired[int | None]
+    table_bytes: NotRequired[int]
+    table_held_bytes: NotRequired[int | None]
+    table_progress: NotRequired[float | None]
 
 
 class DeviceList(TypedDict):

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -49,20 +50,37 @@ def config(place: Place) -> Finding:
 
 
 def kernels(place: Place) -> Finding:
-    """Run the known-answer self-tests of the hashing kernels."""
-    try:
-        from wattshift_kernels.registry import choose
+    """Run the known-answer self-tests of the hashing kernels that the site's pools ask for."""
+    said, wrong = [], []
+    for algorithm in _algorithms(place):
+        try:
+            from wattshift_kernels.registry import choose
 
-        chosen = choose()
-    except Exception as broken:  # a doctor reports whatever an installation can break
-        mend = "pip install --force-reinstall numba"
-        return Finding("kernels", "fail", f"none gives right hashes: {broken}", mend)
-    refused = [f"{tried.backend}: {tried.refused}" for tried in chosen.report if tried.refused]
-    wrong = [text for text in refused if "not usable here" not in text]
-    text = f"{chosen.hasher.backend} gives every known answer"
+            chosen = choose(algorithm=algorithm)
+        except Exception as broken:  # a doctor reports whatever an installation can break
+            mend = "apt install g++ && pip install --force-reinstall numba"
+            text = f"none gives right hashes of {algorithm}: {broken}"
+            return Finding("kernels", "fail", text, mend)
+        refused = [f"{tried.backend}: {tried.refused}" for tried in chosen.report if tried.refused]
+        wrong += [f"{algorithm} {text}" for text in refused if "not usable here" not in text]
+        said.append(f"{algorithm} {chosen.hasher.backend}")
+    text = f"every known answer is given: {', '.join(said)}"
     if wrong:
         return Finding("kernels", "warn", f"{text}; refused {'; '.join(wrong)}")
     return Finding("kernels", "ok", text)
+
+
+def _algorithms(place: Place) -> list[str]:
+    """Those of the pools in the site's agent files, and Bitcoin's whatever they say."""
+    found = {"sha256d"}
+    for ref in () if place.site is None else place.site.agents:
+        if ref.config is None:
+            continue
+        with suppress(ConfigInvalid):  # said by the check of the agent files
+            agent = load_agent(ref.config)
+            pools = (*(() if agent.pool is None else (agent.pool,)), *agent.pools)
+            found |= {pool.algorithm for pool in pools}
+    return sorted(found)
 
 
 def shared_memory(place: Place) -> Finding:

@@ -8,6 +8,7 @@ import structlog
 from wattshift_cluster.cli.options import DURATION
 from wattshift_cluster.cli.output import talk
 
+COINS = ("sha256d", "autolykos2", "etchash", "kheavyhash", "blake3")
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -24,6 +25,7 @@ def pool() -> None:
 @pool.command()
 @click.option("--listen", default="127.0.0.1:3333", show_default=True, help="Stratum; loopback.")
 @click.option("--status", default="127.0.0.1:3334", show_default=True, help="HTTP; loopback.")
+@click.option("--algorithm", type=click.Choice(COINS), default=COINS[0], show_default=True)
 @click.option("--difficulty", type=float, default=1e-4, show_default=True, help="1 is 2^32 hashes.")
 @click.option("--shares-per-minute", type=float, help="Vary the difficulty to get as many.")
 @click.option("--least-difficulty", type=float, help="Lower bound of the variable difficulty.")
@@ -40,6 +42,7 @@ def pool() -> None:
 def serve(
     listen: str,
     status: str,
+    algorithm: str,
     difficulty: float,
     shares_per_minute: float | None,
     least_difficulty: float | None,
@@ -60,13 +63,14 @@ def serve(
       wattshift pool serve
       wattshift pool serve --listen 127.0.0.1:3333 --difficulty 0.001
       wattshift pool serve --shares-per-minute 20 --least-difficulty 0.0001
+      wattshift pool serve --algorithm kheavyhash --difficulty 0.00001
       wattshift pool serve --tls-cert pool.pem --tls-key pool.key
       curl http://127.0.0.1:3334/v1/status
 
     Every share is checked in full, and blocks are synthetic: their coinbase pays zero to nobody. It
-    listens on loopback only, and no option changes that. Runs until Ctrl-C. When it listens, one
-    JSON line on stdout says where. Exit 1 where a port is in use, 3 where an option is invalid, 6
-    where an address is not on loopback.
+    speaks as the pools of that algorithm's coin do, and listens on loopback only, which no option
+    changes. Runs until Ctrl-C. When it listens, one JSON line on stdout says where. Exit 1 where a
+    port is in use, 3 where an option is invalid, 6 where an address is not on loopback.
     """
     import sys
 
@@ -92,6 +96,7 @@ def serve(
             most_difficulty=most,
             resume_s=resume,
             silent_on_unknown=like_ckpool,
+            algorithm=algorithm,
         )
     except ValueError as wrong:
         raise ConfigInvalid([Fault("command line", "", None, str(wrong))]) from wrong

@@ -28,6 +28,9 @@ from wattshift_cluster.config.fields import (
 from wattshift_cluster.config.frequency import Frequency
 from wattshift_cluster.config.outlets import Pdu
 
+Algorithm = Literal["sha256d", "autolykos2", "etchash", "kheavyhash", "blake3"]
+"""What we have kernels for; names of `wattshift_kernels.algorithms`."""
+
 _MAC = re.compile(r"([0-9A-F]{2}:){5}[0-9A-F]{2}")
 
 MIN_OFF_S = 600.0
@@ -88,12 +91,16 @@ class Hashing(Section):
     the model counts it: a CPU has no meter here, so its watts are always marked as modelled.
     `emulated` says that NVML is the emulator's: a CPU hashes for each GPU, and every watt is marked
     as emulated.
+
+    `algorithms` says of a device what it may mine, the wanted first: it mines the first for which
+    this file names a pool. A device without a word there mines what `[pool]` does.
     """
 
     devices: Literal["auto", "none", "cpu"] = "auto"
     emulated: Switch = False
     cpu_w: Annotated[float, watts(1, 10_000)] = 150.0
     nice: Annotated[int, whole(0, 19)] = 19
+    algorithms: Annotated[dict[Name, tuple[Algorithm, ...]], Field(max_length=64)] = {}  # noqa: RUF012 - pydantic copies it
 
 
 class GpuSection(Section):
@@ -159,12 +166,18 @@ class PoolAccount(Section):
 class Pool(PoolAccount):
     """`[pool]`: the Stratum pool that the agent's sessions go to, and those to fall back to.
 
+    Its `algorithm` says which coin's pools they are, and how they speak. Pools of further coins
+    stand in `[[pools]]`, one of each algorithm. `usd_per_gh_per_day` is the owner's figure: what a
+    GH/s of this coin earns in a day; sha256d is paid by the site's hashprice instead.
+
     A pool that cannot be had for `give_up` is left for the next of `[[pool.fallback]]`; one that
     has then been well for `return_after` is returned to. When none has had work for `hold`, the
     hashing devices offer no watts but their idle ones until one has.
     """
 
+    algorithm: Algorithm = "sha256d"
     fallback: tuple[PoolAccount, ...] = Field((), max_length=15)
+    usd_per_gh_per_day: Annotated[float, number(0, 1e6, " USD/GH/day")] = 0.0
     give_up_s: Annotated[float, seconds(1, 3600)] = Field(30.0, alias="give_up")
     return_after_s: Annotated[float, seconds(1, 86_400)] = Field(300.0, alias="return_after")
     hold_s: Annotated[float, seconds(1, 3600)] = Field(30.0, alias="hold")
@@ -284,6 +297,7 @@ class AgentConfig(Section):
     gpu: GpuSection = GpuSection()
     servers: tuple[Server, ...] = ()
     pool: Pool | None = None
+    pools: Annotated[tuple[Pool, ...], Field(max_length=4)] = ()
     miners: Annotated[tuple[Miner, ...], Field(max_length=64)] = ()
     asic: AsicSection = AsicSection()
     asics: tuple[Asic, ...] = ()

@@ -12,14 +12,15 @@ from wattshift_cluster.config import (
     compute_checks,
     meter_checks,
     openadr_checks,
+    pool_checks,
     source_checks,
 )
-from wattshift_cluster.config.agent import Hashing, Miner, Pool, PoolAccount, Server
+from wattshift_cluster.config.agent import Server
 from wattshift_cluster.config.compute import Compute
 from wattshift_cluster.config.draft import Draft as Draft
 from wattshift_cluster.config.draft import Finding as Finding
 from wattshift_cluster.config.draft import duplicates, upward
-from wattshift_cluster.config.fields import is_loopback, is_private, split_address
+from wattshift_cluster.config.fields import is_private, split_address
 from wattshift_cluster.config.outlets import Pdu
 from wattshift_cluster.config.proxy import ProxySection
 from wattshift_cluster.config.quantities import format_seconds, format_watts
@@ -200,27 +201,6 @@ def _one_hashprice_source(draft: Draft) -> Iterator[Finding]:
             )
 
 
-def _pools_in_the_clear(draft: Draft) -> Iterator[Finding]:
-    """Work and shares leave this machine encrypted, or because the owner says so."""
-    for path, pool in draft.all(Pool):
-        rows = [(path, pool), *((f"{path}.fallback[{n}]", x) for n, x in enumerate(pool.fallback))]
-        for where, one in rows:
-            plain = one.url.startswith("stratum+tcp://")
-            if plain and (one.ca_file or one.fingerprint):
-                yield f"{where}.url", one.url, "has a certificate to check but speaks no TLS"
-            yield from _in_the_clear(where, one)
-    for path, miner in draft.all(Miner):
-        yield from _in_the_clear(path, miner)
-
-
-def _in_the_clear(where: str, one: PoolAccount | Miner) -> Iterator[Finding]:
-    scheme, _, address = one.url.partition("://")
-    outside = not is_loopback(split_address(address.rstrip("/"))[0])
-    if scheme == "stratum+tcp" and outside and not one.plaintext:
-        allowed = "allowed: stratum+tls://, or plaintext = true beside it"
-        yield f"{where}.url", one.url, f"not encrypted; {allowed}"
-
-
 def _proxy_for_the_site_alone(draft: Draft) -> Iterator[Finding]:
     """Whoever reaches the proxy mines for its owner, and whoever reaches its page reads it."""
     for path, proxy in draft.all(ProxySection):
@@ -238,13 +218,6 @@ def _proxy_for_the_site_alone(draft: Draft) -> Iterator[Finding]:
 
 def _unique_workers(draft: Draft) -> Iterator[Finding]:
     yield from duplicates(draft.names("workers"), "workers", "name")
-
-
-def _pool_needed(draft: Draft) -> Iterator[Finding]:
-    """A file that asks for hashing names a pool; one that says nothing of either hashes nothing."""
-    hashes = any(one.devices != "none" for _, one in draft.all(Hashing))
-    if hashes and "hashing" in draft.raw and "pool" not in draft.raw:
-        yield "pool", None, 'missing; hashing needs a pool, or set hashing.devices = "none"'
 
 
 _SITE_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
@@ -266,12 +239,11 @@ _AGENT_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _unique_asics,
     _one_program_a_card,
     _outlets_of_asics,
-    _pool_needed,
-    _pools_in_the_clear,
+    *pool_checks.AGENT_CHECKS,
     _watched_servers,
 )
 _PROXY_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _proxy_for_the_site_alone,
     _unique_workers,
-    _pools_in_the_clear,
+    *pool_checks.PROXY_CHECKS,
 )

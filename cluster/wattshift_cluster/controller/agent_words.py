@@ -65,6 +65,9 @@ def _device(ref: AgentRef, info: Mapping[str, Any]) -> Device:
         host=None if info.get("host") is None else str(info["host"]),
         # Agents of before this was told wear nothing off.
         wear_usd_per_cycle=float(info.get("wear_usd_per_cycle") or 0.0),
+        # Nor can they free a table, so none is counted.
+        table_bytes=int(info.get("table_bytes") or 0),
+        table_build_s=float(info.get("table_build_s") or 0.0),
     )
 
 
@@ -86,6 +89,8 @@ def readings(answer: Mapping[str, Any], received_s: float) -> ev.Readings:
             held_mode=tuple(str(lease.get("mode") or "") for lease in leases),
             foreign=np.array([bool(row.get("foreign_write")) for row in rows], dtype=np.bool_),
             failed=np.array([row.get("error") is not None for row in rows], dtype=np.bool_),
+            table_held_bytes=_column(rows, "table_held_bytes"),
+            clients=_column(rows, "clients"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise AnswerInvalid(f"malformed readings: {fault!r}") from fault

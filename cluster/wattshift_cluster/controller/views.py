@@ -18,6 +18,7 @@ from wattshift_scheduler.flexibility import flexibility
 from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Alarm, State
+from wattshift_scheduler.tables import EMPTY
 
 View = dict[str, Any]
 
@@ -138,7 +139,7 @@ def _device(
         "model": str(info.get("model") or "unknown"),
         "agent": device.agent,
         "feeder": device.feeder,
-        "mode": device.points[point].mode if point >= 0 else None,
+        "mode": _mode(state, i),
         "leased_w": known(float(ledger.lease_w[i])),
         "ceiling_w": float(ceiling_w[i]),
         "watts_w": watts_w,
@@ -156,7 +157,19 @@ def _device(
         "wear_usd_per_cycle": device.wear_usd_per_cycle,
         "cycle_usd": float(state.ladder.cycle_usd[i]),
         "cycles": reading.get("cycles"),
+        "table_bytes": device.table_bytes,
+        "table_held_bytes": reading.get("table_held_bytes") if fresh else None,
+        "table_progress": reading.get("table_progress") if fresh else None,
     }
+
+
+def _mode(state: State, i: int) -> str | None:
+    """Of its last lease."""
+    point = int(state.ledger.point[i])
+    if point < 0:
+        return None
+    emptied = point == 0 and bool(state.tables.empty[i])
+    return EMPTY if emptied else state.fleet.devices[i].points[point].mode
 
 
 def _kept(state: State, i: int) -> str:

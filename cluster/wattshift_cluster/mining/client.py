@@ -15,9 +15,11 @@ import structlog
 
 from wattshift_cluster.mining.backoff import Backoff
 from wattshift_cluster.mining.courier import Courier, Keeping
+from wattshift_cluster.mining.dialects.table import DIALECTS
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.job import MiningWork, Share, StratumJob
+from wattshift_cluster.mining.job import MiningWork, StratumJob
 from wattshift_cluster.mining.jobs import MAX_JOBS, JobBook
+from wattshift_cluster.mining.nonces import AnyShare, Job
 from wattshift_cluster.mining.session import (
     Deadlines,
     Login,
@@ -57,7 +59,7 @@ class StratumClient:
         suggest_difficulty: float | None = None,
         minimum_difficulty: float | None = None,
         roll_versions: bool = True,
-        on_job: Callable[[StratumJob | None], None] | None = None,
+        on_job: Callable[[Job | None], None] | None = None,
         deadlines: Deadlines | None = None,
         rng: random.Random | None = None,
         backoff: Backoff | None = None,
@@ -65,6 +67,7 @@ class StratumClient:
         consented: Collection[Endpoint] | None = None,
         keeping: Keeping | None = None,
         numbers: Iterator[int] | None = None,
+        algorithm: str = "sha256d",
     ) -> None:
         """Prepare; nothing is connected before `run()`.
 
@@ -80,6 +83,7 @@ class StratumClient:
             consented: where client.reconnect may lead; None: to the same host only.
             keeping: of shares in flight.
             numbers: of its sessions, where several clients' sessions must differ.
+            algorithm: what the pool wants hashed, which says how it speaks.
 
         Raises:
             EndpointInvalid: `url` is not one, or `trust` cannot be used.
@@ -103,7 +107,11 @@ class StratumClient:
         self._consented = consented
         self._numbers = numbers or itertools.count()
         self._book = JobBook()
-        self._courier = Courier(user, self._book, keeping or Keeping(), self._deadlines.answer_s)
+        self._dialect = DIALECTS[algorithm]
+        answer_s = self._deadlines.answer_s
+        self._courier = Courier(
+            user, self._book, keeping or Keeping(), answer_s, self._dialect.codes
+        )
         self._attempt: Session | None = None
         self._settled: Session | None = None
         self._begun: int | None = None
@@ -134,7 +142,7 @@ class StratumClient:
         lasted_s = asyncio.get_running_loop().time() - self._ready_s
         return self._courier.accepted_here or lasted_s >= SOUND_S
 
-    def current_job(self) -> StratumJob | None:
+    def current_job(self) -> Job | None:
         """The job to work on; None while there is no session or no job yet."""
         return self._book.current if self._session is not None else None
 
@@ -147,13 +155,13 @@ class StratumClient:
         return self._book.next_extranonce2()
 
     def next_work(self) -> MiningWork | None:
-        """Work of its own for one worker: 2^32 nonces. None while there is no job.
+        """Work of its own for one worker: 2^32 nonces. None while there is no job of sha256d.
 
         Raises:
             Extranonce2Exhausted: as above.
         """
         job = self.current_job()
-        return job.work(self.next_extranonce2()) if job else None
+        return job.work(self.next_extranonce2()) if isinstance(job, StratumJob) else None
 
     async def run(self) -> None:
         """Keep a session to the pool until cancelled."""
@@ -166,8 +174,8 @@ class StratumClient:
             self._courier.stop()
             self.fault = "not started"
 
-    async def submit(self, share: Share, *, first: bool = False) -> ShareResult:
-        """Check a share with hashlib, send it, and say what became of it.
+    async def submit(self, share: AnyShare, *, first: bool = False) -> ShareResult:
+        """Check a share by the reference of its algorithm, send it, and say what became of it.
 
         Args:
             first: it may be a block, so it goes out however many are on their way.
@@ -184,6 +192,7 @@ class StratumClient:
             endpoint,
             self._deadlines,
             self._take_job,
+            dialect=self._dialect,
             verifier=self._verifier,
             consented=self._consented,
         )
@@ -246,7 +255,7 @@ class StratumClient:
         if self._book.current is not None and self._on_job:
             self._on_job(self._book.current)
 
-    def _take_job(self, job: StratumJob) -> None:
+    def _take_job(self, job: Job) -> None:
         assert self._attempt is not None, "a job without a session"
         if self._begun != job.session:
             self._begun = job.session

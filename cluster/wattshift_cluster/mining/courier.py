@@ -6,12 +6,14 @@ counts as accepted. Otherwise it is lost, with a reason.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wattshift_cluster.mining.job import MiningWork, Share, StratumJob
+from wattshift_cluster.mining.checker import aside
 from wattshift_cluster.mining.jobs import JobBook
 from wattshift_cluster.mining.lines import Message
-from wattshift_cluster.mining.refusals import Kind, error_text, kind_of
+from wattshift_cluster.mining.nonces import AnyShare, Job, Params
+from wattshift_cluster.mining.refusals import CODES, Kind, error_text, kind_of
 from wattshift_cluster.mining.session import (
     MAX_WAITING,
     AnswerMissing,
@@ -50,8 +52,21 @@ class Courier:
         accepted_here: whether a share was accepted in this session.
     """
 
-    def __init__(self, user: str, book: JobBook, keeping: Keeping, answer_s: float) -> None:
-        """Args: book: the jobs that may be submitted for; answer_s: the longest wait for a pool."""
+    def __init__(
+        self,
+        user: str,
+        book: JobBook,
+        keeping: Keeping,
+        answer_s: float,
+        codes: Mapping[int, Kind] = CODES,
+    ) -> None:
+        """Nothing is on its way.
+
+        Args:
+            book: the jobs that may be submitted for.
+            answer_s: the longest wait for a pool.
+            codes: what those of the pool's refusals mean.
+        """
         self.session: Session | None = None
         self.resumable = False
         self.accepted_here = False
@@ -59,6 +74,7 @@ class Courier:
         self._book = book
         self._keeping = keeping
         self._answer_s = answer_s
+        self._codes = codes
         self._ledger = ShareLedger()
         self._refused_in_row = 0
         self._next: asyncio.Future[Session | None] | None = None
@@ -88,13 +104,13 @@ class Courier:
         self.answer_waiting(None)
         self._next = None
 
-    async def submit(self, share: Share, *, first: bool = False) -> ShareResult:
-        """Check a share with hashlib, send it, and say what became of it; see `StratumClient`."""
+    async def submit(self, share: AnyShare, *, first: bool = False) -> ShareResult:
+        """Check a share, send it, and say what became of it; see `StratumClient`."""
         job = self._book.find(share)
         if job is None:
             self._ledger.find()
             return self._lost("stale" if self.session else "not connected", 0.0)
-        if not _is_valid(job, share):
+        if not await self._valid(job, share):
             self._ledger.unverified += 1
             return ShareResult(False, "not a share: our own check failed", job.difficulty)
         self._ledger.find()
@@ -108,7 +124,18 @@ class Courier:
             self._lost("cancelled", job.difficulty)
             raise
 
-    async def _deliver(self, share: Share, job: StratumJob) -> ShareResult:
+    async def _valid(self, job: Job, share: AnyShare) -> bool:
+        """Whether it is one, by our own check; what takes long is not done in the event loop."""
+        if job.quick:
+            return job.valid(share)
+        try:
+            return await aside(job.valid, share)
+        except asyncio.CancelledError:
+            self._ledger.find()
+            self._lost("cancelled", job.difficulty)
+            raise
+
+    async def _deliver(self, share: AnyShare, job: Job) -> ShareResult:
         """Send a share, and once more if the connection ends under it. Raises: _Lost."""
         last_s = asyncio.get_running_loop().time() + self._keeping.age_s
         session = self.session
@@ -116,7 +143,10 @@ class Courier:
             session = await self._resumption(last_s, "not connected")
             if self._book.find(share) is None:
                 raise _Lost("stale")
-        params = share.submit_params(self._user, with_version=bool(job.version_mask))
+        if job.quick:
+            params = job.submission(share, self._user)
+        else:
+            params = await aside(job.submission, share, self._user)
         try:
             return self._judged(await self._ask(session, params), job)
         except SessionEnded as fault:
@@ -130,7 +160,7 @@ class Courier:
         except SessionEnded as fault:
             raise _Lost(f"{fault}, twice") from fault
 
-    async def _ask(self, session: Session, params: list[str]) -> Message:
+    async def _ask(self, session: Session, params: Params) -> Message:
         """The pool's answer to a share.
 
         A connection on which nothing at all came meanwhile may be a dead one, so it is given up.
@@ -164,11 +194,11 @@ class Courier:
             raise _Lost(why)
         return session
 
-    def _judged(self, reply: Message, job: StratumJob, *, again: bool = False) -> ShareResult:
+    def _judged(self, reply: Message, job: Job, *, again: bool = False) -> ShareResult:
         """Book the pool's answer to a share."""
         if reply.result is True and not reply.error:
             return self._accepted(job)
-        kind = kind_of(reply.error)
+        kind = kind_of(reply.error, self._codes)
         if again and kind is Kind.DUPLICATE:
             self._ledger.known_already += 1
             return self._accepted(job)
@@ -180,19 +210,10 @@ class Courier:
             self.session.end(PoolRefused(f"{self._refused_in_row} shares refused: {reason}"))
         return result
 
-    def _accepted(self, job: StratumJob) -> ShareResult:
+    def _accepted(self, job: Job) -> ShareResult:
         self._refused_in_row, self.accepted_here = 0, True
         return self._ledger.settle(ShareResult(True, None, job.difficulty))
 
     def _lost(self, reason: str, difficulty: float) -> ShareResult:
         result = ShareResult(False, f"lost: {reason}"[:80], difficulty)
         return self._ledger.settle(result, lost=True)
-
-
-def _is_valid(job: StratumJob, share: Share) -> bool:
-    """Whether the share has the right form and really meets the target."""
-    fits = len(share.extranonce2) == job.extranonce.extranonce2_size
-    rolled = share.version_bits & ~job.version_mask
-    in_range = 0 <= share.nonce < 1 << 32 and 0 <= share.ntime < 1 << 32
-    work = MiningWork(job, share.extranonce2, share.ntime, share.version_bits)
-    return fits and not rolled and in_range and work.is_share(share.nonce)

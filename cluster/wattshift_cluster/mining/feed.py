@@ -25,11 +25,22 @@ WANTED_MASK = 0x1FFFE000
 MOST_SESSION_ID = 128
 
 
-class Feed:
-    """Attributes:
-    extranonce: of this connection; None before the answer to subscribe.
-    session_id: what to give to subscribe again so that the pool resumes; None without.
+class BitcoinFeed:
+    """The feed of the Bitcoin dialect; see `dialect.Feed`.
+
+    Attributes:
+        extranonce: of this connection; None before the answer to subscribe.
+        session_id: what to give to subscribe again so that the pool resumes; None without.
     """
+
+    methods = frozenset(
+        {
+            "mining.notify",
+            "mining.set_difficulty",
+            "mining.set_extranonce",
+            "mining.set_version_mask",
+        }
+    )
 
     def __init__(self, number: int = 0) -> None:
         """Args: number: of the connection, stamped on its jobs."""

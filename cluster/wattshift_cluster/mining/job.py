@@ -6,7 +6,7 @@ extranonce1 + extranonce2 + coinbase2), then dsha(root + branch) for each branch
 little-endian; target = (0xffff << 208) / difficulty.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wattshift_cluster.mining.refusals import brief
@@ -16,6 +16,7 @@ from wattshift_kernels.header import (
     header76,
     sha256d,
     target_of_difficulty,
+    target_of_nbits,
     with_nonce,
 )
 
@@ -40,7 +41,7 @@ class Extranonce:
     @classmethod
     def parse(cls, extranonce1: Any, size: Any) -> "Extranonce":
         """From the subscribe result or set_extranonce. Raises: JobFault."""
-        first = _hex(extranonce1, "extranonce1", MAX_EXTRANONCE1_BYTES)
+        first = parse_hex(extranonce1, "extranonce1", MAX_EXTRANONCE1_BYTES)
         if isinstance(size, bool) or not isinstance(size, int):
             raise JobFault("extranonce2 size is not a number")
         if not 0 <= size <= MAX_EXTRANONCE2_BYTES:
@@ -101,13 +102,13 @@ class StratumJob:
             raise JobFault(f"branches are not a list of at most {MAX_BRANCHES}")
         return cls(
             job_id=job_id,
-            prevhash=swap_words(_exact(prevhash, "prevhash", 32)),
-            coinbase1=_hex(coinbase1, "coinbase1", MAX_COINBASE_BYTES),
-            coinbase2=_hex(coinbase2, "coinbase2", MAX_COINBASE_BYTES),
-            branches=tuple(_exact(branch, "branch", 32) for branch in branches),
-            version=int.from_bytes(_exact(version, "version", 4), "big"),
-            nbits=int.from_bytes(_exact(nbits, "nbits", 4), "big"),
-            ntime=int.from_bytes(_exact(ntime, "ntime", 4), "big"),
+            prevhash=swap_words(parse_exact(prevhash, "prevhash", 32)),
+            coinbase1=parse_hex(coinbase1, "coinbase1", MAX_COINBASE_BYTES),
+            coinbase2=parse_hex(coinbase2, "coinbase2", MAX_COINBASE_BYTES),
+            branches=tuple(parse_exact(branch, "branch", 32) for branch in branches),
+            version=int.from_bytes(parse_exact(version, "version", 4), "big"),
+            nbits=int.from_bytes(parse_exact(nbits, "nbits", 4), "big"),
+            ntime=int.from_bytes(parse_exact(ntime, "ntime", 4), "big"),
             clean=bool(clean),
             extranonce=extranonce,
             difficulty=difficulty,
@@ -115,8 +116,10 @@ class StratumJob:
             session=session,
         )
 
-    def same_template(self, other: "StratumJob") -> bool:
+    def same_template(self, other: object) -> bool:
         """Whether equal extranonce2, time, version bits and nonce give one header in both."""
+        if not isinstance(other, StratumJob):
+            return False
         mine, theirs = (
             (job.prevhash, job.coinbase1, job.coinbase2, job.branches, job.version, job.nbits)
             for job in (self, other)
@@ -136,6 +139,36 @@ class StratumJob:
             f"{self.ntime:08x}",
             self.clean,
         ]
+
+    @property
+    def algorithm(self) -> str:
+        """What is hashed."""
+        return "sha256d"
+
+    @property
+    def tip(self) -> bytes:
+        """What it stands on: with another one, it is worthless."""
+        return self.prevhash
+
+    @property
+    def quick(self) -> bool:
+        """Whether a share is checked in microseconds, and so beside everything else."""
+        return True
+
+    def valid(self, share: object) -> bool:
+        """Whether a share of this job has the right form and really meets the target."""
+        if not isinstance(share, Share):
+            return False
+        fits = len(share.extranonce2) == self.extranonce.extranonce2_size
+        rolled = share.version_bits & ~self.version_mask
+        in_range = 0 <= share.nonce < 1 << 32 and 0 <= share.ntime < 1 << 32
+        work = MiningWork(self, share.extranonce2, share.ntime, share.version_bits)
+        return fits and not rolled and in_range and work.is_share(share.nonce)
+
+    def submission(self, share: object, user: str) -> list[str]:
+        """The parameters of mining.submit for a share of this job."""
+        assert isinstance(share, Share), "a share of another algorithm"
+        return share.submit_params(user, with_version=bool(self.version_mask))
 
     def work(self, extranonce2: bytes) -> "MiningWork":
         """The work for one extranonce2, with the job's own time and version bits."""
@@ -166,12 +199,17 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class MiningWork:
-    """A job with one extranonce2: 2^32 nonces to search."""
+    """A job with one extranonce2: 2^32 nonces to search.
+
+    `roll_mask` names the version bits of which a worker tries all values; its hits say which one.
+    They are clear in `version_bits` and in the header.
+    """
 
     job: StratumJob
     extranonce2: bytes
     ntime: int
     version_bits: int
+    roll_mask: int = 0
 
     @property
     def difficulty(self) -> float:
@@ -196,28 +234,33 @@ class MiningWork:
 
     def kernel_work(self) -> Work:
         """The same for a hasher."""
-        return Work(self.header76, self.target)
+        return Work(self.header76, self.target, roll_mask=self.roll_mask)
 
-    def header(self, nonce: int) -> bytes:
-        """The complete 80 bytes."""
-        return with_nonce(self.header76, nonce)
+    def header(self, nonce: int, roll: int = 0) -> bytes:
+        """The complete 80 bytes; `roll` is what a worker chose of `roll_mask`."""
+        rolled = replace(self, version_bits=self.version_bits | roll) if roll else self
+        return with_nonce(rolled.header76, nonce)
 
-    def digest(self, nonce: int) -> bytes:
+    def digest(self, nonce: int, roll: int = 0) -> bytes:
         """Double SHA-256 of the header by hashlib, whatever kernel found the nonce."""
-        return sha256d(self.header(nonce))
+        return sha256d(self.header(nonce, roll))
 
-    def is_share(self, nonce: int) -> bool:
+    def is_share(self, nonce: int, roll: int = 0) -> bool:
         """Whether this nonce meets the target."""
-        return hash_value(self.digest(nonce)) <= self.target
+        return hash_value(self.digest(nonce, roll)) <= self.target and not roll & ~self.roll_mask
 
-    def share(self, nonce: int) -> Share:
+    def is_block(self, nonce: int, roll: int = 0) -> bool:
+        """Whether it meets the network's own target, too."""
+        return hash_value(self.digest(nonce, roll)) <= target_of_nbits(self.job.nbits)
+
+    def share(self, nonce: int, roll: int = 0) -> Share:
         """What to submit for this nonce."""
         return Share(
             job_id=self.job.job_id,
             extranonce2=self.extranonce2,
             ntime=self.ntime,
             nonce=nonce,
-            version_bits=self.version_bits,
+            version_bits=self.version_bits | roll,
             session=self.job.session,
         )
 
@@ -235,7 +278,7 @@ def parse_difficulty(value: Any) -> float:
 
 def parse_mask(value: Any) -> int:
     """A version mask, 8 hexadecimal digits. Raises: JobFault."""
-    return int.from_bytes(_exact(value, "version mask", 4), "big")
+    return int.from_bytes(parse_exact(value, "version mask", 4), "big")
 
 
 def swap_words(data: bytes) -> bytes:
@@ -243,7 +286,8 @@ def swap_words(data: bytes) -> bytes:
     return b"".join(data[i : i + 4][::-1] for i in range(0, len(data), 4))
 
 
-def _hex(value: Any, name: str, most: int) -> bytes:
+def parse_hex(value: Any, name: str, most: int) -> bytes:
+    """Hexadecimal text of at most `most` bytes, without blanks. Raises: JobFault."""
     if not isinstance(value, str) or len(value) > 2 * most:
         raise JobFault(f"{name} is not hexadecimal text of at most {most} bytes")
     try:
@@ -255,8 +299,9 @@ def _hex(value: Any, name: str, most: int) -> bytes:
     return data
 
 
-def _exact(value: Any, name: str, size: int) -> bytes:
-    data = _hex(value, name, size)
+def parse_exact(value: Any, name: str, size: int) -> bytes:
+    """Hexadecimal text of just `size` bytes. Raises: JobFault."""
+    data = parse_hex(value, name, size)
     if len(data) != size:
         raise JobFault(f"{name} has {len(data)} bytes instead of {size}")
     return data

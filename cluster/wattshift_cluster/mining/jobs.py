@@ -7,7 +7,8 @@ for them. When it does not, or says that they are void, they go.
 from collections import OrderedDict
 
 from wattshift_cluster.mining.extranonce import Extranonce2Space
-from wattshift_cluster.mining.job import Extranonce, Share, StratumJob
+from wattshift_cluster.mining.job import Extranonce, StratumJob
+from wattshift_cluster.mining.nonces import AnyShare, Job
 
 MAX_JOBS = 64
 """Jobs that may still be submitted for; a clean job voids all before it."""
@@ -20,14 +21,14 @@ class JobBook:
 
     def __init__(self) -> None:
         """Nothing is known."""
-        self.current: StratumJob | None = None
-        self._jobs: OrderedDict[tuple[int, str], StratumJob] = OrderedDict()
+        self.current: Job | None = None
+        self._jobs: OrderedDict[tuple[int, str], Job] = OrderedDict()
         self._resuming = False
-        self._last: StratumJob | None = None
+        self._last: Job | None = None
         self._space_of: Extranonce | None = None
         self._space = Extranonce2Space(0)
 
-    def take(self, job: StratumJob) -> None:
+    def take(self, job: Job) -> None:
         """Work on this job from now on."""
         self._void(job)
         key = job.session, job.job_id
@@ -35,7 +36,8 @@ class JobBook:
         self._jobs.move_to_end(key)
         while len(self._jobs) > MAX_JOBS:
             self._jobs.popitem(last=False)
-        self._renew_space(job)
+        if isinstance(job, StratumJob):
+            self._renew_space(job)
         self.current = self._last = job
 
     def suspend(self) -> None:
@@ -53,11 +55,11 @@ class JobBook:
         for key in [key for key in self._jobs if key[0] != session]:
             del self._jobs[key]
 
-    def find(self, share: Share) -> StratumJob | None:
+    def find(self, share: AnyShare) -> Job | None:
         """The job of a share, while it may be submitted for."""
         return self._jobs.get((share.session, share.job_id))
 
-    def renamed(self, job: StratumJob) -> bool:
+    def renamed(self, job: Job) -> bool:
         """Whether the pool now calls another job by this job's name."""
         now = (other for (_, name), other in self._jobs.items() if name == job.job_id)
         return any(not other.same_template(job) for other in now)
@@ -66,7 +68,7 @@ class JobBook:
         """A value that nobody else got for the current job. Raises: Extranonce2Exhausted."""
         return self._space.encode(self._space.take()[0])
 
-    def _void(self, job: StratumJob) -> None:
+    def _void(self, job: Job) -> None:
         """Drop what this job makes worthless.
 
         A pool that goes on with a session announces its job anew, and as a clean one: what stands
@@ -78,7 +80,7 @@ class JobBook:
             return
         self._resuming = False
         for key, old in list(self._jobs.items()):
-            tip_gone = job.clean and old.prevhash != job.prevhash
+            tip_gone = job.clean and old.tip != job.tip
             if tip_gone or (key[1] == job.job_id and not old.same_template(job)):
                 del self._jobs[key]
 
@@ -92,5 +94,6 @@ class JobBook:
             self._space_of = job.extranonce
             self._space = Extranonce2Space(job.extranonce.extranonce2_size)
         last = self._last
-        if last is None or last.ntime != job.ntime or not last.same_template(job):
+        same = isinstance(last, StratumJob) and last.ntime == job.ntime and last.same_template(job)
+        if not same:
             self._space.new_job()

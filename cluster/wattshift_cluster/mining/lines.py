@@ -26,7 +26,10 @@ class LineFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One line: a request (`method` and `id`), a notification (`method`) or an answer (`id`)."""
+    """One line: a request (`method` and `id`), a notification (`method`) or an answer (`id`).
+
+    Parameters that are an object are told as its only element.
+    """
 
     id: int | str | None
     method: str | None
@@ -52,8 +55,10 @@ def parse(line: bytes) -> Message:
         raise LineFault("method is not text")
     if isinstance(identity, bool) or not isinstance(identity, int | str | None):
         raise LineFault("id is neither a number nor text")
+    if isinstance(params, dict):  # Alephium's; whoever wants a list finds no use for its element
+        params = [params]
     if params is not None and not isinstance(params, list):
-        raise LineFault("params is not a list")
+        raise LineFault("params is neither a list nor an object")
     return Message(identity, method, params or [], body.get("result"), body.get("error"))
 
 

@@ -20,7 +20,8 @@ from wattshift_cluster.config.agent import PoolAccount
 from wattshift_cluster.mining.backoff import Backoff
 from wattshift_cluster.mining.client import Keeping, StratumClient
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.job import MiningWork, Share, StratumJob
+from wattshift_cluster.mining.job import MiningWork
+from wattshift_cluster.mining.nonces import AnyShare, Job
 from wattshift_cluster.mining.session import Deadlines
 from wattshift_cluster.mining.shares import ShareCounts, ShareResult, added
 from wattshift_cluster.mining.standing import Patience, Standing, choose, needed
@@ -91,13 +92,14 @@ class PoolRotation:
         self,
         accounts: Sequence[Account],
         *,
-        on_job: Callable[[StratumJob | None], None] | None = None,
+        on_job: Callable[[Job | None], None] | None = None,
         patience: Patience | None = None,
         deadlines: Deadlines | None = None,
         rng: random.Random | None = None,
         backoff: Callable[[], Backoff] | None = None,
         consented: Collection[Endpoint] | None = None,
         keeping: Keeping | None = None,
+        algorithm: str = "sha256d",
     ) -> None:
         """Prepare; nothing is connected before `run()`.
 
@@ -106,6 +108,7 @@ class PoolRotation:
             on_job: called with each new job of the pool mined for, and with None when none is left.
             backoff: makes one for each pool; the usual one with `rng`'s jitter when None.
             deadlines, consented, keeping: as for `StratumClient`.
+            algorithm: what they all want hashed.
 
         Raises:
             EndpointInvalid: an address or a certificate file cannot be used.
@@ -131,6 +134,7 @@ class PoolRotation:
                 consented=consented,
                 keeping=keeping,
                 numbers=itertools.count(index, len(accounts)),
+                algorithm=algorithm,
             )
             for index, account in enumerate(accounts)
         ]
@@ -188,7 +192,7 @@ class PoolRotation:
             for index, client in enumerate(self._clients)
         )
 
-    def current_job(self) -> StratumJob | None:
+    def current_job(self) -> Job | None:
         """The job to work on; None while no pool has one."""
         return None if self._active is None else self._clients[self._active].current_job()
 
@@ -200,7 +204,7 @@ class PoolRotation:
         """Work of its own for one worker, or None. Raises: Extranonce2Exhausted."""
         return None if self._active is None else self._clients[self._active].next_work()
 
-    async def submit(self, share: Share, *, first: bool = False) -> ShareResult:
+    async def submit(self, share: AnyShare, *, first: bool = False) -> ShareResult:
         """Send a share to the pool that its job came from; see `StratumClient`."""
         client = self._clients[share.session % len(self._clients)]
         return await client.submit(share, first=first)
@@ -227,7 +231,7 @@ class PoolRotation:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._tasks.clear()
 
-    def _told(self, index: int, job: StratumJob | None) -> None:
+    def _told(self, index: int, job: Job | None) -> None:
         """A client has a new job, or has lost its own."""
         self._wake.set()
         before = self._active

@@ -5,6 +5,7 @@ others send 21 for "job not found" only, or put every refusal under 20 or -1 wit
 words come first and the code decides where they say nothing.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -42,27 +43,29 @@ _WORDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
          "difficulty too low", "low share", "target not met", "not meet"),
     ),
 )  # fmt: skip
-_CODES = {
+CODES: Mapping[int, Kind] = {
     21: Kind.STALE,
     22: Kind.DUPLICATE,
     23: Kind.LOW_DIFFICULTY,
     24: Kind.UNAUTHORISED,
     25: Kind.UNAUTHORISED,
 }
+"""Of Bitcoin's pools, and of most others."""
 
 
-def kind_of(error: Any) -> Kind:
+def kind_of(error: Any, codes: Mapping[int, Kind] = CODES) -> Kind:
     """The kind of a refusal.
 
     Args:
         error: as the pool sent it: [code, text, …], {"code", "message"}, plain text or nothing.
+        codes: what the codes of its coin's pools mean.
     """
     code, text = _parts(error)
     lower = text.lower()
     for kind, words in _WORDS:
         if any(word in lower for word in words):
             return kind
-    return _CODES.get(code, Kind.OTHER) if isinstance(code, int) else Kind.OTHER
+    return codes.get(code, Kind.OTHER) if isinstance(code, int) else Kind.OTHER
 
 
 def error_text(error: Any) -> str | None:

@@ -14,11 +14,14 @@ from typing import Any
 import structlog
 
 from wattshift_cluster.mining import lines
+from wattshift_cluster.mining.dialect import Dialect
+from wattshift_cluster.mining.dialects import bitcoin
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.feed import WANTED_MASK, Feed
-from wattshift_cluster.mining.job import Extranonce, JobFault, StratumJob
+from wattshift_cluster.mining.feed import WANTED_MASK
+from wattshift_cluster.mining.job import Extranonce, JobFault
 from wattshift_cluster.mining.lines import LineFault, Message
 from wattshift_cluster.mining.login import Deadlines, Login, Resume
+from wattshift_cluster.mining.nonces import Job, Params
 from wattshift_cluster.mining.redirect import Redirect, RedirectRefused, redirected
 from wattshift_cluster.mining.refusals import brief, error_text
 from wattshift_cluster.mining.tls import CertificateRefused, Verifier
@@ -58,7 +61,7 @@ class AnswerMissing(Exception):
 
 
 class Session:
-    """Speaks Stratum V1 over one connection.
+    """Speaks a dialect of Stratum V1 over one connection.
 
     Attributes:
         feed: what the pool has told here.
@@ -74,8 +77,9 @@ class Session:
         number: int,
         endpoint: Endpoint,
         deadlines: Deadlines,
-        on_job: Callable[[StratumJob], None],
+        on_job: Callable[[Job], None],
         *,
+        dialect: Dialect = bitcoin.DIALECT,
         verifier: Verifier | None = None,
         consented: Collection[Endpoint] | None = None,
     ) -> None:
@@ -84,13 +88,14 @@ class Session:
         Args:
             number: of this connection, stamped on its jobs.
             on_job: told of each new job.
+            dialect: how this coin's pools speak.
             verifier: of the certificate; needed where the endpoint speaks TLS.
             consented: where a redirect may lead; see `redirect`.
         """
         assert verifier is not None or not endpoint.tls, "TLS without a check of the certificate"
         self.number = number
         self.endpoint = endpoint
-        self.feed = Feed(number)
+        self.feed = dialect.feed(number)
         self.redirect: Redirect | None = None
         self.resumed = False
         self.configured: bool | None = None
@@ -99,6 +104,7 @@ class Session:
         self.heard_s = 0.0
         self._verifier = verifier if endpoint.tls else None
         self._consented = consented
+        self._dialect = dialect
         self._deadlines = deadlines
         self._on_job = on_job
         self._reader: asyncio.StreamReader
@@ -152,7 +158,7 @@ class Session:
         self._ending = self._ending or why
         self._writer.transport.abort()
 
-    async def request(self, method: str, params: list[Any], deadline_s: float) -> Message:
+    async def request(self, method: str, params: Params, deadline_s: float) -> Message:
         """Send a request and wait for its answer.
 
         Raises:
@@ -226,15 +232,16 @@ class Session:
         if reply.error or reply.result is not True:
             raise PoolRefused(f"not authorized: {error_text(reply.error) or 'refused'}")
         # Neither answer matters: some pools never send one. What counts is what they do then.
-        if login.extranonce_changes and "subscribe-extranonce" not in agreed:
+        moves = self._dialect.moves and login.extranonce_changes
+        if moves and "subscribe-extranonce" not in agreed:
             await self._tell("mining.extranonce.subscribe", [])
             self.extras = False
-        if login.suggest_difficulty is not None:
+        if self._dialect.suggests and login.suggest_difficulty is not None:
             await self._tell("mining.suggest_difficulty", [login.suggest_difficulty])
 
     async def _configure(self, login: Login) -> frozenset[str]:
         """Ask for extensions; a pool that does not answer or hangs up simply has none."""
-        params = login.configure()
+        params = login.configure() if self._dialect.extensions else None
         if params is None:
             return frozenset()
         self.configured = False
@@ -248,6 +255,9 @@ class Session:
     async def _subscribe(self, login: Login) -> None:
         """Subscribe, as the earlier session if there is one. The answer is read in `_answered`."""
         answer_s, resume = self._deadlines.answer_s, login.resume
+        if self._dialect.subscribe is None:
+            return
+        first = [login.agent, *self._dialect.subscribe]
         refused = None
         if resume is not None:
             self.resuming, self._resume = False, resume.extranonce
@@ -256,7 +266,7 @@ class Session:
             self.resuming = True
         if resume is None or refused:
             self._resume = None
-            refused = (await self.request("mining.subscribe", [login.agent], answer_s)).error
+            refused = (await self.request("mining.subscribe", first, answer_s)).error
         if refused:
             raise PoolRefused(f"not subscribed: {error_text(refused)}")
 
@@ -295,12 +305,7 @@ class Session:
         """React to what the pool says of itself; anything unknown is ignored."""
         params = message.params
         match method:
-            case (
-                "mining.notify"
-                | "mining.set_difficulty"
-                | "mining.set_extranonce"
-                | "mining.set_version_mask"
-            ):
+            case _ if method in self.feed.methods:
                 self._offer(self.feed.told(method, params))
             case "client.reconnect":
                 self._reconnect(params)
@@ -316,7 +321,7 @@ class Session:
             case _:
                 log.debug("stratum.ignored", method=brief(method))
 
-    def _offer(self, job: StratumJob | None) -> None:
+    def _offer(self, job: Job | None) -> None:
         if job is not None:
             self._on_job(job)
 

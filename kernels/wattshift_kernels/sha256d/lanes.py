@@ -22,12 +22,13 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from wattshift_kernels.sha256d.midstate import INITIAL, ROUND, Words
 
 LANES = 16
-JOB_WORDS = 12
+STATE_WORDS = 8
+COMMON_WORDS = 4
 
-Search = Callable[[Words, int, int, int, Words], tuple[int, int]]
-"""(job, start, first, count, found) -> (nonces found, offset reached); see `_search`."""
+Search = Callable[[Words, Words, int, int, int, Words], tuple[int, int]]
+"""(midstates, common, start, first, count, found) -> (found, offset reached); see `_search`."""
 
-_SIGNATURE = "UniTuple(int64, 2)(uint32[::1], int64, int64, int64, uint32[::1])"
+_SIGNATURE = "UniTuple(int64, 2)(uint32[:, ::1], uint32[::1], int64, int64, int64, uint32[:, ::1])"
 _WORD = ir.IntType(32)
 _VECTOR = ir.VectorType(_WORD, LANES)
 
@@ -97,55 +98,66 @@ class _Emitter:
 
 def _emit(_context: Any, builder: Any, _signature: Any, arguments: Sequence[Any]) -> Any:
     """Instructions for sixteen nonces: bit i of the result says that lane i passed."""
-    job_words, first_nonce = arguments
+    state_words, common_words, first_nonce = arguments
     emit = _Emitter(builder)
-    job = [emit.spread(builder.extract_value(job_words, i)) for i in range(JOB_WORDS)]
+    state = [emit.spread(builder.extract_value(state_words, i)) for i in range(STATE_WORDS)]
+    common = [emit.spread(builder.extract_value(common_words, i)) for i in range(COMMON_WORDS)]
     lane = ir.Constant(_VECTOR, list(range(LANES)))
     nonces = emit.swap_bytes(emit.sum(emit.spread(first_nonce), lane))
-    inner = emit.compress(job[:8], [*job[8:11], nonces, *emit.padding(4, 640)])
+    inner = emit.compress(state, [*common[:3], nonces, *emit.padding(4, 640)])
     initial = [emit.constant(word) for word in INITIAL]
     outer = emit.compress(initial, [*inner, *emit.padding(8, 256)])
-    passed = builder.icmp_unsigned("<=", emit.swap_bytes(outer[7]), job[11])
+    passed = builder.icmp_unsigned("<=", emit.swap_bytes(outer[7]), common[3])
     return builder.zext(builder.bitcast(passed, ir.IntType(LANES)), _WORD)
 
 
-def _typed(_context: Any, job_words: Any, first_nonce: Any) -> tuple[Any, Any]:
-    return types.uint32(job_words, first_nonce), _emit
+def _typed(_context: Any, state: Any, common: Any, first_nonce: Any) -> tuple[Any, Any]:
+    return types.uint32(state, common, first_nonce), _emit
 
 
 _passing_lanes: Any = intrinsic(_typed)
 _as_tuple: Any = to_fixed_tuple
 
 
-def _search(job: Words, start: int, first: int, count: int, found: Words) -> tuple[int, int]:
+def _search(
+    midstates: Words, common: Words, start: int, first: int, count: int, found: Words
+) -> tuple[int, int]:
     """Tries nonces start + first .. start + count - 1 and stops early when `found` is nearly full.
 
+    The schedule of the second block depends on the nonces alone, so LLVM takes it out of the loop
+    over the ways.
+
     Args:
-        job: midstate (8 words), tail (3), and the most significant word of the target.
+        midstates: 8 words for each way.
+        common: tail (3 words), and the most significant word of the target.
         start: nonce at offset 0.
         first: offset to begin at.
-        found: takes each nonce whose hash has a top word no greater than the target's.
+        found: takes each nonce whose hash has a top word no greater than the target's, and its way.
 
     Returns:
-        How many nonces were written, and the offset that the next call begins at.
+        How many were written, and the offset that the next call begins at.
     """
-    words = _as_tuple(job, JOB_WORDS)
+    ways = midstates.shape[0]
+    same = _as_tuple(common, COMMON_WORDS)
     hits = 0
     offset = first
-    while offset < count and hits + LANES <= found.size:
-        lanes = _passing_lanes(words, np.uint32(start + offset))
-        if lanes:
-            for lane in range(LANES):
-                if (lanes >> lane) & 1 and offset + lane < count:
-                    found[hits] = start + offset + lane
-                    hits += 1
+    while offset < count and hits + LANES * ways <= found.shape[0]:
+        for way in range(ways):
+            state = _as_tuple(midstates[way], STATE_WORDS)
+            lanes = _passing_lanes(state, same, np.uint32(start + offset))
+            if lanes:
+                for lane in range(LANES):
+                    if (lanes >> lane) & 1 and offset + lane < count:
+                        found[hits, 0] = start + offset + lane
+                        found[hits, 1] = way
+                        hits += 1
         offset += LANES
     return hits, min(offset, count)
 
 
 @cache
 def compiled() -> Search:
-    """The compiled search: from numba's cache in milliseconds, else compiled in about 2 s.
+    """The compiled search: from numba's cache in milliseconds, else compiled in about 3 s.
 
     numba keeps it beside this file, else in the user's cache folder, or in NUMBA_CACHE_DIR. Where
     none of these can be written (a read-only container), it is compiled anew in each process.

@@ -2,6 +2,10 @@
 
 The first 64 bytes of a header do not hold the nonce, so their compression is done once (FIPS 180-4;
 reference: every miner since 2010). The second block is the last 16 bytes, padding and the length.
+
+A work of several versions has a midstate for each. They are computed side by side, each in 64 bits
+of its own of one long integer: Python takes hardly longer for it than for one, and whoever begins a
+launch with new work looks at no gate meanwhile.
 """
 
 import struct
@@ -9,9 +13,14 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from wattshift_kernels.hasher import Work
+from wattshift_kernels.hasher import Work, rolled
+from wattshift_kernels.header import with_version
+from wattshift_kernels.sha256d.words import BIG_0, BIG_1, MASK, SMALL_0, SMALL_1, Turns
 
 Words = npt.NDArray[np.uint32]
+
+LANE = 64
+"""Bits of a lane: a word, and room for what is carried out of it."""
 
 INITIAL = (
     0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
@@ -27,38 +36,52 @@ ROUND = (
     0x19A4C116, 0x1E376C08, 0x2748774C, 0x34B0BCB5, 0x391C0CB3, 0x4ED8AA4A, 0x5B9CCA4F, 0x682E6FF3,
     0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7, 0xC67178F2,
 )  # fmt: skip
-MASK = 0xFFFFFFFF
 
 
-def _rotated(x: int, n: int) -> int:
-    return ((x >> n) | (x << (32 - n))) & MASK
+def midstates(work: Work) -> Words:
+    """States after the first 64 bytes, for each value of the roll mask; shape (ways, 8)."""
+    head = work.message[:64]
+    heads = [with_version(head, work.roll_mask, roll) for roll in rolled(work.roll_mask)]
+    every = sum(1 << LANE * way for way in range(work.ways))
+    versions = (struct.unpack_from(">I", one)[0] << LANE * way for way, one in enumerate(heads))
+    block = [sum(versions), *(word * every for word in struct.unpack(">15I", head[4:]))]
+    state = _compressed([word * every for word in INITIAL], block, every)
+    found = [[word >> LANE * way & MASK for word in state] for way in range(work.ways)]
+    return np.array(found, dtype=np.uint32)
 
 
-def compress(state: tuple[int, ...], block: bytes) -> tuple[int, ...]:
-    """One SHA-256 compression (FIPS 180-4, 6.2.2) of a 64-byte block."""
-    w = list(struct.unpack(">16I", block))
+def _compressed(state: list[int], block: list[int], every: int) -> list[int]:
+    """SHA-256 compressions (FIPS 180-4, 6.2.2) of as many blocks as `every` has lanes."""
+    mask = MASK * every
+    w = list(block)
     for i in range(16, 64):
-        s0 = _rotated(w[i - 15], 7) ^ _rotated(w[i - 15], 18) ^ (w[i - 15] >> 3)
-        s1 = _rotated(w[i - 2], 17) ^ _rotated(w[i - 2], 19) ^ (w[i - 2] >> 10)
-        w.append((w[i - 16] + s0 + w[i - 7] + s1) & MASK)
+        far, near = _small(w[i - 15], SMALL_0, mask), _small(w[i - 2], SMALL_1, mask)
+        w.append(w[i - 16] + far + w[i - 7] + near & mask)
     a, b, c, d, e, f, g, h = state
-    for i in range(64):
-        big1 = _rotated(e, 6) ^ _rotated(e, 11) ^ _rotated(e, 25)
-        t1 = (h + big1 + ((e & f) ^ (~e & g)) + ROUND[i] + w[i]) & MASK
-        big0 = _rotated(a, 2) ^ _rotated(a, 13) ^ _rotated(a, 22)
-        t2 = (big0 + ((a & b) ^ (a & c) ^ (b & c))) & MASK
-        a, b, c, d, e, f, g, h = (t1 + t2) & MASK, a, b, c, (d + t1) & MASK, e, f, g
-    return tuple((s + x) & MASK for s, x in zip(state, (a, b, c, d, e, f, g, h), strict=True))
+    for constant, word in zip(ROUND, w, strict=True):
+        rise = h + _big(e, BIG_1, mask) + (g ^ e & (f ^ g)) + constant * every + word
+        turn = _big(a, BIG_0, mask) + (a & b | c & (a | b))
+        a, b, c, d, e, f, g, h = rise + turn & mask, a, b, c, d + rise & mask, e, f, g
+    return [old + new & mask for old, new in zip(state, (a, b, c, d, e, f, g, h), strict=True)]
 
 
-def midstate(work: Work) -> Words:
-    """State after the first 64 bytes; shape (8,)."""
-    return np.array(compress(INITIAL, work.header76[:64]), dtype=np.uint32)
+def _big(x: int, turns: Turns, mask: int) -> int:
+    """Each lane's three rotations, summed bit by bit: a word twice in its lane has them all."""
+    p, q, r = turns
+    twice = x | x << 32
+    return (twice >> p ^ twice >> q ^ twice >> r) & mask
+
+
+def _small(x: int, turns: Turns, mask: int) -> int:
+    """The same with a shift for the third."""
+    p, q, shift = turns
+    twice = x | x << 32
+    return (twice >> p ^ twice >> q ^ x >> shift) & mask
 
 
 def tail(work: Work) -> Words:
     """The three words of the second block before the nonce: Merkle end, time, bits; shape (3,)."""
-    return np.array(struct.unpack(">3I", work.header76[64:76]), dtype=np.uint32)
+    return np.array(struct.unpack(">3I", work.message[64:76]), dtype=np.uint32)
 
 
 def target_words(work: Work) -> Words:

@@ -13,6 +13,7 @@ placement                     the division itself, in which the following take p
     preemption pools          who gives way to whom, and what they hold
     filling                   who gets what is free
     verdicts expected         how every job stands, by which rule, and when it would run
+vacancy                       which cards' tables make room first, and who waits for that
 raises                        by how much each node's watts may rise now
 act rooms relief              commands, in the order that keeps watts safe; confirmed watts by node;
                               watts that power limits give back

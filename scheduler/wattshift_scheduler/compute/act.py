@@ -18,7 +18,7 @@ from wattshift_scheduler.commands import (
     SetReplicas,
     StartJob,
 )
-from wattshift_scheduler.compute import relief
+from wattshift_scheduler.compute import relief, vacancy
 from wattshift_scheduler.compute.placement import Placed, Placement
 from wattshift_scheduler.compute.rooms import Rooms
 from wattshift_scheduler.decisions import Decision
@@ -70,7 +70,7 @@ def act(
     """
     out = _Outbox(state, now_s, [], dict(state.sent), {})
     told: list[Decision] = []
-    rooms = Rooms.of(state, placement)
+    rooms = Rooms.of(state, placement, vacancy.waits(state, now_s))
     waiting = {sent.subject for sent in state.sent.values()}
     jobs = dict(state.jobs)
     for placed in placement.placed:

@@ -2,7 +2,8 @@
 
 Units that were asked for stay where they are as far as they are still placed there. What is left of
 a node's confirmed watts goes to growth, in the order of the placement, and never beyond what the
-node should hold: units that have still to leave count, so what was evicted stays away.
+node should hold: units that have still to leave count, so what was evicted stays away. Nor do units
+with GPUs grow where a card's memory is still to be freed (`vacancy`).
 """
 
 from collections.abc import Mapping
@@ -30,10 +31,14 @@ class Rooms:
     _left_w: dict[str, float]
     _target_w: dict[str, float]
     _jobs: Mapping[str, Job]
+    _waits: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, state: State, placement: Placement) -> "Rooms":
-        """What every node has left beyond the units that stay or have not left yet."""
+    def of(cls, state: State, placement: Placement, waits: frozenset[str] = frozenset()) -> "Rooms":
+        """What every node has left beyond the units that stay or have not left yet.
+
+        Args: waits: nodes to which no unit with GPUs may come yet.
+        """
         alive = frozenset(name for name, node in state.nodes.items() if node.up)
         target_w = {name: placement.target_w.get(name, 0.0) for name in state.nodes}
         left_w = {
@@ -41,7 +46,7 @@ class Rooms:
             for name, node in state.nodes.items()
         }
         first = next(iter(state.nodes), "")
-        rooms = cls(bool(alive), first, alive, left_w, target_w, state.jobs)
+        rooms = cls(bool(alive), first, alive, left_w, target_w, state.jobs, waits)
         for placed in placement.placed:
             job = state.jobs[placed.job.id]
             if not (job.units or job.by_node):
@@ -73,6 +78,8 @@ class Rooms:
             have = min(max(kept.get(name, 0), held.get(name, 0)), units)
             room = max(self._left_w.get(name, 0.0), 0.0)
             more = min(units - have, int((room + ROUNDING_W) // unit_w) if unit_w else units)
+            if placed.job.terms.gpus > 0 and name in self._waits:
+                more = 0
             if name in self._alive and have + more:
                 grown[name] = have + more
         if placed.job.terms.gang and sum(grown.values()) < placed.units:

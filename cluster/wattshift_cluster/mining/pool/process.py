@@ -21,6 +21,7 @@ import structlog
 from wattshift_cluster.errors import ConfigInvalid, Fault, WattshiftError
 from wattshift_cluster.jsonhttp import serve_json
 from wattshift_cluster.mining.endpoint import Endpoint
+from wattshift_cluster.mining.pool.coins.server import TONGUES, CoinPool
 from wattshift_cluster.mining.pool.server import LoopbackPool, NotLoopback
 from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_cluster.process import die_with_parent, stop_event
@@ -66,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
             seed=arguments.seed,
             job_every_s=arguments.job_every_s,
             clean_every_s=arguments.clean_every_s,
+            algorithm=arguments.algorithm,
         )
         serve(settings, Places(arguments.listen, arguments.status))
     except ValueError as fault:
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--listen", default=LISTEN, help="Stratum address, on loopback")
     add("--status", default=STATUS, help="HTTP address of the status, on loopback")
     add("--difficulty", type=float, default=default.difficulty, help="of shares; 1 is 2^32 hashes")
+    add("--algorithm", choices=("sha256d", *TONGUES), default=default.algorithm)
     add("--seed", type=int, default=default.seed, help="of the synthetic templates")
     add("--job-every-s", type=float, default=default.job_every_s, help="time between jobs")
     add("--clean-every-s", type=float, default=default.clean_every_s, help="time between tips")
@@ -102,13 +105,19 @@ def _tls(places: Places) -> ssl.SSLContext | None:
     return context
 
 
+def _pool(settings: PoolSettings, tls: ssl.SSLContext | None) -> LoopbackPool | CoinPool:
+    if settings.algorithm == "sha256d":
+        return LoopbackPool(settings, tls=tls)
+    return CoinPool(TONGUES[settings.algorithm](), settings, tls=tls)
+
+
 async def _run(
     settings: PoolSettings, listen: Endpoint, status: Endpoint, tls: ssl.SSLContext | None
 ) -> None:
     stopped = stop_event()
+    pool = _pool(settings, tls)
     if not status.is_loopback:
         raise NotLoopback(f"{status}: the status of a loopback pool stays on loopback")
-    pool = LoopbackPool(settings, tls=tls)
     server = await serve_json(status.host, status.port, {"/v1/status": pool.status})
     try:
         bound = await pool.start(listen)

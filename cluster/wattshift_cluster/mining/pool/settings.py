@@ -28,6 +28,8 @@ class PoolSettings:
         silent_on_unknown: answer neither unknown methods nor mining.extranonce.subscribe, as ckpool
             does.
         nbits: the network's target in the templates; an easy one makes blocks of shares, for tests.
+        algorithm: what is hashed. The pools of coins other than sha256d neither vary the difficulty
+            nor resume sessions, and have no extranonce2.
     """
 
     difficulty: float = 1e-4
@@ -47,6 +49,7 @@ class PoolSettings:
     sessions_kept: int = 1024
     silent_on_unknown: bool = False
     nbits: int = NBITS
+    algorithm: str = "sha256d"
 
     def __post_init__(self) -> None:
         if not LEAST_DIFFICULTY <= self.difficulty <= MOST_DIFFICULTY:
@@ -61,6 +64,8 @@ class PoolSettings:
             raise ValueError("the bounds of the difficulty are out of range or in the wrong order")
         if self.shares_per_minute is not None and not 0 < self.shares_per_minute <= 6000:
             raise ValueError("shares_per_minute must be above 0 and at most 6000")
+        if self.shares_per_minute is not None and self.algorithm != "sha256d":
+            raise ValueError(f"the pool for {self.algorithm} does not vary its difficulty")
         if not self.resume_s >= 0:
             raise ValueError("resume_s must not be negative")
 

@@ -16,6 +16,7 @@ import structlog
 
 from wattshift_cluster.mining.endpoint import Endpoint
 from wattshift_cluster.mining.job import Share, StratumJob
+from wattshift_cluster.mining.nonces import Job
 from wattshift_cluster.mining.pools import PoolStatus
 from wattshift_cluster.mining.proxy.accounts import Accounts
 from wattshift_cluster.mining.proxy.jobs import JobBook
@@ -36,7 +37,7 @@ that reason, and counted."""
 
 CLOSE_S = 2.0
 
-OnJob = Callable[[StratumJob | None], None]
+OnJob = Callable[[Job | None], None]
 
 
 class Upstream(Protocol):
@@ -196,7 +197,8 @@ class ProxyServer:
 
     # The pool's side
 
-    def _told(self, job: StratumJob | None) -> None:
+    def _told(self, job: Job | None) -> None:
+        assert job is None or isinstance(job, StratumJob), "the proxy is for sha256d alone"
         if job is None:
             self._lose()
             return

@@ -1,0 +1,1 @@
+"""BLAKE3 twice over a header, Alephium's proof of work."""

@@ -1,0 +1,1 @@
+"""Etchash (Ethereum Classic): 64 random pages of a table that lives for an epoch."""
