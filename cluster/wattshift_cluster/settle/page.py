@@ -82,7 +82,7 @@ def _drill(one: Practised) -> tuple[str, ...]:
 def _event(one: Settled, report: Report) -> str:
     event = one.event
     head = f"<h2>{html.escape(event.name or f'{event.program}: {event.id}')}</h2>"
-    name = f"{html.escape(event.name)}. " if event.name else ""
+    name = f"{html.escape(f'{event.program}: {event.id}')}. " if event.name else ""
     told = f"<p class=s>{name}Told {utc(event.notified_s)}, starts {utc(event.starts_s)}.</p>"
     void = f"<p class=bad>Void: {html.escape(one.void)}.</p>" if one.void else ""
     picture = event_picture(one, report) if one.rows else ""

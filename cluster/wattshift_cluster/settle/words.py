@@ -115,7 +115,6 @@ def _event_view(one: Settled) -> dict[str, Any]:
         "name": one.event.name or None,
         "program": one.event.program,
         "event": one.event.id,
-        "name": one.event.name or None,
         "source": one.event.source,
         "notified": utc(one.event.notified_s),
         "starts": utc(one.event.starts_s),
