@@ -5,17 +5,20 @@ aggregator would send it: a positive signal asks for less load. The controller t
 as it does live; nothing else tells it anything. What is scored is what its own site meter showed
 at the moment of each sample, before the controller has answered that sample.
 
-The base point is what the meter showed, on average, while the site held the middle of its range
-before the day began: that is how a site declares one. The range is half of what stands behind the
-gates, with some room to spare at both ends; the ASICs stand below and are whole machines. How well
-a range can be followed is also a matter of the meter: its noise is a share of all that it shows.
+The site first runs all out; what the meter shows then, less what its gates are to hold back, is
+what it aims at before the day begins, and the base point is what the meter showed, on average, in
+the last part of that: so a site declares one. The range is half of what stands behind the gates,
+with some room to spare at both ends; the ASICs stand below and are whole machines. How well a range
+can be followed is also a matter of the meter: its noise is a share of all that it shows.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from wattshift_cluster.simulate.devices import LIMITED_SHARE
 from wattshift_cluster.simulate.feeds import Feeds, Series
 from wattshift_cluster.simulate.run import Drive, bound_s
 from wattshift_cluster.simulate.tally import Tally
@@ -41,8 +44,12 @@ ROOM_SHARE = 0.04
 """Of what is behind the gates, kept free at both ends of the range: the signal's extremes must not
 meet the end of the gates."""
 
-WARM_S, SETTLED_S = 600.0, 300.0
-"""Before the day: time for the ASICs to come up, and the last part of it, which sets the base."""
+FREE_S, WARM_S, SETTLED_S = 300.0, 900.0, 200.0
+"""Before the day: until when everything runs, and until when the middle of the range is held; and
+the last part of the latter, which sets the base."""
+
+SEEN_S = 60.0
+"""The last part of the former, which tells what everything draws."""
 
 USD_PER_MWH, HASHPRICE = 45.0, 42.3
 ASIC_USD_PER_MWH, GATE_USD_PER_MWH = 100.0, 60.0
@@ -85,13 +92,13 @@ class Following(Drive):
 
     Attributes:
         signal_pu: the signal, one every SIGNAL_S from `begin_s` on; before it, its middle.
-        aim_w, range_w: what 0 and -1 stand for, and the distance from 0 to 1, W.
+        aim_w, range_w: what 0 stands for, W, NaN while nothing is aimed at; from 0 to 1, W.
         begin_s: when the signal begins, s.
         metered_w: by whole second of the run, what the meter showed, W.
     """
 
     signal_pu: Floats = field(default_factory=lambda: np.zeros(0))
-    aim_w: float = 0.0
+    aim_w: float = math.nan
     range_w: float = 0.0
     begin_s: float = 0.0
     metered_w: dict[int, float] = field(default_factory=dict)
@@ -99,6 +106,8 @@ class Following(Drive):
 
     def _signal(self) -> None:
         Drive._signal(self)
+        if math.isnan(self.aim_w):
+            return
         row = int((self.world.now_s - self.begin_s + 1e-6) // SIGNAL_S)
         now_pu = float(self.signal_pu[min(row, len(self.signal_pu) - 1)]) if row >= 0 else 0.0
         watts_w = self.aim_w - self.range_w * now_pu
@@ -110,6 +119,11 @@ class Following(Drive):
     def _turn(self) -> None:
         Drive._turn(self)
         self.metered_w[round(self.world.now_s)] = self.state.meter_w
+
+    def mean_w(self, span_s: float) -> float:
+        """What the meter showed lately, on average, W."""
+        end = round(self.world.now_s)
+        return float(np.mean([self.metered_w[second] for second in range(end - int(span_s), end)]))
 
     def _settled(self) -> bool:
         # A jump over a quiet stretch would pass over samples of the signal.
@@ -124,20 +138,18 @@ def follow(signal_pu: Floats, beside: Beside = AMPLE, *, one_sided: bool = False
         beside: what it has beside its gates.
         one_sided: its base point is the top of its range, so that it can only shed.
     """
-    devices = _devices(beside.asics)
     gates_w, room_w = GATES * GATE_W, ROOM_SHARE * GATES * GATE_W
     range_w = gates_w / 2 - room_w
-    base_of_gates_w = gates_w if one_sided else gates_w / 2
-    counted_w = sum(d.points[-1].watts_w * (1 + d.tolerance) for d in devices if not d.continuous)
-    aim_w = beside.other_w + counted_w + base_of_gates_w
-    drive = _drive(devices, beside.other_w)
-    drive.signal_pu, drive.aim_w, drive.range_w, drive.begin_s = signal_pu, aim_w, range_w, WARM_S
+    drive = _drive(_devices(beside.asics), beside.other_w)
+    drive.signal_pu, drive.range_w, drive.begin_s = signal_pu, range_w, WARM_S
+    drive.until(FREE_S)
+    drive.aim_w = drive.mean_w(SEEN_S) - (0.0 if one_sided else LIMITED_SHARE * gates_w / 2)
+    drive.until(WARM_S)
+    base_w = drive.mean_w(SETTLED_S)
     drive.until(WARM_S + SIGNAL_S * len(signal_pu))
-    held = [drive.metered_w[second] for second in range(int(WARM_S - SETTLED_S), int(WARM_S))]
-    base_w = float(np.mean(held))
     seen_s = WARM_S + SIGNAL_S * np.arange(len(signal_pu))
     metered_w = np.array([drive.metered_w[round(second)] for second in seen_s])
-    return Followed(signal_pu, (base_w - metered_w) / range_w, base_w, range_w, aim_w)
+    return Followed(signal_pu, (base_w - metered_w) / range_w, base_w, range_w, drive.aim_w)
 
 
 def _drive(devices: Sequence[Device], other_w: float) -> Following:

@@ -1,8 +1,9 @@
 """How many watts every feeder may give away: limits, margins, and what is spoken for already.
 
-The root's limit is the effective cap, and a target where one lies below it. From each limit go the
-margin (a target knows none), the load that nobody leases (work on a compute node that asked for no
-watts among it), what measurement shows beyond our explanation (I9), and what the plan reserves.
+The root's limit is the effective cap, and a target with its trim where that lies below it. From
+each limit go the margin (a target knows none), the load that nobody leases (work on a compute node
+that asked for no watts among it), what measurement shows beyond our explanation (I9), and what the
+plan reserves.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def budget(state: State, verdict: Arbitrated, now_s: float) -> Budget:
     share = rules.stale_margin_share if metered and stale else rules.margin_share
     limit_w = tree.limit_w * (1.0 - share)
     hard_w = min(float(tree.limit_w[0]), verdict.cap_w) * (1.0 - share)
-    limit_w[0] = min(hard_w, verdict.aim_w)
+    limit_w[0] = min(hard_w, verdict.aim_w + verdict.trim_w)
     other_w = overhead.reserved_w(state.overhead, rules.other_load_w, hard_w)
     own_w = unasked_w(state)
     own_w[0] += other_w + state.excess_w + state.reserve_w

@@ -149,7 +149,8 @@ class Moves:
         """Targets, and an event's notice, below the cap."""
         rows = (("target", "target"), ("mining_target", "mining's target"), ("notice", "notice of"))
         return "".join(
-            f", {words} {self.inputs[f'{key}_w']:,.0f} W ({self.inputs[key]})"
+            f", {words} {self.inputs[f'{key}_w']:,.0f} W "
+            f"({self.inputs.get(f'{key}_name') or self.inputs[key]})"
             for key, words in rows
             if key in self.inputs
         )

@@ -234,6 +234,19 @@ def overdue(fleet: Fleet, ledger: Ledger, now_s: float, factor: float) -> Bools:
     return (ledger.point >= 0) & ~ledger.confirmed & (now_s > due_s)
 
 
+def settled_s(fleet: Fleet, ledger: Ledger, now_s: float, factor: float) -> float:
+    """Since when no device is on its way to another point, our clock.
+
+    Infinite while one that may still obey in time was not seen to; -inf where none was ever asked.
+    """
+    held = ledger.point >= 0
+    if (held & ~ledger.confirmed & ~overdue(fleet, ledger, now_s, factor)).any():
+        return float("inf")
+    flat = fleet.first[:-1] + np.maximum(ledger.point, 0)
+    due_s = np.where(held, ledger.changed_s + fleet.point_transition_s[flat] * factor, -np.inf)
+    return float(due_s.max(initial=-np.inf))
+
+
 def realigned(ledger: Ledger, old: Fleet, new: Fleet) -> Ledger:
     """The ledger of a changed fleet: kept devices keep their row, new ones count at nameplate.
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,14 @@ from wattshift_cluster.gate import SeatView, read_gate
 from wattshift_cluster.wire.link import Link, LinkError
 from wattshift_cluster.wire.token import create_token, read_token
 
-CONFIG = """
-[agent]
-name = "host"
-listen = "127.0.0.1:{port}"
-token_file = "token"
-state_dir = "state"
-gate_dir = "gates"
-host = "host"
-[hashing]
-devices = "cpu"
-cpu_w = "100W"
-[pool]
-url = "stratum+tcp://127.0.0.1:{pool}"
-user = "demo.host"
-plaintext = true
+_SPEC = spec_from_file_location("agent_rig", Path(__file__).with_name("agent_rig.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
+_rig = module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_rig)
+
+free_port, DEVICE = _rig.free_port, _rig.DEVICE
+CONFIG = f"""{_rig.CONFIG}
 [frequency]
 programme = "fast response, contract 7"
 nominal_hz = 60
@@ -45,13 +38,7 @@ window = "50ms"
 socket = "hz.sock"
 rate_hz = 30
 """
-DEVICE = "host-cpu0"
 PERIOD_S = 1 / 30
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
 
 
 class Rig:
@@ -60,7 +47,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port, pool, status = folder, free_port(), free_port(), free_port()
         create_token(folder / "token")
-        (folder / "agent.toml").write_text(CONFIG.format(port=self.port, pool=pool))
+        (folder / "agent.toml").write_text(CONFIG.format(port=self.port, pool=f"127.0.0.1:{pool}"))
         self._sequence = 0
         self.processes = [
             self._start(
@@ -84,14 +71,7 @@ class Rig:
         """Renew the lease; the whole answer."""
         now = await link.call("exchange", leases=[])
         self._sequence += 1
-        lease = {
-            "device": DEVICE,
-            "epoch": 1,
-            "sequence": self._sequence,
-            "mode": "hash",
-            "watts_w": 60.0,
-            "valid_until_boot_s": now["boot_s"] + 30.0,
-        }
+        lease = _rig.lease(self._sequence, 60.0, now["boot_s"] + 30.0)
         answer: dict[str, Any] = await link.call("exchange", boot_id=boot_id(), leases=[lease])
         return answer
 

@@ -3,11 +3,11 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,13 @@ from wattshift_cluster.gate import GateInvalid, SeatView, read_gate
 from wattshift_cluster.wire.link import Link, LinkError, OpFailed, Unauthorized
 from wattshift_cluster.wire.token import create_token, read_token
 
-CONFIG = """
-[agent]
-name = "host"
-listen = "127.0.0.1:{port}"
-token_file = "token"
-state_dir = "state"
-gate_dir = "gates"
-host = "host"
-[hashing]
-devices = "cpu"
-cpu_w = "100W"
-[pool]
-url = "stratum+tcp://{pool}"
-user = "demo.host"
-plaintext = true
-"""
-DEVICE = "host-cpu0"
+_SPEC = spec_from_file_location("agent_rig", Path(__file__).with_name("agent_rig.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
+_rig = module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_rig)
 
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
+free_port, DEVICE, CONFIG = _rig.free_port, _rig.DEVICE, _rig.CONFIG
 
 
 def running(pid: int) -> bool:
@@ -107,15 +92,7 @@ async def hello(link: Link, *, within_s: float = 20.0) -> dict[str, Any]:
 
 async def grant(link: Link, sequence: int, watts_w: float, ttl_s: float, **more: Any) -> Any:
     now = await link.call("exchange", leases=[])
-    lease = {
-        "device": DEVICE,
-        "epoch": 1,
-        "sequence": sequence,
-        "mode": "hash",
-        "watts_w": watts_w,
-        "valid_until_boot_s": now["boot_s"] + ttl_s,
-        **more,
-    }
+    lease = _rig.lease(sequence, watts_w, now["boot_s"] + ttl_s, **more)
     answer = await link.call("exchange", boot_id=now["boot_id"], leases=[lease])
     return answer["results"][0]
 

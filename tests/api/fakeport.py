@@ -100,9 +100,14 @@ class FakePort:
             "cap_advice": None,
             "target_w": None,
             "target_id": None,
+            "cap_name": None,
+            "target_name": None,
+            "notice_name": None,
             "mining_target_w": None,
             "notice": None,
             "next_change_at": None,
+            **dict.fromkeys(("next_cap_w", "next_cap_at", "next_cap_origin", "next_cap_name")),
+            "carbon_g_per_kwh": None,
             **self.binding,
             "margin_w": 280.0,
             "headroom_w": 4_100.0,
@@ -462,6 +467,7 @@ class FakePort:
             "starts_at": None if starts_s is None else rfc3339(starts_s),
             "ends_at": None if ends_s is None else rfc3339(ends_s),
             "in_force": True,
+            "overridden_w": None,
             "shortfall_w": short_w if short_w > 0 else None,
         }
         self.held_caps.append(cap)

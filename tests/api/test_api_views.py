@@ -117,6 +117,8 @@ def test_the_page_loads_only_from_here(call: Any) -> None:
         assert name.startswith("/page/"), name
         assert call("GET", name, role=None).status_code == 200
     for path in PAGE.iterdir():
+        for part in re.findall(r"from \"\./([^\"]+)\"", path.read_text()):
+            assert call("GET", f"/page/{part}", role=None).status_code == 200, part
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text, f"{path.name} names another host"
         assert "innerHTML" not in text, f"{path.name} could run what a device says"

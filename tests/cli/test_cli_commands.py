@@ -28,7 +28,7 @@ def test_status_in_every_form(wattshift: Command, reach: Any) -> None:
     assert data(wattshift("status", "-o", "json"))["cap_w"] == 14_000.0
     assert yaml.safe_load(wattshift("status", "-o", "yaml").stdout)["tick"] == 7
     text = wattshift("status", "--devices").stdout
-    assert "14.00 kW (schedule), margin 280 W" in text
+    assert "14.00 kW (schedule s-1), margin 280 W" in text
     assert "asic-3" in text
     assert "unreachable" in text
 
@@ -152,6 +152,45 @@ def test_a_cap_that_waits_is_explained(wattshift: Command, reach: Any) -> None:
         assert "9.00 kW" in text, words
     told = data(wattshift("explain", "site", "-o", "json"))
     assert told["signals"]["sources"]["event"]["kind"] == "injected"
+
+
+def test_what_is_asked_next_and_what_can_be_given(wattshift: Command, reach: Any) -> None:
+    later = {"next_cap_w": 6_000.0, "next_cap_at": "2026-11-28T21:00:00.250Z"}
+    later |= {"next_cap_origin": "grid-utility", "next_cap_name": "peak cut"}
+    reach.port.binding = {**later, "cap_name": "evening", "target_w": 10_000.0, "target_id": "t"}
+    reach.port.binding |= {"next_change_at": "2026-11-28T20:59:00Z", "carbon_g_per_kwh": 412.0}
+    for words in (("status",), ("top", "--once")):
+        text = " ".join(wattshift(*words).stdout.replace("│", "").split())
+        assert "6.00 kW from 2026-11-28T21:00:00Z (grid-utility peak cut)" in text, words
+        assert "next change 2026-11-28T20:59:00Z" in text, words
+        assert "14.00 kW (schedule evening)" in text, words
+        assert "10.00 kW (t), draws 9.40 kW, -6.0 %" in text, words
+        assert "412 g/kWh" in text, words
+    text = wattshift("top", "--once").stdout
+    assert "can shed in 10m" in text
+    assert "540 W" in text
+    assert "frequency" not in text, "no agent is enrolled"
+    agents = [frequency("a", 59.97, "ready"), frequency("b", 59.91, "shed", 900.0)]
+    reach.port.binding = {"frequency": [*agents, frequency("c", None, None)]}
+    text = " ".join(wattshift("top", "--once").stdout.split())
+    assert "59.910 Hz (b); agents: 1 ready, 1 shed, 1 unknown, 900 W shed" in text
+
+
+def frequency(agent: str, hz: float | None, phase: str | None, cut_w: float = 0.0) -> Any:
+    told = {"agent": agent, "programme": "FFR", "phase": phase, "share": 0.0, "cut_w": cut_w}
+    told |= {"reason": None, "latched": False, "sheds": 0, "hz": hz, "v_pu": 1.0, "age_s": 0.1}
+    return told | {"told_age_s": 0.2, "fault": None, "quality": "emulated", "claims": []}
+
+
+def test_overridden_caps_are_marked(wattshift: Command, reach: Any) -> None:
+    assert wattshift("cap", "set", "8kW").exit_code == 0
+    header, row = wattshift("cap", "show").stdout.splitlines()
+    at = header.index("OVERRIDDEN")
+    assert row[at:].startswith("no ")
+    reach.port.held_caps[0] |= {"overridden_w": 9_000.0, "name": "evening", "ends_at": None}
+    header, row = wattshift("cap", "show").stdout.splitlines()
+    assert row[header.index("OVERRIDDEN") :].startswith("to 9.00 kW")
+    assert row.startswith("evening")
 
 
 def test_a_cap_below_the_floor_is_told_or_refused(wattshift: Command, reach: Any) -> None:

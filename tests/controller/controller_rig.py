@@ -1,5 +1,6 @@
 """A controller without agents, and a clock that stands still until it is moved."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.service import Controller, Tokens
+from wattshift_cluster.grid.said import Say
 
 NOW_S = 1_900_000_020.0
 SITE = """
@@ -21,6 +23,22 @@ limit = "10MW"
 [grid]
 default_price_usd_per_mwh = 20
 """
+VTN = """
+[[openadr]]
+name = "utility"
+url = "http://127.0.0.1:1/vtn"
+ven_name = "site"
+"""
+
+
+class Quiet:
+    """A source that says nothing by itself."""
+
+    def __init__(self, name: str = "utility") -> None:
+        self.name = name
+
+    async def run(self, say: Say) -> None:
+        await asyncio.Event().wait()
 
 
 class HandClock:
@@ -33,14 +51,16 @@ class HandClock:
         return self.at_s
 
 
-def controller(folder: Path, clock: Clock, more: str = "") -> Controller:
-    """A controller with the journal of `folder`; close it with `stop`."""
+def controller(
+    folder: Path, clock: Clock, more: str = "", site: str = SITE, bridge: bytes | None = None
+) -> Controller:
+    """A controller with the journal of `folder`, to be closed; `bridge` is the bridge's token."""
     file = folder / "site.toml"
-    file.write_text(SITE + more)
+    file.write_text(site + more)
     environ: Mapping[str, str] = {}
     config = load_site(file, environ=environ)
     journal = Journal.open(config.site.state_dir / "journal.sqlite")
-    made = Controller(config, journal, clock, Tokens({}, None))
+    made = Controller(config, journal, clock, Tokens({}, bridge))
     made.turn(made.inbox.take())
     return made
 

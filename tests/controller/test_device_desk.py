@@ -11,7 +11,7 @@ import pytest
 from wattshift_cluster.agent.protocol import DeviceInfo, Point
 from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.config.load import load_site
-from wattshift_cluster.controller import service
+from wattshift_cluster.controller import sessions
 from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.journal import Journal
@@ -132,7 +132,7 @@ def limits(enforced_w: float, error: str | None = None) -> Callable[[dict[str, A
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     """Runs a scenario in a yard of its own, whose two agents have joined."""
-    monkeypatch.setattr(service, "ASK_S", 1.0)  # some agents here never answer
+    monkeypatch.setattr(sessions, "ASK_S", 1.0)  # some agents here never answer
 
     async def main(scenario: Scenario) -> None:
         hosts = {name: ScriptedAgent(name) for name in ("east", "west")}

@@ -17,7 +17,7 @@ from wattshift_cluster.api.server import start
 from wattshift_cluster.api.tokens import Role, TokenStore
 from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.config.load import load_site
-from wattshift_cluster.controller import fleet_desk, service
+from wattshift_cluster.controller import fleet_desk, sessions
 from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.inbox import Inbox
@@ -179,7 +179,7 @@ async def _main(folder: Path, scenario: Scenario, mode: str) -> None:
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a scenario in a yard of its own, in "control" or in "shadow"."""
-    monkeypatch.setattr(service, "ASK_S", 1.0)  # some agents here never answer
+    monkeypatch.setattr(sessions, "ASK_S", 1.0)  # some agents here never answer
     return lambda scenario, mode="control": asyncio.run(_main(tmp_path, scenario, mode))
 
 

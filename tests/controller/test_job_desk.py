@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ import pytest
 from wattshift_cluster.api.jobspec import parse_job
 from wattshift_cluster.cli.explain_compute import why_job
 from wattshift_cluster.config import blueprint
-from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller.clock import SteadyClock, rfc3339
 from wattshift_cluster.controller.feasible import Infeasible
 from wattshift_cluster.controller.front import Front
-from wattshift_cluster.controller.journal import Journal
-from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused, TryLater
 from wattshift_cluster.wire.server import serve
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import jobs
 from wattshift_scheduler.jobs import Job, JobState, Rule
+
+_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
+rig = module_from_spec(_SPEC)
+_SPEC.loader.exec_module(rig)
 
 TOKEN = b"0123456789abcdef0123456789abcdef"
 SITE = """
@@ -71,13 +75,10 @@ BATCH = {"kind": "batch", "name": "b", "callable": "a.b:f", "input": "/i", "outp
 
 @contextlib.contextmanager
 def opened(folder: Path, more: str = "", port: int = 9) -> Iterator[Front]:
-    (folder / "site.toml").write_text(SITE.format(more=more, port=port))
-    config = load_site(folder / "site.toml", environ={})
-    journal = Journal.open(folder / "journal.sqlite")
-    controller = Controller(config, journal, SteadyClock(), Tokens({}, TOKEN))
-    controller.turn(controller.inbox.take())
+    site = SITE.format(more=more, port=port)
+    controller = rig.controller(folder, SteadyClock(), site=site, bridge=TOKEN)
     yield Front(controller)
-    journal.close()
+    controller.journal.close()
 
 
 @pytest.fixture
@@ -137,14 +138,28 @@ def test_with_its_nodes_up_a_job_is_placed_and_the_unasked_are_named(front: Fron
         submit(front, {**SERVICE, "name": "other", "gpu_type": "H100"})
 
 
+def twice_at_once(front: Front, *job: Any) -> tuple[Any, Any]:
+    """What comes of a job that is submitted while the disk still takes it from the first call."""
+    accept, begun, asked = front._c.journal.accept, asyncio.Event(), asyncio.Event()
+
+    async def slow(*words: Any) -> None:
+        begun.set()
+        await asked.wait()
+        await accept(*words)
+
+    async def both() -> tuple[Any, Any]:
+        front._c.journal.accept = slow  # type: ignore[method-assign]
+        first = asyncio.create_task(front.submit_job(*job))
+        await begun.wait()
+        (second,) = await asyncio.gather(front.submit_job(*job), return_exceptions=True)
+        asked.set()
+        return await first, second
+
+    return asyncio.run(both())
+
+
 def test_two_at_once_with_one_id_make_one_job(front: Front) -> None:
-    spec = parse_job(SERVICE, "body").to_spec()
-
-    async def both() -> list[Any]:
-        tries = [front.submit_job(spec, None, "chat"), front.submit_job(spec, None, "chat")]
-        return await asyncio.gather(*tries, return_exceptions=True)
-
-    first, second = asyncio.run(both())
+    first, second = twice_at_once(front, parse_job(SERVICE, "body").to_spec(), None, "chat")
     assert first["id"] == "chat"
     assert isinstance(second, Refused), second
     assert "right now" in str(second)
@@ -231,12 +246,7 @@ def test_a_repeat_with_its_key_is_the_first_job_whatever_the_clock_says(
 
 def test_a_key_that_is_being_written_down_waits(front: Front) -> None:
     spec = parse_job({**BATCH, "watts": "60W"}, "body").to_spec()
-
-    async def both() -> list[Any]:
-        tries = [front.submit_job(spec, "k", None), front.submit_job(spec, "k", None)]
-        return await asyncio.gather(*tries, return_exceptions=True)
-
-    first, second = asyncio.run(both())
+    first, second = twice_at_once(front, spec, "k", None)
     assert first["name"] == "b"
     assert isinstance(second, TryLater), second
     assert len(front.jobs()) == 1

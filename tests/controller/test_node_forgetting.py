@@ -4,19 +4,24 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.journal import Journal
-from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import NotFound, Refused, TryLater
 from wattshift_cluster.wire.link import LinkError
 from wattshift_cluster.wire.server import serve
 from wattshift_scheduler import events as ev
+
+_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
+rig = module_from_spec(_SPEC)
+_SPEC.loader.exec_module(rig)
 
 TOKEN = b"0123456789abcdef0123456789abcdef"
 SITE = """
@@ -43,34 +48,21 @@ max = "1.2kW"
 
 
 @dataclass
-class Hands:
-    """A clock that a test moves."""
-
-    at_s: float = 1000.0
-
-    def now_s(self) -> float:
-        return self.at_s
-
-
-@dataclass
 class Site:
     """A controller on the files of a folder, with its bridge on a real socket."""
 
     folder: Path
     port: int
-    clock: Hands = field(default_factory=Hands)
+    clock: Any = field(default_factory=lambda: rig.HandClock(1000.0))
     asked: list[tuple[str, Any]] = field(default_factory=list)
     refuses: str = ""
 
     @contextlib.contextmanager
     def controller(self) -> Iterator[Front]:
-        (self.folder / "site.toml").write_text(SITE.format(port=self.port))
-        config = load_site(self.folder / "site.toml", environ={})
-        journal = Journal.open(self.folder / "journal.sqlite")
-        controller = Controller(config, journal, self.clock, Tokens({}, TOKEN))
-        controller.turn(controller.inbox.take())
+        site = SITE.format(port=self.port)
+        controller = rig.controller(self.folder, self.clock, site=site, bridge=TOKEN)
         yield Front(controller)
-        journal.close()
+        controller.journal.close()
 
     async def handle(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
         self.asked.append((op, fields.get("node")))
@@ -151,7 +143,7 @@ def test_that_it_is_back_is_on_disk_before_a_watt_goes_there(tmp_path: Path) -> 
                 hear(front, seen("gpu-2", None))
                 site.clock.at_s += 61.0
                 await front.forget_node("gpu-2", by="ann")
-                other = Journal.open(tmp_path / "journal.sqlite")
+                other = Journal.open(tmp_path / "state" / "journal.sqlite")
                 known: list[frozenset[str]] = []
                 front._c.outlet.send = lambda command: known.append(other.forgotten())  # type: ignore[method-assign]
                 assert other.forgotten() == {"gpu-2"}

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.controller.signal_feed import SourceFeed
 from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused, TryLater, WattshiftError
-from wattshift_cluster.grid.said import Said, Say
+from wattshift_cluster.grid.said import Said
 from wattshift_scheduler.signals.words import Cap, CapKind
 
 _SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
@@ -22,21 +23,6 @@ rig = module_from_spec(_SPEC)
 _SPEC.loader.exec_module(rig)
 
 NOW_S: float = rig.NOW_S
-VTN = """
-[[openadr]]
-name = "utility"
-url = "http://127.0.0.1:1/vtn"
-ven_name = "site"
-"""
-
-
-class Utility:
-    """A source that says nothing by itself."""
-
-    name = "utility"
-
-    async def run(self, say: Say) -> None:
-        await asyncio.Event().wait()
 
 
 def said(c: Controller) -> None:
@@ -45,7 +31,7 @@ def said(c: Controller) -> None:
         Cap("fuse", "utility", 8e6, kind=CapKind.BREAKER),
         Cap("over", "utility", 2e6, ends_s=NOW_S),
     )
-    SourceFeed(c, Utility()).take(Said("utility", NOW_S, caps))
+    SourceFeed(c, rig.Quiet()).take(Said("utility", NOW_S, caps))
     rig.turned(c)
 
 
@@ -56,7 +42,7 @@ def clock() -> Any:
 
 @pytest.fixture
 def front(tmp_path: Path, clock: Any) -> Iterator[Front]:
-    c = rig.controller(tmp_path, clock, VTN)
+    c = rig.controller(tmp_path, clock, rig.VTN)
     said(c)
     yield Front(c)
     c.journal.close()
@@ -91,7 +77,7 @@ def test_an_override_survives_a_restart_but_not_its_end(
 ) -> None:
     lift(front, 7e6)
     front._c.journal.close()
-    again = Front(rig.controller(tmp_path, clock, VTN))
+    again = Front(rig.controller(tmp_path, clock, rig.VTN))
     assert cap_w(again) == 7e6
     clock.at_s += 60
     assert cap_w(again) == 3e6
@@ -161,3 +147,23 @@ def test_injected_sources_are_bounded(front: Front) -> None:
 
     with pytest.raises(TryLater):
         asyncio.run(many())
+
+
+def test_the_next_cap_is_told_and_what_holds_in_place_of_one(front: Front) -> None:
+    def next_cap() -> tuple[Any, ...]:
+        site = front.site()
+        return tuple(site[f"next_cap_{key}"] for key in ("w", "at", "origin", "name"))
+
+    assert next_cap() == (None, None, None, None), "the cap in force has no end"
+    (evt,) = [one for one in front.caps() if one["id"] == "evt"]
+    assert evt["overridden_w"] is None
+    lifted = front.override_cap("utility", "evt", 4e6, NOW_S + 30, by="ann", reason="a call")
+    asyncio.run(lifted)
+    assert next_cap() == (3e6, rfc3339(NOW_S + 30), "utility", "evt"), "the override ends"
+    rows = {one["id"]: one for one in front.caps()}
+    assert (rows["evt"]["limit_w"], rows["evt"]["overridden_w"]) == (3e6, 4e6)
+    assert rows["fuse"]["overridden_w"] is None
+    asyncio.run(front.set_cap(5e6, NOW_S + 5, NOW_S + 9, "operator", False))
+    assert next_cap()[0] == 3e6, "a cap above the one in force changes nothing"
+    asyncio.run(front.set_cap(2e6, NOW_S + 10, NOW_S + 20, "operator", False))
+    assert next_cap()[:3] == (2e6, rfc3339(NOW_S + 10), "operator")

@@ -23,22 +23,7 @@ rig = module_from_spec(_SPEC)
 _SPEC.loader.exec_module(rig)
 
 NOW_S: float = rig.NOW_S
-VTN = """
-[[openadr]]
-name = "utility"
-url = "http://127.0.0.1:1/vtn"
-ven_name = "site"
-"""
-
-
-class Quiet:
-    """A source that says nothing by itself."""
-
-    def __init__(self, name: str = "utility") -> None:
-        self.name = name
-
-    async def run(self, say: Say) -> None:
-        await asyncio.Event().wait()
+VTN: str = rig.VTN
 
 
 class Stage:
@@ -59,7 +44,7 @@ class Stage:
         self.start(more)
 
     def say(self, source: str = "utility", *, heard_s: float = NOW_S, **words: object) -> None:
-        feed = self.feeds.setdefault(source, SourceFeed(self.c, Quiet(source)))
+        feed = self.feeds.setdefault(source, SourceFeed(self.c, rig.Quiet(source)))
         feed.take(Said(source, heard_s, **words))  # type: ignore[arg-type]
         rig.turned(self.c)
 
@@ -186,7 +171,7 @@ def test_a_fault_is_an_alarm_once_it_lasts_and_never_lifts_a_cap(stage: Stage) -
     assert not alarmed(7)
 
 
-class Broken(Quiet):
+class Broken(rig.Quiet):
     """A source that says one word and fails, the second time for good."""
 
     def __init__(self, fault: Callable[[], Exception]) -> None:

@@ -15,7 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from wattshift_cluster.grid.openadr.client import VtnClient
 from wattshift_cluster.grid.openadr.login import Login
-from wattshift_cluster.grid.openadr.words import ObjectType
+from wattshift_cluster.grid.openadr.words import (
+    Interval,
+    ObjectType,
+    Payload,
+    Report,
+    ReportResource,
+)
 from wattshift_cluster.grid.vtn.clients import Client, Role
 from wattshift_cluster.grid.vtn.server import LoopbackVtn, VtnSettings
 
@@ -159,6 +165,18 @@ def event(program_id: str, limit_kw: float = 500, **more: Any) -> dict[str, Any]
         ],
         **more,
     }
+
+
+def usage(event_id: str, kwh: float = 1.5, **more: Any) -> Report:
+    """A report of one interval's energy."""
+    interval = Interval(id=0, payloads=(Payload(type="USAGE", values=(kwh,)),))
+    return Report(
+        event_id=event_id,
+        client_name="my-site",
+        name="usage",
+        resources=(ReportResource(name="hall", intervals=(interval,)),),
+        **more,
+    )
 
 
 async def grant(server: LoopbackVtn, who: Client, name: str, targets: list[str]) -> str:

@@ -96,10 +96,12 @@ def test_what_a_notice_alone_told_lowers_and_never_displaces() -> None:
     assert cap_w(caps(grant, SUBSCRIBED), 150) == 500e3
 
 
-def test_ids_of_caps_are_unique() -> None:
+def test_ids_of_caps_that_hold_at_one_time_are_unique() -> None:
     other = ask(Becomes.SUBSCRIPTION, 400e3, 0, None, program="q")
-    ids = [cap.id for cap in caps(LIMIT, SUBSCRIBED, other, fallback_w=1e3)]
-    assert len(set(ids)) == len(ids)
+    held = caps(LIMIT, SUBSCRIBED, other, fallback_w=1e3)
+    for at_s in (-1.0, 50.0, 100.0, 400.0, 1e9):
+        ids = [cap.id for cap in held if cap.in_force(at_s)]
+        assert len(set(ids)) == len(ids)
 
 
 spans = st.tuples(st.integers(0, 20), st.one_of(st.none(), st.integers(1, 15)))
@@ -291,9 +293,9 @@ def test_a_site_that_has_never_asked_speaks_of_no_outage() -> None:
     ]
 
 
-def test_ids_of_subscriptions_tell_when_they_begin() -> None:
+def test_a_subscription_that_a_limit_displaces_is_one_cap_in_pieces() -> None:
     told = caps(LIMIT, fallback_w=300e3)
-    names = [cap.id for cap in told if cap.id.startswith("subscription")]
-    assert names == ["subscription", f"subscription@{LIMIT.ends_s:.0f}"], (
-        "held all along, and again"
-    )
+    pieces = [(cap.id, cap.starts_s, cap.ends_s) for cap in told if cap.limit_w == 300e3]
+    assert pieces == [("subscription", None, LIMIT.starts_s), ("subscription", LIMIT.ends_s, None)]
+    ids = [cap.id for cap in caps(LIMIT, SUBSCRIBED) if cap.limit_w == SUBSCRIBED.amount]
+    assert ids == ["subscription/p"] * 2

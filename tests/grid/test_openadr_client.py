@@ -19,11 +19,9 @@ from wattshift_cluster.grid.openadr.client import VtnClient
 from wattshift_cluster.grid.openadr.failures import VtnNonsense, VtnRefused, VtnUnreachable
 from wattshift_cluster.grid.openadr.shim import modern, modern_notice
 from wattshift_cluster.grid.openadr.words import (
-    Interval,
     ObjectType,
     Payload,
     Report,
-    ReportResource,
     ResourceWish,
 )
 from wattshift_cluster.grid.serving import Certificate, serve
@@ -292,27 +290,18 @@ def test_one_broken_event_hides_no_other(tmp_path: Path) -> None:
 
 
 def test_a_report_is_made_once_and_then_updated(tmp_path: Path) -> None:
-    def report(event_id: str, value: float) -> Report:
-        interval = Interval(id=0, payloads=(Payload(type="USAGE", values=(value,)),))
-        return Report(
-            event_id=event_id,
-            client_name="my-site",
-            name="usage",
-            resources=(ReportResource(name="hall", intervals=(interval,)),),
-        )
-
     async def scene() -> None:
         async with rig.vtn() as vtn, rig.client(vtn.url, tmp_path) as client:
             program = await rig.program(vtn)
             row = await vtn.post(ObjectType.EVENT, rig.event(program))
-            made = await client.report(report(row["id"], 1.5))
-            again = report(row["id"], 2.5).model_copy(update={"id": made})
+            made = await client.report(rig.usage(row["id"], 1.5))
+            again = rig.usage(row["id"], 2.5).model_copy(update={"id": made})
             assert await client.report(again) == made
             (kept,) = vtn.objects(ObjectType.REPORT)
             assert kept["resources"][0]["intervals"][0]["payloads"][0]["values"] == [2.5]
             assert kept["clientID"] == "site"
             with pytest.raises(VtnRefused):
-                await client.report(report("event-none", 1.0))
+                await client.report(rig.usage("event-none", 1.0))
 
     rig.run(scene())
 

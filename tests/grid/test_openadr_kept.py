@@ -1,5 +1,6 @@
 """What is known of a VTN through answers, notices, restarts and damage."""
 
+import json
 import stat
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,27 @@ def test_a_notice_that_no_answer_ever_held_is_forgotten() -> None:
     known = noticed(told(Known(seed="s")), event(), NOW)
     assert "e" in known.heard
     assert told(known).heard == {}
+
+
+def test_a_program_that_is_listed_no_longer_is_kept_as_long_as_its_events() -> None:
+    known = told(Known(seed="s"), event())
+    gone = answered(known, (), (), lambda one, first_s: None, "boot", NOW + 4000)
+    assert (dict(gone.programs), gone.program("p")) == ({}, PROGRAM)
+    renamed = PROGRAM.model_copy(update={"name": "shed"})
+    back = answered(gone, (), [renamed], lambda one, first_s: None, "boot", NOW + 4001)
+    assert (back.program("p"), dict(back.past)) == (renamed, {}), "what is listed holds"
+    later_s = NOW + 4000 + KEEP_CANCELLED_S
+    assert answered(gone, (), (), lambda one, first_s: None, "boot", later_s).program("p") is None
+
+
+def test_a_file_of_before_programs_were_kept_is_read(tmp_path: Path) -> None:
+    file = KeptFile(tmp_path / "openadr.json")
+    file.write(told(Known(seed="s"), event()))
+    body = json.loads(file.path.read_text())
+    assert body.pop("past") == []
+    file.path.write_text(json.dumps(body))
+    known, fault = file.read()
+    assert (fault, known.program("p")) == (None, PROGRAM)
 
 
 def test_an_event_that_comes_back_is_heard_anew() -> None:

@@ -126,7 +126,7 @@ def test_a_webhook_brings_caps_at_once_and_takes_them_away(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto broker is installed")
-def test_mqtt_brings_caps_at_once(tmp_path: Path) -> None:
+def test_mqtt_brings_caps_at_once_and_a_broker_that_is_away_is_told(tmp_path: Path) -> None:
     async def scene() -> None:
         settings = VtnSettings(
             clients=rig.LOGINS,
@@ -141,18 +141,29 @@ def test_mqtt_brings_caps_at_once(tmp_path: Path) -> None:
                 await rig.until(lambda: made.cap_w() == 300e3, "the cap")
                 await vtn.put(ObjectType.EVENT, row["id"], now_event(program, 200))
                 await rig.until(lambda: made.cap_w() == 200e3, "the lower cap")
+                assert made.last.notes == ()
+                brokers[0].kill()
+                await rig.until(lambda: "the broker" in str(made.last.notes), "the loss told")
+                brokers.append(started())
+                await rig.until(lambda: made.last.notes == (), "its return")
+                assert made.cap_w() == 200e3
 
     assert MOSQUITTO is not None
     port = free_port()
     file = tmp_path / "mosquitto.conf"
     # A broker that is started by root gives root up, and reads its file as somebody else.
     file.write_text(f"listener {port} {rig.HOST}\nallow_anonymous true\nuser root\n")
-    broker = subprocess.Popen([MOSQUITTO, "-c", str(file)], stderr=subprocess.DEVNULL)
+
+    def started() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([str(MOSQUITTO), "-c", str(file)], stderr=subprocess.DEVNULL)
+
+    brokers = [started()]
     try:
         rig.run(scene())
     finally:
-        broker.kill()
-        broker.wait(timeout=10)
+        for broker in brokers:
+            broker.kill()
+            broker.wait(timeout=10)
 
 
 def test_a_vtn_that_dies_takes_nothing_back_and_is_followed_when_it_returns(

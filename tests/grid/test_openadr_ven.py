@@ -200,6 +200,103 @@ def test_power_that_was_lost_drops_limits_until_the_vtn_answers(tmp_path: Path) 
     play(scene)
 
 
+RELATIVE = {
+    "kind": "DISPATCH_SETPOINT_RELATIVE",
+    "payloadDescriptors": [],
+    "eventName": "evening\x1b[2J peak",
+}
+
+
+def test_a_finished_event_keeps_its_commitment_though_its_program_is_listed_no_longer(
+    tmp_path: Path,
+) -> None:
+    """By the program's name, or by the shed that the units of the program tell; a restart too."""
+
+    async def scene() -> None:
+        units = [{"payloadType": "DISPATCH_SETPOINT_RELATIVE", "units": "KW"}]
+        shed = Program.model_validate(
+            {"id": "q", "programName": "shed", "payloadDescriptors": units}
+        )
+        told = [event("a", 300), event("b", 50, programID="q", **RELATIVE)]
+        vtn = FakeVtn(told, programs_now=[Program(id="p", name="capacity"), shed])
+        terms = replace(
+            TERMS, commitments_w={"capacity": 2e5}, baseline_w=lambda name, starts_s, ends_s: 7e5
+        )
+        held = {
+            ("a", "capacity", 2e5, "capacity"),
+            ("b", "shed", 5e4, "shed: evening [2J peak"),
+        }
+
+        def events() -> set[tuple[str, str, float, str]]:
+            return {(x.id, x.program, x.commitment_w, x.name) for x in site.last.events}
+
+        async with running(vtn, tmp_path, terms=terms) as site:
+            assert events() == held
+            site.clock[0] = NOW + 4000
+            vtn.events_now, vtn.programs_now = [], []
+            await site.polled()
+            await site.until(lambda: site.source.known.programs == {})
+            assert events() == held
+            await site.until(lambda: '"past":[{' in (tmp_path / "openadr.json").read_text())
+        async with running(vtn, tmp_path, terms=terms, clock=[NOW + 4100]) as site:
+            assert site.source.known.programs == {}
+            assert events() == held
+            assert all(one.cancelled_s is None for one in site.last.events)
+
+    play(scene)
+
+
+def test_an_update_is_read_in_the_units_of_a_program_that_is_listed_no_longer(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        units = [{"payloadType": "IMPORT_CAPACITY_LIMIT", "units": "KW"}]
+        program = {"id": "p", "programName": "capacity", "payloadDescriptors": units}
+        vtn = FakeVtn([event("a", 300, payloadDescriptors=[])])
+        vtn.programs_now = [Program.model_validate(program)]
+        async with running(vtn, tmp_path) as site:
+            assert site.cap_w() == 300e3
+            vtn.programs_now = []
+            vtn.events_now = [event("a", 200, 2, payloadDescriptors=[])]
+            await site.polled()
+            await site.until(lambda: site.cap_w() == 200e3)
+
+    play(scene)
+
+
+def test_an_event_that_is_called_off_keeps_the_shed_that_it_asked(tmp_path: Path) -> None:
+    async def scene() -> None:
+        units = {"payloadDescriptors": [{"payloadType": RELATIVE["kind"], "units": "KW"}]}
+        vtn = FakeVtn([event("a", 50, **{**RELATIVE, **units}), event("b", 9, kind="PRICE")])
+        terms = replace(
+            TERMS, commitments_w={"capacity": 2e5}, baseline_w=lambda name, starts_s, ends_s: 7e5
+        )
+        async with running(vtn, tmp_path, terms=terms) as site:
+            vtn.events_now = []
+            await site.polled()
+            await site.until(lambda: any(x.cancelled_s is not None for x in site.last.events))
+            assert [(x.id, x.commitment_w) for x in site.last.events] == [("a", 5e4)], (
+                "and one that asked for nothing is none that can be settled"
+            )
+            assert site.last.targets == ()
+
+    play(scene)
+
+
+def test_caps_and_targets_bear_the_name_of_their_event(tmp_path: Path) -> None:
+    async def scene() -> None:
+        vtn = FakeVtn([event("a", 300, eventName="cut")])
+        vtn.events_now.append(event("c", 200, kind="DISPATCH_SETPOINT", eventName="hold"))
+        async with running(vtn, tmp_path) as site:
+            assert {(x.id.split("/")[0], x.name) for x in site.last.caps} == {
+                ("a", "capacity: cut"),
+                ("subscription", ""),
+            }
+            assert [x.name for x in site.last.targets] == ["capacity: hold"]
+
+    play(scene)
+
+
 def test_a_damaged_memory_is_told_and_counts_as_an_outage(tmp_path: Path) -> None:
     async def scene() -> None:
         (tmp_path / "openadr.json").write_text("{")

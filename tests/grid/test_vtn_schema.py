@@ -19,13 +19,11 @@ import yaml
 
 from wattshift_cluster.grid.openadr.callback import Callback
 from wattshift_cluster.grid.openadr.words import (
-    Interval,
     Notification,
     ObjectType,
     Payload,
     Report,
     ReportPayloadDescriptor,
-    ReportResource,
     ResourceWish,
     SubscriptionWish,
 )
@@ -179,14 +177,9 @@ def check(openapi: Any, spoken: list[Spoken], *, requests: bool = True) -> set[t
 
 
 def report(event_id: str) -> Report:
-    interval = Interval(id=0, payloads=(Payload(type="USAGE", values=(1.5,)),))
-    return Report(
-        event_id=event_id,
-        client_name="my-site",
-        name="usage",
-        descriptors=(ReportPayloadDescriptor(payload_type="USAGE", units="KWH", confidence=95),),
-        resources=(ReportResource(name="hall", intervals=(interval,)),),
-    )
+    told = ReportPayloadDescriptor(payload_type="USAGE", units="KWH", confidence=95)
+    made: Report = rig.usage(event_id, descriptors=(told,))
+    return made
 
 
 def test_client_and_server_speak_as_the_file_says(

@@ -10,13 +10,14 @@ import pytest
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.leases import Ledger
 from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.signals.effective import arbitrated, next_edge_s
 from wattshift_scheduler.signals.minutes import HOUR_S, MOST_MINUTES, Minutes
 from wattshift_scheduler.signals.words import Cap, CapKind, GridEvent, Override, Target, Work
-from wattshift_scheduler.site import Feeder, FeederTree, Rules, Site
+from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import Outlook, State, initial
 from wattshift_scheduler.values import Values
 
@@ -281,23 +282,35 @@ def test_a_controller_that_starts_holds_what_its_journal_says() -> None:
 # the notice of an event
 
 
+RIG = Device(
+    "rig", "asic", "a", "main", (OperatingPoint("top", 9000.0, 1e14, 1.0),), 9000.0, continuous=True
+)
+MINE = Job("mine", JobKind.MINING, "mine", {"devices": ["*"]}, 0.0)
+
+
+def mining(**rules: float) -> State:
+    """A site with a machine and a job that mines."""
+    state, _ = told(fresh(**rules), T - 2.0, ev.DeviceJoined((RIG,)), ev.JobSubmitted(MINE))
+    return state
+
+
 def _leasing(state: State, watts_w: float) -> State:
     ledger = Ledger.empty(state.fleet)
     return replace(state, ledger=replace(ledger, lease_w=np.array([watts_w])))
 
 
 def test_mining_keeps_to_its_plan_between_notice_and_start() -> None:
-    state = _leasing(fresh(), 3000.0)
+    state = _leasing(mining(), 3000.0)
     for minute in range(16):
         state, now = told(state, T + 60.0 * minute)
     assert math.isinf(now.notice_w)
     now_s = T + 930.0
     event = GridEvent("e", "vtn", "dr", now_s, now_s + 600.0, now_s + 1200.0, 1000.0)
     state, now = told(state, now_s, says("vtn", events=(event,)))
-    assert (now.notice, now.notice_w) == ("e", pytest.approx(3000.0))
+    assert (now.notice, now.notice_w) == ("e", pytest.approx(1.02 * 3000.0))
     # What is leased later does not move it, and telling the event again does not either.
     state, now = told(_leasing(state, 9000.0), now_s + 300.0, says("vtn", events=(event,)))
-    assert now.notice_w == pytest.approx(3000.0)
+    assert now.notice_w == pytest.approx(1.02 * 3000.0)
     called_off = replace(event, cancelled_s=now_s + 301.0)
     assert told(state, now_s + 302.0, says("vtn", events=(called_off,)))[1].notice == ""
     assert told(state, now_s + 302.0, says("vtn"))[1].notice == ""
@@ -305,17 +318,19 @@ def test_mining_keeps_to_its_plan_between_notice_and_start() -> None:
 
 
 def test_an_event_without_a_commitment_bars_nothing() -> None:
-    state = _leasing(fresh(), 3000.0)
+    state = _leasing(mining(), 3000.0)
     event = GridEvent("e", "vtn", "dr", T, T + 600.0, None)
     assert math.isinf(told(state, T, says("vtn", events=(event,)))[1].notice_w)
 
 
 def test_after_a_restart_mining_keeps_to_what_it_holds_until_the_plan_is_known() -> None:
     event = GridEvent("e", "vtn", "dr", T - 300.0, T + 600.0, None, 1000.0)
-    state, now = told(_leasing(fresh(), 2000.0), T, says("vtn", events=(event,)))
-    assert now.notice_w == 2000.0
+    state, now = told(_leasing(mining(), 2000.0), T, says("vtn", events=(event,)))
+    assert now.notice_w == pytest.approx(2000.0)
     state, now = told(_leasing(state, 2500.0), T + 30.0)
-    assert now.notice_w == 2500.0, "an agent's leases were found: nothing is raised by that"
+    assert now.notice_w == pytest.approx(2500.0), (
+        "an agent's leases were found: nothing is raised by that"
+    )
     state, now = told(_leasing(state, 2500.0), T + 90.0)
     assert now.notice_w == pytest.approx(2500.0)
     state, now = told(_leasing(state, 9000.0), T + 120.0)

@@ -17,7 +17,8 @@ from wattshift_cluster.settle import log
 from wattshift_cluster.settle.keys import PRIVATE_NAME, PUBLIC_NAME, public_at
 from wattshift_cluster.settle.lines import FIRST, Kind, Line, hash_of, parsed
 from wattshift_cluster.settle.log import Evidence, Pace
-from wattshift_cluster.settle.tail import EvidenceFailed, day_files
+from wattshift_cluster.settle.months import day_files
+from wattshift_cluster.settle.tail import EvidenceFailed
 from wattshift_cluster.settle.verify import verify
 
 Logged = Callable[..., Path]

@@ -14,7 +14,7 @@ from wattshift_cluster.settle.checkpoints import signed_line
 from wattshift_cluster.settle.keys import PRIVATE_NAME, PUBLIC_NAME, public_at, signer_at
 from wattshift_cluster.settle.lines import FIRST, Kind, LineInvalid, hash_of, parsed, written
 from wattshift_cluster.settle.log import Evidence, Pace
-from wattshift_cluster.settle.tail import day_files
+from wattshift_cluster.settle.months import day_files
 from wattshift_cluster.settle.verify import verify
 
 Logged = Callable[..., Path]

@@ -29,9 +29,11 @@ from wattshift_cluster.settle.bodies import (
 from wattshift_cluster.settle.lines import Kind
 from wattshift_cluster.settle.report import report
 from wattshift_cluster.settle.rows import COLUMNS
+from wattshift_cluster.settle.settle import Settled
 from wattshift_cluster.settle.statements import OWNER, statements
+from wattshift_cluster.settle.words import drill_text
 from wattshift_scheduler.decisions import Decision
-from wattshift_scheduler.signals.words import GridEvent
+from wattshift_scheduler.signals.words import DRILL, GridEvent
 
 Logged = Callable[..., Path]
 HOUR_S = 3600.0
@@ -113,9 +115,46 @@ def test_the_report_of_a_log(folder: Path) -> None:
     assert one["notified"] == "2026-11-28T11:30:00Z", "a later telling cannot move the notice"
     assert one["void"] is None
     assert len(one["intervals"]) == 12
-    assert view["unsettled"] == [{"program": "other", "event": "=e2"}]
+    assert view["unsettled"] == [{"program": "other", "event": "=e2", "name": None}]
     assert view["lines_unread"] == 1
     assert view["evidence"]["ok"]
+
+
+def drilled(noon_s: float) -> list[tuple[Kind, dict[str, object], float]]:
+    """A day with a drill instead of the event, and terms that would pay for it."""
+    terms = {**TERMS, "programs": [{**TERMS["programs"][0], "name": "drill"}]}  # type: ignore[dict-item]
+    one = GridEvent("weekly-1", "drills", DRILL, noon_s, noon_s, noon_s + HOUR_S)
+    off = replace(one, id="weekly-2", starts_s=noon_s + 1.5 * HOUR_S, ends_s=noon_s + 2 * HOUR_S)
+    told = [
+        (Kind.TERMS, Settlement.model_validate(terms).model_dump(mode="json"), noon_s - 1000),
+        (Kind.EVENT, event_body(one), noon_s),
+        (Kind.EVENT, event_body(replace(off, cancelled_s=noon_s + HOUR_S)), noon_s + HOUR_S),
+    ]
+    kept = [line for line in site_lines(noon_s) if line[0] in (Kind.METER, Kind.DEVICES)]
+    return sorted([*kept, *told], key=lambda line: line[2])
+
+
+def test_a_drill_is_shown_and_never_paid(logged: Logged, noon_s: float, tmp_path: Path) -> None:
+    folder = logged(drilled(noon_s), now_s=noon_s + 2 * HOUR_S)
+    page = tmp_path / "report.html"
+    view = json.loads(asked(folder, "-o", "json", "--html", str(page)).stdout)
+    assert (view["events"], view["unsettled"]) == ([], [])
+    ran, off = view["drills"]
+    assert (ran["event"], ran["called_off"]) == ("weekly-1", False)
+    assert (ran["before_kw"], ran["during_kw"]) == pytest.approx((110.0, 80.25), abs=0.1)
+    assert (off["event"], off["called_off"], off["during_kw"]) == ("weekly-2", True, None)
+    assert all(row["credit"] == {} for row in view["statements"])
+    assert "weekly-1" in page.read_text()
+    assert "called off" in drill_text(off)
+    assert "not paid" in drill_text(ran)
+
+
+def test_what_an_event_costs_is_the_owner_s(noon_s: float) -> None:
+    one = GridEvent("e", "vtn", "dr", noon_s, noon_s, noon_s + HOUR_S)
+    nothing = math.nan
+    costs = Settled(one, "GBP", (), "", (), nothing, nothing, nothing, -4.0)
+    found = statements(Settlement.model_validate(TERMS), [], [], [costs], (0.0, 1.0), 0.0)
+    assert {row.tenant: row.credit for row in found.rows if row.credit} == {OWNER: {"GBP": -4.0}}
 
 
 def test_statements_add_up_to_the_meter(folder: Path) -> None:

@@ -15,6 +15,7 @@ from wattshift_cluster.config.settlement import SettledProgram, Settlement
 from wattshift_cluster.settle.collect import Steps
 from wattshift_cluster.settle.intervals import Samples, sample_hash
 from wattshift_cluster.settle.settle import Facts, Settled, settle
+from wattshift_scheduler.signals import notice
 from wattshift_scheduler.signals.words import GridEvent
 
 HOUR_S = 3600.0
@@ -123,6 +124,16 @@ def test_a_raise_after_the_notice_voids_an_event(noon_s: float, plan_kw: float, 
     assert all(row.quality.endswith("+void") is void for row in found.rows)
 
 
+def test_a_raise_is_judged_by_the_words_that_mining_is_held_to(
+    noon_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Steps(np.array([noon_s - 2 * HOUR_S]), np.array([80e3]))
+    terms = Settlement(programs=(program(),))
+    assert settled(noon_s, event(noon_s), terms, plan).void
+    monkeypatch.setattr(notice, "TOLERANCE_SHARE", 0.3)
+    assert not settled(noon_s, event(noon_s), terms, plan).void
+
+
 def test_without_a_plan_the_meter_before_the_notice_counts(noon_s: float) -> None:
     def raised(at_s: float) -> float:
         return 90e3 if at_s < noon_s - HOUR_S else 100e3
@@ -149,7 +160,8 @@ def test_what_is_not_known_is_not_paid_and_not_zero(noon_s: float) -> None:
     assert row.quality == "measured+unknown"
     assert math.isnan(found.performance)
     assert found.payment == pytest.approx(4.75, rel=1e-3)
-    assert "1 intervals are unknown and not paid" in found.notes
+    why = "in 1 the meter is not known for up to 83% of the time, more than 20%"
+    assert f"1 intervals are unknown and not paid: {why}" in found.notes
 
 
 def test_ten_days_are_compared_on_the_clock_of_the_program_over_a_change_of_it() -> None:

@@ -50,6 +50,7 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ASSETS = {
     "page.css": "text/css; charset=utf-8",
     "chart.js": "text/javascript; charset=utf-8",
+    "grid.js": "text/javascript; charset=utf-8",
     "stream.js": "text/javascript; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",

@@ -13,6 +13,7 @@ class OverrideView(TypedDict):
 
     source: str
     cap: str
+    name: str | None
     limit_w: float
     stated_w: float | None
     ends_at: str | None
@@ -30,6 +31,7 @@ class TargetView(TypedDict):
     """A set point below the caps, of all work or of mining alone; priority 0 is highest."""
 
     id: str
+    name: str | None
     watts_w: float
     work: str
     priority: int
@@ -42,6 +44,7 @@ class GridEventView(TypedDict):
     """An event of a grid program; `commitment_w` is the reduction that the site has promised."""
 
     id: str
+    name: str | None
     program: str
     notified_at: str | None
     starts_at: str | None

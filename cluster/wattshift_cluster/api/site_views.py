@@ -76,7 +76,8 @@ class SiteView(TypedDict):
     `cap_waits` says what keeps it below that (a ramp, a hold) and `cap_advice` is a lower forecast
     that is not sure enough to bind. `target_w` is what a target leaves to all work,
     `mining_target_w` what a target or the notice of event `notice` leaves to mining; None: nothing
-    binds. At `next_change_at` the signals change by themselves.
+    binds. At `next_change_at` the signals change by themselves. At `next_cap_at` the lowest of the
+    caps becomes `next_cap_w`, as its source states it; None: no change of it is known.
     """
 
     name: str
@@ -88,15 +89,22 @@ class SiteView(TypedDict):
     cap_w: float | None
     cap_origin: str | None
     cap_id: str | None
+    cap_name: str | None
     cap_kind: str | None
     cap_stated_w: float | None
     cap_waits: str | None
     cap_advice: "CapView | None"
     target_w: float | None
     target_id: str | None
+    target_name: str | None
     mining_target_w: float | None
     notice: str | None
+    notice_name: str | None
     next_change_at: str | None
+    next_cap_w: float | None
+    next_cap_at: str | None
+    next_cap_origin: str | None
+    next_cap_name: str | None
     margin_w: float
     headroom_w: float | None
     committed_w: float
@@ -106,6 +114,7 @@ class SiteView(TypedDict):
     batch_w: float | None
     other_w: float | None
     price_usd_per_mwh: float | None
+    carbon_g_per_kwh: float | None
     tick: int
     epoch: int
     meter_stale: bool
@@ -121,10 +130,13 @@ class SiteView(TypedDict):
 class CapView(TypedDict):
     """One cap; `shortfall_w` is what the site cannot shed of it, None where all fits.
 
+    `name` is for people, None where the id is. `overridden_w` is what holds in its place by an
+    operator's word; None: it holds itself.
     `window_s` is the span whose mean it binds (0: every sample), `kind` why it is hard.
     """
 
     id: str
+    name: str | None
     source: str
     origin: str
     kind: str
@@ -134,6 +146,7 @@ class CapView(TypedDict):
     starts_at: str | None
     ends_at: str | None
     in_force: bool
+    overridden_w: float | None
     shortfall_w: float | None
 
 

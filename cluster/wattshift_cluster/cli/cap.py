@@ -1,12 +1,21 @@
 """`wattshift cap`: the operator's own upper limit of site power, and overrides of others' caps."""
 
+from operator import itemgetter
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
 from wattshift_cluster.cli.options import DURATION, WATTS, controller_options
-from wattshift_cluster.cli.output import emit, grid, output_option, talk, watts
+from wattshift_cluster.cli.output import (
+    Columns,
+    emit,
+    listed,
+    moment,
+    output_option,
+    talk,
+    watts,
+)
 from wattshift_cluster.client import ControllerClient
 
 
@@ -61,10 +70,13 @@ def set_cap(
 @controller_options
 @output_option
 def show(url: str | None, token: str | None, output: str) -> None:
-    """Show caps in force and to come.
+    """Show caps in force and to come, each with the id by which it is overridden.
 
     \b
+      wattshift cap show
       wattshift cap show -o json
+
+    An overridden cap is listed with the limit of its source; OVERRIDDEN says what holds instead.
     """
     with ControllerClient.find(url, token) as controller:
         found = controller.get("/v1/caps")["caps"]
@@ -166,40 +178,38 @@ def restore(source: str | None, cap_id: str | None, url: str | None, token: str 
 
 def overrides_text(found: list[dict[str, Any]]) -> str:
     """Return overrides for people."""
-    if not found:
-        return "no overrides"
-    headers = ("SOURCE", "CAP", "LIMIT", "INSTEAD OF", "UNTIL", "BY", "REASON")
-    rows = [
-        (
-            one["source"],
-            one["cap"],
-            watts(one["limit_w"]),
-            "no cap now" if one["stated_w"] is None else watts(one["stated_w"]),
-            one["ends_at"] or "open",
-            one["by"],
-            one["reason"],
-        )
-        for one in found
-    ]
-    return grid(headers, rows, ("LIMIT", "INSTEAD OF"))
+    return listed(found, OVERRIDE_COLUMNS, ("LIMIT", "INSTEAD OF")) if found else "no overrides"
 
 
 def caps_text(found: list[dict[str, Any]]) -> str:
     """Return caps for people."""
-    if not found:
-        return "no caps"
-    headers = ("ID", "SOURCE", "KIND", "LIMIT", "STARTS", "ENDS", "IN FORCE", "SHORTFALL")
-    rows = [
-        (
-            one["id"],
-            one["source"],
-            one["kind"],
-            watts(one["limit_w"]),
-            one["starts_at"] or "now",
-            one["ends_at"] or "open",
-            "yes" if one["in_force"] else "no",
-            "none" if one["shortfall_w"] is None else watts(one["shortfall_w"]),
-        )
-        for one in found
-    ]
-    return grid(headers, rows, ("LIMIT", "SHORTFALL"))
+    return listed(found, CAP_COLUMNS, ("LIMIT", "SHORTFALL")) if found else "no caps"
+
+
+CAP_COLUMNS: Columns = {
+    "NAME": lambda one: one.get("name") or "-",
+    "ID": itemgetter("id"),
+    "SOURCE": itemgetter("source"),
+    "KIND": itemgetter("kind"),
+    "LIMIT": lambda one: watts(one["limit_w"]),
+    "STARTS": lambda one: moment(one["starts_at"], "now"),
+    "ENDS": lambda one: moment(one["ends_at"]),
+    "IN FORCE": lambda one: "yes" if one["in_force"] else "no",
+    "OVERRIDDEN": lambda one: _lifted(one.get("overridden_w")),
+    "SHORTFALL": lambda one: "none" if one["shortfall_w"] is None else watts(one["shortfall_w"]),
+}
+
+OVERRIDE_COLUMNS: Columns = {
+    "SOURCE": itemgetter("source"),
+    "CAP": lambda one: one.get("name") or one["cap"],
+    "ID": itemgetter("cap"),
+    "LIMIT": lambda one: watts(one["limit_w"]),
+    "INSTEAD OF": lambda one: "no cap now" if one["stated_w"] is None else watts(one["stated_w"]),
+    "UNTIL": lambda one: moment(one["ends_at"]),
+    "BY": itemgetter("by"),
+    "REASON": itemgetter("reason"),
+}
+
+
+def _lifted(limit_w: float | None) -> str:
+    return "no" if limit_w is None else f"to {watts(limit_w)}"

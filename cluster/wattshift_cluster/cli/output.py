@@ -5,7 +5,8 @@ controller said, unchanged; None is unknown and shown as such.
 """
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -14,6 +15,9 @@ from wattshift_cluster.config.quantities import format_seconds
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNKNOWN = "unknown"
+
+Columns = Mapping[str, Callable[[dict[str, Any]], str]]
+"""The headers of a table, and what of a row stands under each."""
 
 
 def output_option(command: F) -> F:
@@ -64,6 +68,11 @@ def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
     return "\n".join(lines)
 
 
+def listed(rows: Iterable[dict[str, Any]], columns: Columns, right: Sequence[str] = ()) -> str:
+    """Return what the API lists as a grid."""
+    return grid(tuple(columns), [[cell(one) for cell in columns.values()] for one in rows], right)
+
+
 def pairs(rows: Sequence[tuple[str, str]]) -> str:
     """Return names and values in two columns."""
     width = max(len(name) for name, _ in rows)
@@ -96,6 +105,11 @@ def age(value_s: float | None) -> str:
         return UNKNOWN
     unit_s = next((unit_s for unit_s in (86_400.0, 3600.0, 60.0) if value_s >= unit_s), 1.0)
     return format_seconds(round(value_s / unit_s, 1) * unit_s)
+
+
+def moment(at: str | None, otherwise: str = "open") -> str:
+    """Return an RFC 3339 time to the second; `otherwise` where there is none."""
+    return otherwise if at is None else re.sub(r"\.\d+", "", at)
 
 
 def number(value: float | None, unit: str = "", digits: int = 2) -> str:

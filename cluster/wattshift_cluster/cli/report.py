@@ -107,25 +107,29 @@ def report(
 
 def report_text(view: dict[str, Any]) -> str:
     """Return a report for people."""
-    from wattshift_cluster.settle.words import credit_text
+    from wattshift_cluster.settle.words import credit_text, drill_text
 
     parts = [f"{view['resource']}, {view['from']} to {view['to']}"]
     rows = [
         (
             one["program"],
-            one["event"],
+            one["name"] or one["event"],
             one["starts"],
             _figure(one["reduction_kwh"]),
             _figure(one["committed_kwh"]),
             _figure(one["performance"], 100.0, 1, " %"),
             f"{_figure(one['payment'])} {one['currency']}",
-            f"void: {one['void']}" if one["void"] else "; ".join(one["notes"]),
+            "void" if one["void"] else "stands",
         )
         for one in view["events"]
     ]
-    names = ("PROGRAM", "EVENT", "STARTS", "KWH", "OF KWH", "PERFORMANCE", "PAYMENT", "NOTES")
+    names = ("PROGRAM", "EVENT", "STARTS", "KWH", "OF KWH", "PERFORMANCE", "PAYMENT", "JUDGED")
     parts.append(grid(names, rows, right=names[3:7]) if rows else "no event was settled")
-    parts += [f"no terms for {one['program']}: {one['event']}" for one in view["unsettled"]]
+    parts += ["\n".join(_told(one)) for one in view["events"] if one["void"] or one["notes"]]
+    parts += [
+        f"no terms for {one['program']}: {one['name'] or one['event']}" for one in view["unsettled"]
+    ]
+    parts += [drill_text(one) for one in view["drills"]]
     headers = ("TENANT", "DEVICES", "KWH", "COMPUTE KWH", "OVERHEAD KWH", "MINING USD", "CREDIT")
     stated = [
         (
@@ -142,7 +146,16 @@ def report_text(view: dict[str, Any]) -> str:
     parts.append(grid(headers, stated, right=headers[1:]))
     metered, rest = _figure(view["metered_kwh"]), _figure(view["unallocated_kwh"])
     parts.append(f"metered {metered} kWh, unallocated {rest} kWh")
+    parts += view["meter_notes"]
+    if view["metered_kwh"] is None:
+        parts.append("Of a part of this span no meter is known; --from and --to narrow it.")
     return "\n\n".join(parts)
+
+
+def _told(event: dict[str, Any]) -> list[str]:
+    """What is to be known of one event, a line each."""
+    void = [f"void: {event['void']}"] if event["void"] else []
+    return [f"{event['event']}:", *(f"  {line}" for line in (*void, *event["notes"]))]
 
 
 def _figure(value: float | None, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:

@@ -3,50 +3,84 @@
 from typing import Any
 
 from wattshift_cluster.cli.cap import overrides_text
-from wattshift_cluster.cli.output import age, grid, number, pairs, watts
+from wattshift_cluster.cli.output import age, grid, moment, number, pairs, watts
 
 ROWS = 20
 """Of each list in a terminal; `-o json` has what the controller tells."""
 
 
 def cap_rows(site: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what stands beside the effective cap: the cap it comes from, waits, targets."""
+    """Return what stands beside the effective cap: its source's, waits, targets, what is next."""
     rows: list[tuple[str, str]] = []
     stated_w = site.get("cap_stated_w")
     if stated_w is not None and (site["cap_waits"] or stated_w != site["cap_w"]):
-        rows.append(("cap stated", f"{watts(stated_w)} ({site['cap_id']}, {site['cap_kind']})"))
+        rows.append(("cap stated", f"{watts(stated_w)} ({cap_name(site)}, {site['cap_kind']})"))
     if site.get("cap_waits"):
         rows.append(("cap waits", site["cap_waits"]))
     if site.get("target_w") is not None:
-        rows.append(("target", f"{watts(site['target_w'])} ({site['target_id'] or 'on its way'})"))
+        name = site.get("target_name") or site["target_id"] or "on its way"
+        held = _held(site["power_w"], site["target_w"])
+        rows.append(("target", f"{watts(site['target_w'])} ({name}), {held}"))
     if site.get("mining_target_w") is not None:
-        why = f"notice of {site['notice']}" if site["notice"] else "a target"
-        rows.append(("mining target", f"at most {watts(site['mining_target_w'])} ({why})"))
+        event = site.get("notice_name") or site["notice"]
+        why = f"notice of {event}" if event else "a target"
+        told = f"at most {watts(site['mining_target_w'])} ({why}), draws {watts(site['mining_w'])}"
+        rows.append(("mining target", told))
     if site.get("cap_advice") is not None:
         told = site["cap_advice"]
         sure = number(100.0 * told["confidence"], "%", 0)
         rows.append(("advice", f"{watts(told['limit_w'])} ({told['source']}, {sure} sure)"))
+    return [*rows, *_next_rows(site)]
+
+
+def _held(drawn_w: float | None, target_w: float) -> str:
+    """How near the meter is to a target."""
+    if drawn_w is None or target_w <= 0:
+        return f"draws {watts(drawn_w)}"
+    return f"draws {watts(drawn_w)}, {100.0 * (drawn_w / target_w - 1.0):+.1f} %"
+
+
+def _next_rows(site: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the cap will be next, and what else changes before that."""
+    rows = []
+    if site.get("next_cap_w") is not None:
+        whose = f"{site['next_cap_origin']} {site['next_cap_name'] or ''}".strip()
+        told = f"{watts(site['next_cap_w'])} from {moment(site['next_cap_at'])} ({whose})"
+        rows.append(("next cap", told))
+    if site.get("next_change_at") not in (None, site.get("next_cap_at")):
+        rows.append(("next change", moment(site["next_change_at"])))
     return rows
+
+
+def cap_text(site: dict[str, Any]) -> str:
+    """Return the effective cap with its origin and its name."""
+    origin = f"{site['cap_origin'] or ''} {cap_name(site)}".strip()
+    return f"{watts(site['cap_w'])} ({origin})" if origin else watts(site["cap_w"])
+
+
+def cap_name(site: dict[str, Any]) -> str:
+    """Return what people call the cap that holds: its name, or else its id."""
+    return str(site.get("cap_name") or site["cap_id"] or "")
 
 
 def binding_text(site: dict[str, Any]) -> str:
     """Return why the site's cap is what it is, for `explain site`."""
-    origin = site["cap_origin"] or "connection"
-    return pairs(
-        [
-            ("cap", f"{watts(site['cap_w'])} ({origin} {site['cap_id'] or ''})".replace(" )", ")")),
-            *cap_rows(site),
-            ("margin", f"{watts(site['margin_w'])}, budget {watts(site['budget_w'])}"),
-            ("next change", site.get("next_change_at") or "none is known"),
-        ]
-    )
+    rows = cap_rows(site)
+    if site.get("next_change_at") is None:
+        rows.append(("next change", "none is known"))
+    margin = f"{watts(site['margin_w'])}, budget {watts(site['budget_w'])}"
+    return pairs([("cap", cap_text(site)), ("margin", margin), *rows])
+
+
+def carbon_rows(view: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the carbon of energy now, where a source tells it."""
+    carbon = view.get("carbon_g_per_kwh")
+    return [] if carbon is None else [("carbon", number(carbon, "g/kWh", 0))]
 
 
 def signals_text(view: dict[str, Any]) -> str:
     """Return the price and what each source says."""
-    rows = [("price", number(view.get("price_usd_per_mwh"), "USD/MWh"))]
-    if view.get("carbon_g_per_kwh") is not None:
-        rows.append(("carbon", number(view["carbon_g_per_kwh"], "g/kWh")))
+    rows = [("price", number(view.get("price_usd_per_mwh"), "USD/MWh")), *carbon_rows(view)]
     told = [source_text(name, one) for name, one in view["sources"].items() if not _silent(one)]
     parts = [pairs(rows), *told]
     if view.get("overrides"):
@@ -69,7 +103,7 @@ def source_text(name: str, one: dict[str, Any]) -> str:
     found = [*_asked(one)]
     if found:
         lines.append(
-            grid(("  ASKS", "ID", "WATTS", "STARTS", "ENDS", "IN FORCE"), found, ("WATTS",))
+            grid(("  ASKS", "NAME", "ID", "WATTS", "STARTS", "ENDS", "IN FORCE"), found, ("WATTS",))
         )
     if one["left_out"] or len(found) == ROWS:
         lines.append("  more is told than is shown here")
@@ -85,15 +119,16 @@ def _asked(one: dict[str, Any]) -> list[tuple[str, ...]]:
         *(("cap", row, row["limit_w"]) for row in one["caps"]),
         *(("target", row, row["watts_w"]) for row in one["targets"]),
         *(("event", row, row["commitment_w"]) for row in one["events"]),
-        *((f"alert {row['name']}", row, None) for row in one["alerts"]),
+        *(("alert", row, None) for row in one["alerts"]),
     ]
     return [
         (
             f"  {what}",
+            row.get("name") or "-",
             row["id"],
             "-" if told_w is None else watts(told_w),
-            row["starts_at"] or "now",
-            row["ends_at"] or "open",
+            moment(row["starts_at"], "now"),
+            moment(row["ends_at"]),
             "yes" if row["in_force"] else "no",
         )
         for what, row, told_w in rows[:ROWS]

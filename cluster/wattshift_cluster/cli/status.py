@@ -18,7 +18,7 @@ from wattshift_cluster.cli.output import (
     pairs,
     watts,
 )
-from wattshift_cluster.cli.signal_text import cap_rows
+from wattshift_cluster.cli.signal_text import cap_rows, cap_text, carbon_rows
 from wattshift_cluster.client import ControllerClient
 
 SHADOW = "shadow: nothing is commanded; what follows was decided and not carried out"
@@ -53,19 +53,18 @@ def site_text(site: dict[str, Any]) -> str:
     """Return the site for people."""
     shares = site["shares"]
     jobs = [f"{n} {kind} {state}" for kind, row in site["jobs"].items() for state, n in row.items()]
-    origin = f" ({site['cap_origin']})" if site["cap_origin"] else ""
     rows = [
         ("site", f"{site['name']}, {site['mode']}, tick {site['tick']}, epoch {site['epoch']}"),
         ("power", _power(site)),
-        ("cap", f"{watts(site['cap_w'])}{origin}, margin {watts(site['margin_w'])}"),
+        ("cap", f"{cap_text(site)}, margin {watts(site['margin_w'])}"),
         *cap_rows(site),
-        *([("next change", site["next_change_at"])] if site.get("next_change_at") else []),
         ("headroom", f"{watts(site['headroom_w'])}, committed {watts(site['committed_w'])}"),
         ("inference", watts(site["inference_w"])),
         ("mining", watts(site["mining_w"])),
         ("batch", watts(site["batch_w"])),
         ("other", watts(site["other_w"])),
         ("price", number(site["price_usd_per_mwh"], "USD/MWh")),
+        *carbon_rows(site),
         ("shares", "{accepted} accepted, {rejected} rejected, {lost} lost".format(**shares)),
         ("jobs", ", ".join(jobs) or "none"),
     ]

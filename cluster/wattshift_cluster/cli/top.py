@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 import click
@@ -16,14 +16,16 @@ from wattshift_cluster.cli.job_names import OVER
 from wattshift_cluster.cli.job_text import progress
 from wattshift_cluster.cli.node import node_state
 from wattshift_cluster.cli.options import controller_options
-from wattshift_cluster.cli.output import UNKNOWN, age, hashrate, number, watts
-from wattshift_cluster.cli.signal_text import cap_rows
+from wattshift_cluster.cli.output import UNKNOWN, age, hashrate, number, pairs, watts
+from wattshift_cluster.cli.signal_text import cap_rows, cap_text
 from wattshift_cluster.cli.status import SHADOW
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.errors import Unreachable
 
 PERIOD_S = 1.0
 LOG_ROWS = 8
+LOG_READ = 100
+"""Each lease that ends is accounted for: that is left out here, and would crowd out the rest."""
 DEVICE_ROWS = 20
 FEEDER_ROWS = 10
 NODE_ROWS = 12
@@ -31,6 +33,7 @@ JOB_ROWS = 20
 BARS = "▁▂▃▄▅▆▇█"
 HISTORY = 60
 LOST_AFTER_S = 60.0
+SHOWN_DEADLINES_S = (1.0, 10.0, 600.0)
 
 
 @click.command()
@@ -77,8 +80,10 @@ def picture(controller: ControllerClient, history: deque[float | None]) -> Group
     """Return the whole screen."""
     site = controller.get("/v1/site")
     history.append(site["power_w"])
-    decisions = controller.get("/v1/decisions", limit=LOG_ROWS)["decisions"]
-    parts: list[Panel | Table] = [headline(site, history), *warnings(site)]
+    told = controller.get("/v1/decisions", limit=LOG_READ)["decisions"]
+    decisions = [one for one in told if one["action"] != "account"][:LOG_ROWS]
+    steps = controller.get("/v1/flexibility")["steps"]
+    parts: list[Panel | Table] = [headline(site, steps, history), *warnings(site)]
     if metered := [one for one in site["feeders"] if "power_w" in one]:
         parts.append(feeder_table(metered))
     if site.get("compute"):
@@ -89,13 +94,14 @@ def picture(controller: ControllerClient, history: deque[float | None]) -> Group
     return Group(*parts)
 
 
-def headline(site: dict[str, Any], history: deque[float | None]) -> Panel:
-    """Return the big figures and a line of the last minute."""
+def headline(
+    site: dict[str, Any], steps: list[dict[str, Any]], history: deque[float | None]
+) -> Panel:
+    """Return the big figures, a line of the last minute, and what the grid asks now and next."""
     table = Table.grid(padding=(0, 3))
-    origin = f" ({site['cap_origin']})" if site["cap_origin"] else ""
     first = (
         ("power", watts(site["power_w"])),
-        ("cap", watts(site["cap_w"]) + origin),
+        ("cap", watts(site["cap_w"])),
         ("headroom", watts(site["headroom_w"])),
         ("age", age(site["power_age_s"])),
     )
@@ -105,13 +111,31 @@ def headline(site: dict[str, Any], history: deque[float | None]) -> Panel:
         ("batch", watts(site["batch_w"])),
         ("price", number(site["price_usd_per_mwh"], "USD/MWh")),
     )
-    for row in (first, second):
+    sheds = {one["deadline_s"]: watts(one["deliverable_w"]) for one in steps}
+    third = (
+        *((f"can shed in {age(at_s)}", sheds.get(at_s, UNKNOWN)) for at_s in SHOWN_DEADLINES_S),
+        ("carbon", number(site.get("carbon_g_per_kwh"), "g/kWh", 0)),
+    )
+    for row in (first, second, third):
         table.add_row(*(Text(name, style="dim") for name, _ in row))
         table.add_row(*(Text(value, style="bold") for _, value in row))
-    line = Text(spark(history, site["cap_w"]))
-    beside = "; ".join(f"{name} {told}" for name, told in cap_rows(site))
-    line = Text(f"{line.plain}\n{beside}") if beside else line
-    return Panel(Group(table, line), title=f"wattshift {site['name']}", title_align="left")
+    asked = [("cap", cap_text(site)), *cap_rows(site), *frequency_rows(site.get("frequency", []))]
+    lines = Text("\n".join([spark(history, site["cap_w"]), pairs(asked)]))
+    return Panel(Group(table, lines), title=f"wattshift {site['name']}", title_align="left")
+
+
+def frequency_rows(agents: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return the lowest frequency that agents read, and what they do; nothing if none does."""
+    if not agents:
+        return []
+    read = [(one["hz"], one["agent"]) for one in agents if one["hz"] is not None]
+    lowest_hz, of = min(read, default=(None, ""))
+    phases = Counter(one["phase"] or UNKNOWN for one in agents)
+    doing = ", ".join(f"{count} {phase}" for phase, count in phases.most_common())
+    cuts = [one["cut_w"] for one in agents if one["cut_w"]]
+    shed = f", {watts(sum(cuts))} shed" if cuts else ""
+    lowest = f"{number(lowest_hz, 'Hz', 3)} ({of})" if of else UNKNOWN
+    return [("frequency", f"{lowest}; agents: {doing}{shed}")]
 
 
 def spark(history: deque[float | None], cap_w: float | None) -> str:
@@ -191,7 +215,7 @@ def device_table(devices: list[dict[str, Any]]) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("draw", "lease", "hashrate"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("why", ratio=1)
+    table.add_column("why", ratio=1, no_wrap=True)  # a line each; `explain ID` has all of it
     order = {"unreachable": 0, "unknown": 1, "settling": 2}
     for one in sorted(devices, key=lambda d: order.get(d["state"], 3))[:DEVICE_ROWS]:
         table.add_row(

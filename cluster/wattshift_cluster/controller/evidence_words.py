@@ -46,6 +46,7 @@ class Batches:
         self._samples: dict[str, list[tuple[float, float]]] = {}
         self._quality: dict[str, str] = {}
         self._offset_s: dict[str, float] = {}
+        self._counter: dict[str, tuple[tuple[float, float], ...]] = {}
         self._last: dict[str, tuple[float | None, bool]] = {}
 
     def add(self, source: str, reading: MeterReading, now_s: float, offset_s: float) -> None:
@@ -65,6 +66,10 @@ class Batches:
             samples.append((now_s, math.nan))
             return
         samples.append((now_s - reading.age_s, reading.watts_w))
+        if reading.energy_wh is not None:
+            # The first and the last of a line: between two a counter misses nothing.
+            count = (now_s - reading.age_s, reading.energy_wh)
+            self._counter[source] = (*self._counter.get(source, ())[:1], count)
         self._quality[source] = _worse(self._quality.get(source), reading.quality)
         # The freshest sample tells best how far the clocks are apart.
         self._offset_s[source] = float(np.fmax(self._offset_s.get(source, math.nan), offset_s))
@@ -79,8 +84,9 @@ class Batches:
         for source, samples in self._samples.items():
             quality = self._quality.get(source, QUALITIES[0])
             offset_s = self._offset_s.get(source, math.nan)
-            yield MeterBatch(source, quality, offset_s, tuple(samples))
-        self._samples, self._quality, self._offset_s = {}, {}, {}
+            counter = self._counter.get(source, ())
+            yield MeterBatch(source, quality, offset_s, tuple(samples), counter)
+        self._samples, self._quality, self._offset_s, self._counter = {}, {}, {}, {}
 
 
 def _worse(one: str | None, other: str | None) -> str:

@@ -231,7 +231,7 @@ class Front:
         self, last_id: int | None
     ) -> AsyncIterator[tuple[int, str, Mapping[str, Any]]]:
         """Yield events from now on; the HTTP face keeps the ring that makes it resumable."""
-        async for event in self._c.subscribe():
+        async for event in self._c.audience.subscribe():
             if last_id is None or event[0] > last_id:
                 yield event
 

@@ -9,8 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -19,10 +18,10 @@ import structlog
 from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.service_route import route_of
 from wattshift_cluster.config.site import SiteConfig
-from wattshift_cluster.controller import places_taken, signal_views, views
-from wattshift_cluster.controller.agent_session import AgentSession
+from wattshift_cluster.controller import foreseen, places_taken, signal_views, views
+from wattshift_cluster.controller.audience import Audience, spelled
+from wattshift_cluster.controller.beside import Hashprice, Witness
 from wattshift_cluster.controller.books import Books
-from wattshift_cluster.controller.bridge_session import BridgeSession
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.feeders import FeederMeters
 from wattshift_cluster.controller.frequency_book import REMEMBERED, FrequencyBook
@@ -32,18 +31,17 @@ from wattshift_cluster.controller.journal import REMADE, Journal
 from wattshift_cluster.controller.outlet import Outlet
 from wattshift_cluster.controller.replica_watts import ReplicaWatts
 from wattshift_cluster.controller.roster import Roster
+from wattshift_cluster.controller.sessions import Tokens as Tokens
+from wattshift_cluster.controller.sessions import active_jobs, agent_sessions, to_bridge
 from wattshift_cluster.controller.shadow import AsIf
 from wattshift_cluster.controller.signal_book import SignalBook
 from wattshift_cluster.controller.sources import Sources
 from wattshift_cluster.controller.tally import Tally
 from wattshift_cluster.controller.unit_limits import UnitLimits
-from wattshift_cluster.economics.feed import Known
-from wattshift_cluster.grid.meters.reading import MeterReading
-from wattshift_cluster.wire.link import Link
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.compute import forgetting
-from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
-from wattshift_scheduler.jobs import Job, JobState
+from wattshift_scheduler.decisions import AnyDecision, Decision
+from wattshift_scheduler.jobs import Job
 from wattshift_scheduler.signals.effective import next_edge_s
 from wattshift_scheduler.signals.words import Work
 from wattshift_scheduler.state import Alarm, State, initial
@@ -52,14 +50,9 @@ from wattshift_scheduler.step import step
 TURN_MIN_S = 0.02
 """Shortest time between two turns: a storm of urgent events costs at most 50 steps a second."""
 
-ASK_S = 5.0
-"""For an operator's ask: an agent may need two deadlines of a card's driver, of 1 s each."""
-
 BOOKED_AT_ONCE = 200
+RECENT_MAX = 2000
 BOOKS_PERIOD_S = 0.05
-SUBSCRIBER_EVENTS_MAX = 1024
-SPELLED_MAX = 256
-"""Decisions of one turn that are streamed one by one; the journal has all of them."""
 
 _written = attrgetter(*(name for name in Job.__slots__ if name not in REMADE))
 
@@ -74,53 +67,13 @@ class Feed(Protocol):
         ...
 
 
-class Witness(Protocol):
-    """Who writes down what is read and decided, and never makes the controller wait."""
-
-    @property
-    def alarms(self) -> Mapping[str, Alarm]:
-        """Alarms about the writing, by id."""
-        ...
-
-    def sampled(self, source: str, reading: MeterReading, now_s: float) -> None:
-        """A meter was asked: the site's, or that of the feeder of that name."""
-        ...
-
-    def turned(self, state: State, now_s: float) -> None:
-        """The core has decided; the commands are on their way."""
-        ...
-
-    def told(self, decisions: Iterable[AnyDecision]) -> None:
-        """Something was decided, in a turn or by a person."""
-        ...
-
-
-class Hashprice(Protocol):
-    """The feed of the hashprice, for the view of it and for an operator's word on what it holds."""
-
-    def known(self) -> Known:
-        """The hashprice now."""
-        ...
-
-    async def confirm(self, by: str) -> list[str]:
-        """Take what is held; returns the figures that are now in force."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The shared secrets of the wire: one per agent, by name, and the compute bridge's."""
-
-    agents: Mapping[str, bytes]
-    compute: bytes | None
-
-
 class Controller:
     """One site's controller. `run` it; the API reaches it through `front.Front`.
 
     Attributes:
         samplers: told each sample of the site meter: W, None unknown, and its time, s. Quick.
         after_turn: called when a turn is over. Quick.
+        recent: the newest decisions, in memory; the journal has them a moment later.
     """
 
     def __init__(self, config: SiteConfig, journal: Journal, clock: Clock, tokens: Tokens) -> None:
@@ -147,7 +100,7 @@ class Controller:
         self.meter_alarms: Mapping[str, Alarm] = {}
         self.samplers: list[Callable[[float | None, float], None]] = []
         self.after_turn: list[Callable[[], None]] = []
-        self.recent: deque[Decision] = deque(maxlen=2000)
+        self.recent: deque[Decision] = deque(maxlen=RECENT_MAX)
         self.sources = Sources(config.signal_sources)
         self.signal_book = SignalBook(journal, config.signal_sources)
         gap_s = max(GAP_S, 2.0 * config.site.tick_s)
@@ -161,13 +114,15 @@ class Controller:
             self.signal_book.signals,
             journal.forgotten(),
         )
-        self.bridge: BridgeSession | None = None
-        self.compute_link: Link | None = None
-        self._agents: dict[str, AgentSession] = {}
         self._shadow = AsIf(self.roster) if config.site.mode == "shadow" else None
-        self._subscribers: set[asyncio.Queue[tuple[int, str, Mapping[str, Any]]]] = set()
-        self._event_id = self.state.epoch * 10**9
-        self._connect(tokens)
+        self.audience = Audience(self.state.epoch)
+        self._agents = agent_sessions(
+            config, tokens, self.inbox, self.roster, clock, journal.keep_devices, self._answered
+        )
+        nodes = tuple(node.name for node in self.state.site.nodes)
+        way = to_bridge(config, tokens, self.inbox, nodes, self._active_jobs, self.state.epoch)
+        self.bridge = None if way is None else way.session
+        self.compute_link = None if way is None else way.asking
         self._limits = UnitLimits(
             lambda agent, op, **fields: self._agents[agent].ask(op, **fields),
             lambda: self.state.fleet.devices,
@@ -201,40 +156,6 @@ class Controller:
                 told = places_taken.taken(route_of(job.spec), other)
                 log.warning("standing.refused", job=job.id, reason=told)
 
-    def _connect(self, tokens: Tokens) -> None:
-        period_s = self.config.site.tick_s
-        for ref in self.config.agents:
-            host, port = ref.address.rsplit(":", 1)
-            token = tokens.agents[ref.name]
-            self._agents[ref.name] = AgentSession(
-                ref,
-                Link(host, int(port), token, deadline_s=2.0),
-                self.inbox,
-                self.roster,
-                self.clock,
-                period_s,
-                self.journal.keep_devices,
-                Link(host, int(port), token, deadline_s=ASK_S),
-                self._answered,
-            )
-        compute = self.config.compute
-        if compute is not None:
-            assert tokens.compute is not None, "a site with compute has a token for it"
-            host, port = compute.bridge.rsplit(":", 1)
-            link = Link(host, int(port), tokens.compute, deadline_s=3.0)
-            # The session's own link is busy for as long as the bridge has no news.
-            self.compute_link = Link(host, int(port), tokens.compute, deadline_s=ASK_S)
-            reports = Link(host, int(port), tokens.compute, deadline_s=3.0)
-            self.bridge = BridgeSession(
-                compute.name,
-                (node.name for node in self.state.site.nodes),
-                (link, reports),
-                self.inbox,
-                self._active_jobs,
-                period_s,
-                self.state.epoch,
-            )
-
     def _answered(self, agent: str, answer: Mapping[str, Any], received_s: float) -> None:
         """An agent's own doings when the frequency falls are told like any decision."""
         if told := self.frequency.heard(agent, answer, received_s):
@@ -244,12 +165,7 @@ class Controller:
         """Jobs that the compute bridge must know, because it was told to run them."""
         if self._shadow is not None:
             return {}
-        active = (JobState.RUNNING, JobState.PAUSING, JobState.CANCELLING, JobState.STARTING)
-        return {
-            job.id: job.kind.value
-            for job in self.state.jobs.values()
-            if job.state in active and job.kind.value != "mining" and job.units
-        }
+        return active_jobs(self.state)
 
     async def run(self, stop: asyncio.Event, feeds: Sequence[Feed]) -> None:
         """Turn until `stop` is set, then close every session."""
@@ -319,8 +235,8 @@ class Controller:
         self._tell(changed, decisions, now_s)
         if self.witness is not None:
             self.witness.turned(self.state, now_s)
-        if spoken and self._subscribers:
-            self.publish("signal", self.signals_view(now_s))
+        if spoken and self.audience:
+            self.audience.publish("signal", self.signals_view(now_s))
         for tell in self.after_turn:
             tell()
 
@@ -351,6 +267,8 @@ class Controller:
         """The site as people are shown it (api.site_views.SiteView)."""
         mode, steps = self.config.site.mode, self.tally.steps
         view = views.site(self.state, self.roster, self.meter_quality, steps, now_s, mode)
+        view |= foreseen.next_cap(self.state, now_s)
+        view["carbon_g_per_kwh"] = self.sources.carbon_g_per_kwh(now_s)
         view["feeders"] = self.feeders.shown(view["feeders"])
         view["alarms"] = views.alarms(self.alarms)
         if enrolled := self.frequency.views(now_s):
@@ -372,47 +290,17 @@ class Controller:
     def _tell(self, jobs: Iterable[Any], decisions: Sequence[AnyDecision], now_s: float) -> None:
         if self.witness is not None:
             self.witness.told(decisions)
-        spelled = list(_spelled(decisions))
-        self.recent.extend(spelled)
-        for one in spelled:
+        rows = list(spelled(decisions))
+        self.recent.extend(rows)
+        for one in rows:
             log.info("decision", subject=one.subject, action=one.action, reason=one.reason)
-        if not self._subscribers:
+        if not self.audience:
             return
-        self.publish("site", self.site_view(now_s))
-        for one in spelled:
-            self.publish("decision", views.decision(one))
+        self.audience.publish("site", self.site_view(now_s))
+        for one in rows:
+            self.audience.publish("decision", views.decision(one))
         for job in jobs:
-            self.publish("job", views.job(job))
-
-    def publish(self, event: str, data: Mapping[str, Any]) -> None:
-        """Tell every subscriber; one that does not keep up loses its oldest events."""
-        self._event_id += 1
-        for queue in self._subscribers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait((self._event_id, event, data))
-
-    async def subscribe(self) -> AsyncIterator[tuple[int, str, Mapping[str, Any]]]:
-        """Yield events from now on."""
-        queue: asyncio.Queue[tuple[int, str, Mapping[str, Any]]] = asyncio.Queue(
-            SUBSCRIBER_EVENTS_MAX
-        )
-        self._subscribers.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._subscribers.discard(queue)
-
-
-def _spelled(decisions: Iterable[AnyDecision]) -> Iterable[Decision]:
-    told = 0
-    for one in decisions:
-        for row in one.rows() if isinstance(one, Moves) else (one,):
-            if told == SPELLED_MAX:
-                return
-            told += 1
-            yield row
+            self.audience.publish("job", views.job(job))
 
 
 def _tells(before: Job | None, job: Job) -> bool:

@@ -196,7 +196,8 @@ class SignalDesk:
     def _cap_view(self, source: str, cap: Cap) -> View:
         short_w = self._floor_w() - cap.limit_w
         now_s = self._c.clock.now_s()
-        return signal_views.cap(source, cap, now_s, short_w if short_w > 0 else None)
+        short = short_w if short_w > 0 else None
+        return signal_views.cap(source, cap, now_s, short, self._c.state.signals.overrides)
 
     def _floor_w(self) -> float:
         """The least that the site can be brought to: other load and every lowest point, W."""

@@ -131,7 +131,8 @@ def _least(alerts: Iterable[AlertSaid], source: str, notes: list[str]) -> Iterat
         if alert.asks is not Alert.LEAST:
             continue
         try:
-            yield Cap(f"alert/{alert.id}", source, 0.0, _time(alert.starts_s), alert.ends_s)
+            span = (_time(alert.starts_s), alert.ends_s)
+            yield Cap(f"alert/{alert.id}", source, 0.0, *span, name=alert.name)
         except SiteInvalid as fault:
             notes.append(f"alert {alert.name} is not taken: {fault.reason}")
 

@@ -8,9 +8,9 @@ from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.sources import Sources, value_at
 from wattshift_cluster.grid.said import AlertSaid, Steps
 from wattshift_scheduler.signals.arbitrate import NO_CAP
-from wattshift_scheduler.signals.effective import next_edge_s
+from wattshift_scheduler.signals.effective import all_events, next_edge_s
 from wattshift_scheduler.signals.standing import OPERATOR
-from wattshift_scheduler.signals.words import Cap, GridEvent, Override, Target, spans
+from wattshift_scheduler.signals.words import Cap, CapKind, GridEvent, Override, Target, spans
 from wattshift_scheduler.state import State
 
 SHOWN_MAX = 200
@@ -53,7 +53,7 @@ def _source(name: str, state: State, sources: Sources, feeds: frozenset[str], no
     heard_s = 0.0 if words is None else words.heard_s
     return {
         "kind": kind,
-        "caps": [cap(name, one, now_s, None) for one in _first(caps)],
+        "caps": [cap(name, one, now_s, None, said.overrides) for one in _first(caps)],
         "targets": [_target(one, now_s) for one in _first(targets)],
         "events": [_event(one, now_s) for one in _first(events)],
         "alerts": [_alert(one, now_s) for one in _first(alerts)],
@@ -79,10 +79,19 @@ def _begins(one: Cap | Target | GridEvent | AlertSaid) -> float:
     return -math.inf if one.starts_s is None else one.starts_s
 
 
-def cap(source: str, one: Cap, now_s: float, shortfall_w: float | None) -> View:
-    """One cap (api.site_views.CapView)."""
+def cap(
+    source: str,
+    one: Cap,
+    now_s: float,
+    shortfall_w: float | None,
+    overrides: Iterable[Override] = (),
+) -> View:
+    """One cap (api.site_views.CapView); `overrides` are all that were told."""
+    named = [o for o in overrides if (o.source, o.cap) == (source, one.id) and o.ends_s > now_s]
+    lifted_w = min((o.limit_w for o in named), default=None)
     return {
         "id": one.id,
+        "name": one.name or None,
         "source": source,
         "origin": one.origin,
         "kind": str(one.kind),
@@ -92,6 +101,7 @@ def cap(source: str, one: Cap, now_s: float, shortfall_w: float | None) -> View:
         "starts_at": time_of(one.starts_s),
         "ends_at": time_of(one.ends_s),
         "in_force": one.in_force(now_s),
+        "overridden_w": None if one.kind == CapKind.BREAKER else lifted_w,
         "shortfall_w": shortfall_w,
     }
 
@@ -103,6 +113,7 @@ def override(one: Override, state: State, now_s: float) -> View:
     return {
         "source": one.source,
         "cap": one.cap,
+        "name": next((c.name for c in caps if c.id == one.cap and c.name), None),
         "limit_w": one.limit_w,
         "stated_w": min(stated, default=None),
         "ends_at": time_of(one.ends_s),
@@ -117,21 +128,31 @@ def binding(state: State, now_s: float) -> View:
     edge_s = next_edge_s(state, now_s)
     found: View = {"next_change_at": time_of(edge_s)}
     if verdict is None:
-        keys = ("cap_id", "cap_kind", "cap_stated_w", "cap_waits", "cap_advice", "target_w")
-        return {**found, **dict.fromkeys((*keys, "target_id", "mining_target_w", "notice"))}
+        keys = ("cap_id", "cap_name", "cap_kind", "cap_stated_w", "cap_waits", "cap_advice")
+        below = ("target_w", "target_id", "target_name", "mining_target_w", "notice", "notice_name")
+        return {**found, **dict.fromkeys((*keys, *below))}
     advice = verdict.advice
+    caps = (cap for told in state.signals.caps.values() for cap in told)
     return {
         **found,
         "cap_id": None if verdict.cap_id == NO_CAP else verdict.cap_id,
+        "cap_name": _name(verdict.cap_id, (one for one in caps if one.origin == verdict.origin)),
         "cap_kind": None if verdict.kind is None else str(verdict.kind),
         "cap_stated_w": verdict.stated_w,
         "cap_waits": verdict.waits or None,
         "cap_advice": None if advice is None else cap(advice.origin, advice, now_s, None),
         "target_w": _finite(verdict.aim_w),
         "target_id": None if verdict.target is None else verdict.target.id,
+        "target_name": None if verdict.target is None else verdict.target.name or None,
         "mining_target_w": _finite(min(verdict.mining_w, verdict.notice_w)),
         "notice": verdict.notice or None,
+        "notice_name": _name(verdict.notice, all_events(state.signals)),
     }
+
+
+def _name(wanted: str, rows: Iterable[Cap | GridEvent]) -> str | None:
+    """The name for people of a cap or event by its id; None where it has none."""
+    return next((one.name for one in rows if one.id == wanted and one.name), None)
 
 
 def held_caps_w(caps: Iterable[Cap], now_s: float) -> dict[str, float]:
@@ -150,6 +171,7 @@ def _finite(watts_w: float) -> float | None:
 def _target(one: Target, now_s: float) -> View:
     return {
         "id": one.id,
+        "name": one.name or None,
         "watts_w": one.watts_w,
         "work": str(one.work),
         "priority": one.priority,
@@ -162,6 +184,7 @@ def _target(one: Target, now_s: float) -> View:
 def _event(one: GridEvent, now_s: float) -> View:
     return {
         "id": one.id,
+        "name": one.name or None,
         "program": one.program,
         "notified_at": time_of(one.notified_s),
         "starts_at": time_of(one.starts_s),

@@ -1,8 +1,8 @@
 """`wattshift demo`: build the stage, run the scenario, ask the witnesses, judge, report.
 
-The driver plays the outside world only: it writes the schedule and the price file, raises the
-load, submits one batch job over the public API, and waits. It never tells the controller what to do
-about any of it.
+The driver plays the outside world only: it makes the utility's event at an OpenADR server, writes
+the price file, raises the load, submits one batch job over the public API, and waits. It never
+tells the controller what to do about any of it.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from wattshift_cluster.demo import recorder, report
 from wattshift_cluster.demo.scenario import SHORTEST_S, Scenario
 from wattshift_cluster.demo.stage import Stage, build, gate_dir, load, world
 from wattshift_cluster.demo.up import EmbeddedSite
+from wattshift_cluster.demo.utility import announce
 from wattshift_cluster.demo.verdict import Evidence, Verdict, judge
 from wattshift_cluster.errors import ConfigInvalid, Fault, TryLater
 from wattshift_cluster.process import stop_event
@@ -126,7 +127,7 @@ def _keep_logs(site: EmbeddedSite, target: Path) -> None:
 
 
 async def _show(site: EmbeddedSite, stage: Stage, headless: bool, target: Path) -> Outcome:
-    _say("starting: emulated ASICs, pool, meter, agents, Ray, controller")
+    _say("starting: utility, emulated ASICs, pool, meter, agents, Ray, controller")
     stage.prices_file.write_text(stage.scenario.prices_csv(time.time() + 10 * 86400.0))
     await site.start(world(stage))
     token = _token(site)
@@ -163,8 +164,8 @@ async def _scenes(
     await _sleep_to(play.moment_s(ready_s, play.burst_until))
     _load_factor(stage, 1.0)
     cap_w = play.cap_share * await _power_before_w(stage)
-    stage.schedule_file.write_text(play.schedule_csv(ready_s, cap_w))
-    _say(f"the grid announces a cap of {cap_w:,.0f} W")
+    await _cut(stage, ready_s, cap_w)
+    _say(f"the utility announces a cap of {cap_w:,.0f} W by OpenADR")
     await _sleep_to(ready_s + play.seconds)
     await site.children.end("load")
     await asyncio.sleep(DRAIN_S)
@@ -175,6 +176,18 @@ async def _scenes(
     verdict = judge(seen)
     page = report.write(target, seen, verdict, await _page(stage, client, ready_s))
     return Outcome(seen, verdict, page)
+
+
+async def _cut(stage: Stage, ready_s: float, cap_w: float) -> None:
+    """The utility announces the cut."""
+    play = stage.scenario
+    await announce(
+        stage.vtn,
+        stage.utility_secret,
+        starts_s=play.moment_s(ready_s, play.cut_at),
+        ends_s=play.moment_s(ready_s, play.restore_at),
+        cap_w=cap_w,
+    )
 
 
 async def _ready(client: ControllerClient) -> str:
@@ -340,7 +353,8 @@ async def _page(stage: Stage, client: ControllerClient, ready_s: float) -> repor
         "hashes": "counted by the hashing worker",
         "commands out": "measured by the emulated machines when a command reached them",
         "batch items": "counted in the job's output files",
-        "prices, hashprice, schedule": "scenario input, not a market",
+        "prices, hashprice": "scenario input, not a market",
+        "the cap": "an event of a loopback OpenADR server, as a utility makes it",
     }
     steps = [
         (ready_s, play.price_usd_per_mwh),

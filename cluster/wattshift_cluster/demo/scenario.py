@@ -1,7 +1,7 @@
 """What happens during a demo, as shares of its length, and in the words of the feeds.
 
-The grid speaks through the same files as at a real site: a schedule of caps and a price series.
-Nothing in the demo calls the controller to make its watts fall.
+The grid speaks as at a real site: the utility through its OpenADR server, the market through a
+price series. Nothing in the demo calls the controller to make its watts fall.
 """
 
 from dataclasses import dataclass
@@ -49,12 +49,6 @@ class Scenario:
     def moment_s(self, ready_s: float, share: float) -> float:
         """Unix time of a share of the scenario, s."""
         return ready_s + share * self.seconds
-
-    def schedule_csv(self, ready_s: float, cap_w: float) -> str:
-        """The schedule feed: one cap, from the cut to the restore."""
-        starts = rfc3339(self.moment_s(ready_s, self.cut_at))
-        ends = rfc3339(self.moment_s(ready_s, self.restore_at))
-        return f"starts,ends,limit,kind\n{starts},{ends},{cap_w:.0f}W,cap\n"
 
     def prices_csv(self, ready_s: float) -> str:
         """The price feed: a step series with one spike."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from wattshift_cluster.demo.children import Child, listens
 from wattshift_cluster.demo.scenario import Scenario
+from wattshift_cluster.demo.utility import CLIENT
+from wattshift_cluster.grid.vtn.clients_file import made_up
 from wattshift_cluster.wire.token import create_token
 
 PAGE = "127.0.0.1:8080"
@@ -65,6 +67,7 @@ class Stage:
     meter: str
     pool: str
     pool_status: str
+    vtn: str
     bridge: str
     serve: str
     agents: dict[str, str]
@@ -93,9 +96,14 @@ class Stage:
         return self.folder / "load.json"
 
     @property
-    def schedule_file(self) -> Path:
-        """The schedule feed."""
-        return self.folder / "schedule.csv"
+    def secrets(self) -> Path:
+        """Folder of the secrets of the VTN's clients."""
+        return self.folder / "vtn"
+
+    @property
+    def utility_secret(self) -> Path:
+        """The secret of the utility's own login at the VTN."""
+        return self.secrets / f"{CLIENT}.secret"
 
     @property
     def prices_file(self) -> Path:
@@ -107,7 +115,7 @@ def build(folder: Path, scenario: Scenario, api: str = PAGE) -> Stage:
     """Write the demo's site into `folder` (which is made) and return where everything is."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     agents = ("host", *RACKS)
-    ports = iter(_free_ports(6 + len(agents)))
+    ports = iter(_free_ports(7 + len(agents)))
     # Two demos at once on one machine do not meet: each takes a /24 of its own.
     net = f"127.20.{os.getpid() % 250 + 1}"
     stage = Stage(
@@ -117,6 +125,7 @@ def build(folder: Path, scenario: Scenario, api: str = PAGE) -> Stage:
         meter=f"127.0.0.1:{next(ports)}",
         pool=f"127.0.0.1:{next(ports)}",
         pool_status=f"127.0.0.1:{next(ports)}",
+        vtn=f"127.0.0.1:{next(ports)}",
         bridge=f"127.0.0.1:{next(ports)}",
         serve=f"127.0.0.1:{next(ports)}",
         agents={name: f"127.0.0.1:{next(ports)}" for name in agents},
@@ -126,7 +135,7 @@ def build(folder: Path, scenario: Scenario, api: str = PAGE) -> Stage:
     )
     for name in (*stage.agents, "compute"):
         create_token(folder / f"{name}.token")
-    stage.schedule_file.write_text("starts,ends,limit,kind\n")
+    made_up(stage.secrets)  # before the VTN starts: the site's file names one of them
     (folder / "emulator.json").write_text(_emulator(stage))
     (folder / "agent-host.toml").write_text(_host_agent(stage))
     for rack in RACKS:
@@ -235,8 +244,15 @@ child = true
 url = "http://{stage.meter}/v1/power"
 stale_after = "3s"
 
+[[openadr]]
+name = "grid-utility"
+url = "http://{stage.vtn}"
+client_id = "site"
+secret_file = "vtn/site.secret"
+ven_name = "demo"
+poll = "1s"
+
 [grid]
-schedule = "schedule.csv"
 prices = "prices.csv"
 default_price_usd_per_mwh = {stage.scenario.price_usd_per_mwh}
 
@@ -273,9 +289,15 @@ config = "agent-{rack}.toml"
 
 
 def world(stage: Stage) -> tuple[Child, ...]:
-    """The processes that stand for the outside world: machines, pool, meter."""
+    """The processes that stand for the outside world: utility, machines, pool, meter."""
     python = sys.executable
     return (
+        # Nobody waits for it: the site asks again, and the utility speaks much later.
+        Child(
+            "vtn",
+            (python, "-m", "wattshift_cluster.grid.vtn.process",
+             "--listen", stage.vtn, "--secrets", str(stage.secrets)),
+        ),
         Child(
             "emulator",
             (python, "-m", "wattshift_cluster.emulate.process",

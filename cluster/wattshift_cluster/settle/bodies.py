@@ -25,20 +25,25 @@ class MeterBatch:
         quality: "measured", "emulated" or "modelled".
         offset_s: the meter's clock less ours, s; NaN: unknown.
         samples: (unix time by our clock, s; W, NaN: the meter did not know).
+        counter: (unix time by our clock, s; its counter of imported energy, Wh); empty: it told of
+            none.
     """
 
     source: str
     quality: str
     offset_s: float
     samples: Sequence[tuple[float, float]]
+    counter: Sequence[tuple[float, float]] = ()
 
     def body(self) -> dict[str, Any]:
         """The body of a line of kind METER."""
+        told = [[at_s, energy_wh] for at_s, energy_wh in self.counter]
         return {
             "source": self.source,
             "quality": self.quality,
             "offset_s": _told(self.offset_s),
             "samples": [[at_s, _told(watts_w)] for at_s, watts_w in self.samples],
+            **({"counter": told} if told else {}),
         }
 
     @classmethod
@@ -47,7 +52,9 @@ class MeterBatch:
         if body["quality"] not in QUALITIES:
             raise ValueError(f"quality is not one of {', '.join(QUALITIES)}")
         samples = [(float(at_s), _known(watts_w)) for at_s, watts_w in body["samples"]]
-        return cls(str(body["source"]), body["quality"], _known(body["offset_s"]), samples)
+        counter = [(float(at_s), float(energy_wh)) for at_s, energy_wh in body.get("counter", ())]
+        offset_s = _known(body["offset_s"])
+        return cls(str(body["source"]), body["quality"], offset_s, samples, counter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from wattshift_cluster.config.settlement import Settlement
 from wattshift_cluster.settle.bodies import SITE, EnergyOf, MeterBatch, event_of
+from wattshift_cluster.settle.counter import Counter
 from wattshift_cluster.settle.intervals import QUALITIES, Samples
 from wattshift_cluster.settle.lines import Kind, Line
 from wattshift_scheduler.arrays import Floats
@@ -42,6 +43,8 @@ class _Columns:
     watts_w: "array[float]" = field(default_factory=lambda: array("d"))
     offset_s: "array[float]" = field(default_factory=lambda: array("d"))
     quality: "array[int]" = field(default_factory=lambda: array("q"))
+    counted_s: "array[float]" = field(default_factory=lambda: array("d"))
+    counted_wh: "array[float]" = field(default_factory=lambda: array("d"))
 
 
 @dataclass(slots=True)
@@ -104,6 +107,10 @@ class Collected:
                 columns.watts_w.append(watts_w)
                 columns.offset_s.append(batch.offset_s)
                 columns.quality.append(quality)
+        for at_s, energy_wh in batch.counter:
+            if at_s >= self.from_s:
+                columns.counted_s.append(at_s)
+                columns.counted_wh.append(energy_wh)
 
     def _told(self, event: GridEvent) -> None:
         key = (event.source, event.id)
@@ -118,13 +125,17 @@ class Collected:
         columns.watts_w.append(math.nan if value is None else float(value))
 
     def samples(self, source: str = SITE) -> Samples:
-        """The raw samples of a meter."""
+        """The raw samples of a meter, and what its counter said."""
         columns = self._meters.get(source, _Columns())
         return Samples(
             np.array(columns.at_s, dtype=np.float64),
             np.array(columns.watts_w, dtype=np.float64),
             np.array(columns.offset_s, dtype=np.float64),
             np.array(columns.quality, dtype=np.int64),
+            Counter(
+                np.array(columns.counted_s, dtype=np.float64),
+                np.array(columns.counted_wh, dtype=np.float64),
+            ),
         )
 
     def caps(self) -> Steps:

@@ -8,6 +8,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from wattshift_cluster.settle.months import place_of
+
 
 class DayFile:
     """The open file of one UTC day. Every method may raise OSError and then has changed nothing."""
@@ -15,7 +17,7 @@ class DayFile:
     def __init__(self, folder: Path, day: str) -> None:
         """Open or make the file of `day` (YYYY-MM-DD)."""
         self.day = day
-        self.path = folder / f"{day}.jsonl"
+        self.path = place_of(folder / f"{day}.jsonl")
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.size = os.fstat(self._fd).st_size
 

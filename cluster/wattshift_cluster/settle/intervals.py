@@ -2,16 +2,24 @@
 
 Between two samples the draw is a straight line (trapezoid), or the earlier one held; a longer gap
 than the meter's period allows is unknown time, never filled. An interval with too much of it has no
-energy at all. What looks like a meter at fault is flagged, interval by interval, and not mended.
+energy at all. Where the meter has a counter of its own that can be believed, that holds instead.
+What looks like a meter at fault is flagged, interval by interval, and not mended.
 """
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 
+from wattshift_cluster.settle.counter import (
+    APART_SHARE,
+    BELIEVED_SHARE,
+    Counted,
+    Counter,
+    counted,
+)
 from wattshift_scheduler.arrays import Bools, Floats, Ints
 
 UNKNOWN_SHARE_MOST = 0.2
@@ -38,6 +46,10 @@ class Flag(StrEnum):
     SIGN = "sign"
     BEYOND = "beyond"
     CLOCK = "clock"
+    COUNTER = "counter"
+    """Its energy is that of the meter's own counter."""
+    APART = "apart"
+    """Counter and samples do not agree."""
     EMULATED = "emulated"
     MODELLED = "modelled"
 
@@ -51,12 +63,14 @@ class Samples:
         watts_w: W; NaN: the meter did not know.
         offset_s: the meter's clock less ours, s; NaN unknown.
         quality: rows of QUALITIES.
+        counter: readings of its energy counter, of a length of their own.
     """
 
     at_s: Floats
     watts_w: Floats
     offset_s: Floats
     quality: Ints
+    counter: Counter = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,7 @@ class Metered:
         starts_s, ends_s: their spans, unix time, s.
         mean_w: mean draw, W; NaN: unknown.
         unknown_share: share of the time that no sample covers.
+        apart: how far counter and samples are apart, as a share; NaN: one of them cannot tell.
         offset_s: the largest clock offset in it, s; NaN: unknown.
         flags: what is to be known of each.
         sha256: hash of each one's raw samples.
@@ -95,6 +110,7 @@ class Metered:
     ends_s: Floats
     mean_w: Floats
     unknown_share: Floats
+    apart: Floats
     offset_s: Floats
     flags: tuple[frozenset[Flag], ...]
     sha256: tuple[str, ...]
@@ -133,15 +149,33 @@ def metered(samples: Samples, starts_s: Floats, ends_s: Floats, doubts: Doubts) 
     length_s = ends_s - starts_s
     unknown = np.clip(1.0 - covered_s / length_s, 0.0, 1.0)
     enough = unknown <= UNKNOWN_SHARE_MOST
-    mean_w = np.where(enough, energy_j / np.maximum(covered_s, 1e-9), math.nan)
+    sampled_w = np.where(enough, energy_j / np.maximum(covered_s, 1e-9), math.nan)
+    by_counter = counted(
+        # A counter of imports alone says nothing of a site that also exports.
+        Counter() if doubts.generates else samples.counter,
+        starts_s,
+        ends_s,
+        sampled_w,
+        gap_most_s=doubts.gap_most_s,
+        most_w=_most_w(watts_w, doubts),
+    )
+    mean_w = np.where(by_counter.believed, by_counter.mean_w, sampled_w)
     first = np.searchsorted(at_s, starts_s, "left")
     beyond = np.searchsorted(at_s, ends_s, "left")
-    flags = _flags(marks, first, beyond, unknown)
+    flags = _flags(marks, first, beyond, unknown, by_counter)
     offsets_s = samples.offset_s[order]
     spans = [slice(int(a), int(b)) for a, b in zip(first, beyond, strict=True)]
     offset_s = np.array([_widest(offsets_s[span]) for span in spans], dtype=np.float64)
     hashes = tuple(sample_hash(at_s[span], raw_w[span]) for span in spans)
-    return Metered(starts_s, ends_s, mean_w, unknown, offset_s, flags, hashes)
+    return Metered(starts_s, ends_s, mean_w, unknown, by_counter.apart, offset_s, flags, hashes)
+
+
+def _most_w(watts_w: Floats, doubts: Doubts) -> float:
+    """The most that a counter may say where no sample of the interval can tell, W."""
+    known_w = watts_w[np.isfinite(watts_w)]
+    if not len(known_w):
+        return doubts.most_w
+    return min(doubts.most_w, (1.0 + BELIEVED_SHARE) * float(known_w.max()))
 
 
 def sample_hash(at_s: Floats, watts_w: Floats) -> str:
@@ -201,13 +235,17 @@ def _frozen(at_s: Floats, watts_w: Floats) -> Bools:
 
 
 def _flags(
-    marks: dict[Flag, Bools], first: Ints, beyond: Ints, unknown: Floats
+    marks: dict[Flag, Bools], first: Ints, beyond: Ints, unknown: Floats, by_counter: Counted
 ) -> tuple[frozenset[Flag], ...]:
     counts = {flag: np.concatenate([[0], np.cumsum(marked)]) for flag, marked in marks.items()}
     found: list[frozenset[Flag]] = []
     for i in range(len(first)):
         flags = {f for f, count in counts.items() if count[beyond[i]] > count[first[i]]}
-        if unknown[i] > UNKNOWN_SHARE_MOST:
+        if by_counter.believed[i]:
+            flags.add(Flag.COUNTER)
+        if by_counter.apart[i] > APART_SHARE:
+            flags.add(Flag.APART)
+        if unknown[i] > UNKNOWN_SHARE_MOST and not by_counter.believed[i]:
             flags.add(Flag.UNKNOWN)
         elif unknown[i] > GAP_SHARE_LEAST:
             flags.add(Flag.GAPS)

@@ -44,6 +44,7 @@ class Kind(StrEnum):
     CLOCK = "clock"
     DROPPED = "dropped"
     RECOVERED = "recovered"
+    PUT_AWAY = "put_away"
     CHECKPOINT = "checkpoint"
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from wattshift_cluster.settle import keys
-from wattshift_cluster.settle.lines import Kind
+from wattshift_cluster.settle.lines import Kind, day_of
+from wattshift_cluster.settle.months import put_away
 from wattshift_cluster.settle.tail import EvidenceFailed, Tail, mended
 from wattshift_cluster.settle.writer import Put, Writer
 
@@ -61,10 +62,13 @@ class Health:
 class Evidence:
     """The open log. Make one with `Evidence.open`; one process at a time holds it."""
 
-    def __init__(self, writer: Writer, pace: Pace, lock: int, wall_s: Callable[[], float]) -> None:
+    def __init__(
+        self, writer: Writer, pace: Pace, lock: int, wall_s: Callable[[], float], folder: Path
+    ) -> None:
         """Start the thread that writes; use `open` instead."""
         self._writer, self._pace, self._lock = writer, pace, lock
-        self._wall_s = wall_s
+        self._wall_s, self._folder = wall_s, folder
+        self._day = day_of(wall_s())
         self._waiting: deque[Put] = deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -97,11 +101,12 @@ class Evidence:
             public = folder / keys.PUBLIC_NAME
             if not public.exists():
                 public.write_bytes(signer.public_pem())
+            away = _put_away(folder, wall_s())
             tail = mended(folder)
             writer = Writer(folder, signer, tail, pace.day_bytes, wall_s)
-            writer.write(deque(_first_words(site, signer.public, tail, wall_s())))
+            writer.write(deque([*_first_words(site, signer.public, tail, wall_s()), *away]))
             writer.checkpoint()
-            return cls(writer, pace, lock, wall_s)
+            return cls(writer, pace, lock, wall_s, folder)
         except (OSError, keys.KeyInvalid, EvidenceFailed) as fault:
             if lock >= 0:
                 os.close(lock)
@@ -173,6 +178,9 @@ class Evidence:
     def _written(self, batch: deque[Put], *, closing: bool) -> str | None:
         """Write the batch, and a signature where one is due; returns why the disk refused."""
         try:
+            if (today := day_of(self._wall_s())) != self._day:
+                self._day = today
+                batch.extend(_put_away(self._folder, self._wall_s()))
             self._writer.write(batch)
             due = time.monotonic() - self._signed_s >= self._pace.checkpoint_s
             unsigned = self._writer.unsigned
@@ -195,6 +203,19 @@ def _locked(path: Path) -> int:
         os.close(lock)
         raise EvidenceFailed("another process writes it") from None
     return lock
+
+
+def _put_away(folder: Path, now_s: float) -> list[Put]:
+    """Put past months into folders of their own; a line that tells of it, or why it failed.
+
+    A failure loses nothing: the files stay where they are, and the next day tries again.
+    """
+    try:
+        moved = put_away(folder, day_of(now_s))
+    except OSError as fault:
+        return [Put(Kind.PUT_AWAY, {"files": [], "failed": fault.strerror or str(fault)}, now_s)]
+    files = [f"{path.parent.name}/{path.name}" for path in moved]
+    return [Put(Kind.PUT_AWAY, {"files": files, "failed": None}, now_s)] if files else []
 
 
 def _first_words(site: str, key: str, tail: Tail, now_s: float) -> list[Put]:

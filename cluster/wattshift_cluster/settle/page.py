@@ -4,9 +4,10 @@ import html
 from collections.abc import Iterable, Sequence
 
 from wattshift_cluster.settle.pictures import event_picture, site_picture
+from wattshift_cluster.settle.practice import Practised
 from wattshift_cluster.settle.report import Report
 from wattshift_cluster.settle.rows import Row, utc
-from wattshift_cluster.settle.settle import Settled
+from wattshift_cluster.settle.settle import Settled, apart_words
 from wattshift_cluster.settle.words import amount, credit_text, figure, trust_lines
 
 STYLE = """
@@ -46,12 +47,12 @@ def _trust(report: Report) -> str:
 
 
 def _summary(report: Report) -> str:
-    if not (report.settled or report.unsettled):
+    if not (report.settled or report.unsettled or report.drills):
         return "<p>No event lies in this time.</p>"
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             one.event.program,
-            one.event.id,
+            one.event.name or one.event.id,
             utc(one.event.starts_s),
             figure(one.reduction_kwh, 2),
             figure(one.committed_kwh, 2),
@@ -61,17 +62,28 @@ def _summary(report: Report) -> str:
         )
         for one in report.settled
     ]
+    rows += [_drill(one) for one in report.drills]
     rows += [
-        (e.program, e.id, utc(e.starts_s), "", "", "", "", "no terms") for e in report.unsettled
+        (e.program, e.name or e.id, utc(e.starts_s), "", "", "", "", "no terms")
+        for e in report.unsettled
     ]
     names = ("program", "event", "starts", "reduced kWh", "committed kWh", "performance", "payment")
     return _table((*names, ""), rows)
 
 
+def _drill(one: Practised) -> tuple[str, ...]:
+    """A row of the summary: what it came to in watts, and that it is practice."""
+    event = one.event
+    drawn = f"{figure(one.before_kw, 2)} kW before, {figure(one.during_kw, 2)} kW during"
+    off = ", called off" if one.called_off else ""
+    return (event.program, event.id, utc(event.starts_s), drawn, "", "", "", f"drill{off}")
+
+
 def _event(one: Settled, report: Report) -> str:
     event = one.event
-    head = f"<h2>{html.escape(event.program)}: {html.escape(event.id)}</h2>"
-    told = f"<p class=s>Told {utc(event.notified_s)}, starts {utc(event.starts_s)}.</p>"
+    head = f"<h2>{html.escape(event.name or f'{event.program}: {event.id}')}</h2>"
+    name = f"{html.escape(f'{event.program}: {event.id}')}. " if event.name else ""
+    told = f"<p class=s>{name}Told {utc(event.notified_s)}, starts {utc(event.starts_s)}.</p>"
     void = f"<p class=bad>Void: {html.escape(one.void)}.</p>" if one.void else ""
     picture = event_picture(one, report) if one.rows else ""
     table = _table(
@@ -120,7 +132,8 @@ def _statements(report: Report) -> str:
     rows.append(("unallocated", "", "", "", figure(stated.unallocated_kwh, 2), "", "", ""))
     names = ("tenant", "devices", "energy kWh", "compute kWh", "overhead kWh", "mining", "credit")
     total = f"<p class=s>At the site meter: {figure(stated.metered_kwh, 2)} kWh.</p>"
-    return f"<h2>Statements</h2>{total}{_table((*names, ''), rows)}"
+    notes = _list(apart_words(report.site))
+    return f"<h2>Statements</h2>{total}{notes}{_table((*names, ''), rows)}"
 
 
 def _percent(share: float) -> str:

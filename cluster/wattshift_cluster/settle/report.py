@@ -15,6 +15,7 @@ from wattshift_cluster.errors import NotFound
 from wattshift_cluster.settle.baseline import DAYS_BACK, doubts_of
 from wattshift_cluster.settle.collect import Collected, Steps
 from wattshift_cluster.settle.intervals import Metered, Samples, edges, metered
+from wattshift_cluster.settle.practice import Practised, is_drill, practised
 from wattshift_cluster.settle.settle import Facts, Settled, settle
 from wattshift_cluster.settle.statements import Statements, statements
 from wattshift_cluster.settle.verify import Verified, verify
@@ -36,6 +37,7 @@ class Report:
         terms: what was agreed.
         settled: events in the span whose program has terms, by start.
         unsettled: events in the span whose program has none.
+        drills: drills in the span, by start: never paid, whatever the terms say.
         statements: of the span.
         site: the site's energy in it, by interval.
         samples, caps, plans: what the pictures are drawn from.
@@ -47,6 +49,7 @@ class Report:
     terms: Settlement
     settled: tuple[Settled, ...]
     unsettled: tuple[GridEvent, ...]
+    drills: tuple[Practised, ...]
     statements: Statements
     site: Metered
     samples: Samples
@@ -87,8 +90,11 @@ def report(
     asked = [one for one in events if _overlaps(one, from_s, to_s) and event_id in (None, one.id)]
     if event_id is not None and not asked:
         raise NotFound(f"event {event_id!r} is not in the log between these times")
-    settled, unsettled = [], []
+    settled, unsettled, drills = [], [], []
     for event in asked:
+        if is_drill(event):
+            drills.append(practised(event, samples, doubts_of(agreed)))
+            continue
         program = agreed.program(event.program)
         if program is None:
             unsettled.append(event)
@@ -104,6 +110,7 @@ def report(
         agreed,
         tuple(settled),
         tuple(unsettled),
+        tuple(drills),
         stated,
         site,
         samples,

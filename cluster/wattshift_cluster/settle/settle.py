@@ -14,15 +14,20 @@ import numpy as np
 from wattshift_cluster.config.settlement import SettledProgram, Settlement
 from wattshift_cluster.settle.baseline import Told, baseline, doubts_of
 from wattshift_cluster.settle.collect import Steps
-from wattshift_cluster.settle.intervals import Flag, Metered, Samples, edges, metered
+from wattshift_cluster.settle.counter import APART_SHARE
+from wattshift_cluster.settle.intervals import (
+    UNKNOWN_SHARE_MOST,
+    Flag,
+    Metered,
+    Samples,
+    edges,
+    metered,
+)
 from wattshift_cluster.settle.rows import Row
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.scores.delivery import dfs_factor
-from wattshift_scheduler.signals.notice import BEFORE_S
+from wattshift_scheduler.signals.notice import BEFORE_S, allowed_w
 from wattshift_scheduler.signals.words import GridEvent
-
-VOID_SHARE = 0.02
-"""Metered above the plan by less than this share is the meter's and the plan's own error."""
 
 MEASURED = "measured"
 
@@ -95,8 +100,7 @@ def settle(event: GridEvent, program: SettledProgram, facts: Facts) -> Settled:
     paid = np.array([pay(program, one, committed_w) for one in reduction_w])
     hours_h = (stops_s - starts_s) / 3600.0
     payment = np.zeros(len(paid)) if void else paid * hours_h / 1e6
-    if np.isnan(payment).any():
-        notes.append(f"{int(np.isnan(payment).sum())} intervals are unknown and not paid")
+    notes += [*_unknown(payment, found, told), *apart_words(found)]
     rows = _rows(event, program, facts, found, told, committed_w, payment, void)
     reduction_kwh = float(np.sum(reduction_w * hours_h)) / 1e3
     committed_kwh = committed_w * float(hours_h.sum()) / 1e3
@@ -141,6 +145,38 @@ def _end(event: GridEvent, until_s: float, notes: list[str]) -> float:
     return min(ends_s, until_s)
 
 
+def _unknown(payment: Floats, found: Metered, told: Told) -> list[str]:
+    """How many intervals are not paid because they are unknown, and why."""
+    lost = np.isnan(payment)
+    if not lost.any():
+        return []
+    no_meter = lost & np.isnan(found.mean_w)
+    no_baseline = lost & ~no_meter & np.isnan(told.watts_w)
+    why = []
+    if no_meter.any():
+        share = float(found.unknown_share[no_meter].max())
+        why.append(
+            f"in {int(no_meter.sum())} the meter is not known for up to {share:.0%} of the time, "
+            f"more than {UNKNOWN_SHARE_MOST:.0%}"
+        )
+    if no_baseline.any():
+        why.append(f"{int(no_baseline.sum())} have no baseline")
+    rest = int((lost & ~no_meter & ~no_baseline).sum())
+    if rest:
+        why.append(f"{rest} have no commitment that their terms pay by")
+    return [f"{int(lost.sum())} intervals are unknown and not paid: {'; '.join(why)}"]
+
+
+def apart_words(found: Metered) -> list[str]:
+    """Where a meter's counter and its samples do not agree, in a sentence."""
+    apart = [share for share, flags in zip(found.apart, found.flags, strict=True)
+             if Flag.APART in flags]  # fmt: skip
+    if not apart:
+        return []
+    told = f"in {len(apart)} intervals the meter's counter and its samples do not agree"
+    return [f"{told}: they are up to {max(apart):.1%} apart, more than {APART_SHARE:.0%}"]
+
+
 def _void(event: GridEvent, program: SettledProgram, facts: Facts) -> tuple[str, list[str]]:
     """Why an event is void, empty if it is not; and what could not be checked."""
     until_s = min(event.starts_s, facts.until_s)
@@ -161,7 +197,7 @@ def _void(event: GridEvent, program: SettledProgram, facts: Facts) -> tuple[str,
     )
     if np.isnan(seen_w).any():
         notes.append("between notice and start a part is not known")
-    most_w = plan_w * (1.0 + VOID_SHARE) + program.void_above_w
+    most_w = allowed_w(plan_w) + program.void_above_w
     with np.errstate(invalid="ignore"):
         above = np.flatnonzero(seen_w > most_w)
     if not len(above):

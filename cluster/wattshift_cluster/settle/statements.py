@@ -153,7 +153,12 @@ def _stated(terms: Settlement, sums: Mapping[str, _Sums], metered_kwh: float) ->
 def _credit(
     event: Settled, devices: Sequence[EnergyOf], owners: "_Owners", sums: dict[str, _Sums]
 ) -> None:
-    """Share out what an event paid, by how much each party's devices drew less than before it."""
+    """Share out what an event paid, by how much each party's devices drew less than before it.
+
+    What an event costs (a draw in the wrong direction may) is the owner's: tenants agreed to none.
+    """
+    if event.payment < 0:
+        _pay(sums[OWNER], event.currency, event.payment)
     if not event.rows or not event.payment > 0:
         return
     begun_s, over_s = event.rows[0].interval_start_s, event.rows[-1].interval_end_s

@@ -11,8 +11,7 @@ from pathlib import Path
 from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.settle.checkpoints import HEAD_NAME
 from wattshift_cluster.settle.lines import FIRST, LINE_BYTES_MOST, Kind, Line, LineInvalid, parsed
-
-PATTERN = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].jsonl"
+from wattshift_cluster.settle.months import day_files
 
 TORN_BYTES_MOST = 4 * LINE_BYTES_MOST
 """More than this at the end of a file that is no line is no torn write but a damaged disk."""
@@ -65,11 +64,6 @@ class Tail:
         return self.last is None or (
             self.last.kind is Kind.CHECKPOINT and self.last.body.get("end") is True
         )
-
-
-def day_files(folder: Path) -> list[Path]:
-    """The files of a log, oldest first."""
-    return sorted(folder.glob(PATTERN))
 
 
 def mended(folder: Path) -> Tail:

@@ -13,7 +13,7 @@ from wattshift_cluster.errors import NotFound
 from wattshift_cluster.settle.checkpoints import HEAD_NAME, checked
 from wattshift_cluster.settle.keys import PUBLIC_NAME, public_at
 from wattshift_cluster.settle.lines import FIRST, LINE_BYTES_MOST, Kind, Line, LineInvalid, parsed
-from wattshift_cluster.settle.tail import day_files
+from wattshift_cluster.settle.months import day_files, is_month, place_of
 from wattshift_cluster.settle.writer import LATE_S
 
 DAYS_LISTED = 100
@@ -95,10 +95,10 @@ def verify(
     *,
     expect: str | None = None,
 ) -> Verified:
-    """Check a log's folder, or one day's file of it.
+    """Check a log's folder with its months, one of them, or one day's file of it.
 
-    A single file may begin and end anywhere in the chain; a folder begins with line 1 and reaches
-    as far as its `head.json` says.
+    A month or a single file may begin and end anywhere in the chain; a log's folder begins with
+    line 1 and reaches as far as its `head.json` says.
 
     Args:
         path: the folder or the file.
@@ -110,15 +110,17 @@ def verify(
         NotFound: there is no log, or no key to check it against.
     """
     folder = path if path.is_dir() else path.parent
+    part = is_month(folder) and not (folder / PUBLIC_NAME).exists()
+    whole = path.is_dir() and not part
     files = day_files(path) if path.is_dir() else [path]
-    if not files or not all(file.is_file() for file in files):
+    if not files or not all(place_of(file).is_file() for file in files):
         raise NotFound(f"{path}: there is no evidence log")
-    trusted = keys or (public_at(folder / PUBLIC_NAME),)
+    trusted = keys or (public_at((folder.parent if part else folder) / PUBLIC_NAME),)
     seen = Verified(files=len(files), keys=trusted, key_told=bool(keys))
     seen.days_missing = _days_missing(files)
-    check = _Check(seen, frozenset(trusted), each, whole=path.is_dir())
+    check = _Check(seen, frozenset(trusted), each, whole=whole)
     check.awaits = expect
-    if path.is_dir():
+    if whole:
         # Before the lines: whoever writes meanwhile takes the log past it, never short of it.
         check.read_head(folder / HEAD_NAME)
     for at in _lines_of(files):
@@ -237,7 +239,7 @@ class _Check:
 def _lines_of(files: list[Path]) -> Iterator[_At]:
     """Every line with its place; a file's last one may be torn, which only the very last may be."""
     for path in files:
-        with path.open("rb") as file:
+        with place_of(path).open("rb") as file:
             number = 0
             while raw := file.readline(LINE_BYTES_MOST):
                 number += 1

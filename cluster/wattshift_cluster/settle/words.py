@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from wattshift_cluster.settle.practice import Practised
 from wattshift_cluster.settle.report import Report
 from wattshift_cluster.settle.rows import utc
-from wattshift_cluster.settle.settle import Settled
+from wattshift_cluster.settle.settle import Settled, apart_words
 from wattshift_cluster.settle.statements import Statement
 from wattshift_cluster.settle.verify import Verified
 
@@ -97,16 +98,21 @@ def report_view(report: Report) -> dict[str, Any]:
         "resource": report.terms.resource,
         "evidence": verified_view(report.verified),
         "events": [_event_view(one) for one in report.settled],
-        "unsettled": [{"program": e.program, "event": e.id} for e in report.unsettled],
+        "unsettled": [
+            {"program": e.program, "event": e.id, "name": e.name or None} for e in report.unsettled
+        ],
+        "drills": [_drill_view(one) for one in report.drills],
         "statements": [_statement_view(row) for row in stated.rows],
         "metered_kwh": _plain(stated.metered_kwh),
         "unallocated_kwh": _plain(stated.unallocated_kwh),
+        "meter_notes": list(apart_words(report.site)),
         "lines_unread": report.unread,
     }
 
 
 def _event_view(one: Settled) -> dict[str, Any]:
     return {
+        "name": one.event.name or None,
         "program": one.event.program,
         "event": one.event.id,
         "source": one.event.source,
@@ -121,6 +127,28 @@ def _event_view(one: Settled) -> dict[str, Any]:
         "notes": list(one.notes),
         "intervals": [row.cells() for row in one.rows],
     }
+
+
+def _drill_view(one: Practised) -> dict[str, Any]:
+    return {
+        "event": one.event.id,
+        "starts": utc(one.event.starts_s),
+        "ended": utc(one.ended_s) if math.isfinite(one.ended_s) else None,
+        "before_kw": _plain(one.before_kw),
+        "during_kw": _plain(one.during_kw),
+        "called_off": one.called_off,
+    }
+
+
+def drill_text(view: Mapping[str, Any]) -> str:
+    """One drill of a report's view, for people."""
+    before, during = (
+        figure(math.nan if view[key] is None else view[key], 2, " kW")
+        for key in ("before_kw", "during_kw")
+    )
+    drawn = f"{before} before, {during} during"
+    off = "called off, " if view["called_off"] else ""
+    return f"drill {view['event']}: {off}{drawn}; drills are not paid"
 
 
 def _statement_view(row: Statement) -> dict[str, Any]:

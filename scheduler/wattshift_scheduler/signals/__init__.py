@@ -8,6 +8,7 @@ windows     what a cap on a mean leaves for the rest of its demand interval
 arbitrate   which cap holds now
 ramps       how fast what is acted on may change
 targets     which target holds, below the cap
+trim        how the meter closes the loop on it
 notice      no raise between an event's notice and its start
 effective   all of that in one direction; memory is what it goes on from
 telling     why, in words

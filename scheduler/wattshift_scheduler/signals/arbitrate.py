@@ -19,15 +19,16 @@ class Arbitrated:
 
     Attributes:
         cap_w: the effective cap: the most that the site meter may show, W.
-        origin, cap_id, kind: of the lowest cap; kind None for the connection.
+        origin, cap_id, cap_name, kind: of the lowest cap; kind None for the connection.
         stated_w: the limit that its source stated, or its override, W; None: no cap.
         waits: what keeps the effective cap below the lowest cap: a ramp, a hold; empty if nothing.
         overrides: recorded words that hold in place of caps.
         target, mining: targets that bind all work and mining alone; None where none does.
         aim_w, mining_w: what ramps leave of them now, W; infinite: they bind nothing.
+        trim_w: what the meter adds to `aim_w`, W, so that it shows the target.
         conflict: ids of targets of equal priority that contradict each other.
-        notice, notice_w: the event whose notice bars a raise, and the most that mining may be
-            leased, W; infinite without.
+        notice, notice_name, notice_w: the event whose notice bars a raise, what people call it,
+            and the most that mining may be leased, W; infinite without.
         advice: a lower cap in force that is not sure enough to bind.
     """
 
@@ -42,10 +43,13 @@ class Arbitrated:
     mining: Target | None = None
     aim_w: float = field(default=math.inf, compare=False)
     mining_w: float = field(default=math.inf, compare=False)
+    trim_w: float = field(default=0.0, compare=False)
     conflict: tuple[str, ...] = ()
     notice: str = ""
     notice_w: float = field(default=math.inf, compare=False)
     advice: Cap | None = None
+    cap_name: str = ""
+    notice_name: str = ""
 
     @property
     def bound(self) -> bool:
@@ -75,7 +79,7 @@ def arbitrate(
     best = Arbitrated(connection_w, "connection", NO_CAP)
     for cap in caps:
         if cap.in_force(now_s) and (cap_w := allows_w(cap)) < best.cap_w:
-            best = Arbitrated(cap_w, cap.origin, cap.id, cap.kind, cap.limit_w)
+            best = Arbitrated(cap_w, cap.origin, cap.id, cap.kind, cap.limit_w, cap_name=cap.name)
     return best
 
 

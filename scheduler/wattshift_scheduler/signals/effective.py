@@ -2,10 +2,10 @@
 
 caps, overrides ─▶ standing ─▶ windows ─▶ lowest ─▶ ramps, holds ─▶ effective cap
                                                                           │
-targets ─▶ the one that holds ─▶ ramps ─▶ aim, below the cap   ◀──────────┤
-events ──▶ the plan before the notice ─▶ no raise of mining    ◀──────────┘
+targets ─▶ the one that holds ─▶ ramps ─▶ aim ─▶ trim, below the cap  ◀───┤
+events ──▶ the plan before the notice ─▶ no raise of mining           ◀───┘
 
-No step raises what the one before it has left.
+No step raises what the one before it has left but the trim, and that never above the cap.
 """
 
 import math
@@ -13,6 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from wattshift_scheduler import leases
+from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.signals import notice, ramps, windows
 from wattshift_scheduler.signals.arbitrate import Arbitrated, arbitrate, next_change_s
 from wattshift_scheduler.signals.memory import Memory
@@ -20,8 +22,12 @@ from wattshift_scheduler.signals.minutes import Minutes
 from wattshift_scheduler.signals.ramps import Pace
 from wattshift_scheduler.signals.standing import Standing, standing
 from wattshift_scheduler.signals.targets import Chosen, chosen
+from wattshift_scheduler.signals.trim import Seen, Trim, trimmed
 from wattshift_scheduler.signals.words import Cap, GridEvent, Signals, Target
 from wattshift_scheduler.state import State
+
+UNSETTLED = (JobState.STARTING, JobState.PAUSING, JobState.CANCELLING)
+"""States in which a job holds watts that it does not draw yet, or draws some that it gives back."""
 
 
 def standing_caps(state: State, now_s: float) -> tuple[Cap, ...]:
@@ -42,10 +48,8 @@ def arbitrated(state: State, now_s: float) -> tuple[State, Arbitrated]:
     fell_s, rose_s = ramps.turned(memory.pace, stated_w, now_s)
     cap_w, waits = _paced(state, hard, held, fell_s, now_s)
     aims, (aim_w, mining_w) = _aims(state, cap_w, now_s)
-    leased_w, events = float(np.nansum(state.ledger.lease_w)), all_events(signals)
-    plan = memory.plan.until(now_s, leased_w)
-    plans = notice.remembered(events, memory.plans, plan, now_s)
-    notice_w, event = notice.bound(events, plans, leased_w, now_s)
+    trim = _trim(state, aims.all_work, now_s)
+    memory, noticed = _noticed(state, memory, now_s)
     verdict = replace(
         hard,
         cap_w=cap_w,
@@ -55,13 +59,15 @@ def arbitrated(state: State, now_s: float) -> tuple[State, Arbitrated]:
         mining=aims.mining,
         aim_w=aim_w,
         mining_w=mining_w,
+        trim_w=min(aim_w + trim.watts_w, cap_w) - aim_w if math.isfinite(aim_w) else 0.0,
         conflict=aims.conflict,
-        notice=event,
-        notice_w=notice_w,
+        notice=noticed.event,
+        notice_name=noticed.name,
+        notice_w=noticed.most_w,
         advice=_advice(held, cap_w, now_s),
     )
     pace = Pace(now_s, cap_w, aim_w, mining_w, stated_w, fell_s, rose_s)
-    return replace(state, memory=replace(memory, plan=plan, pace=pace, plans=plans)), verdict
+    return replace(state, memory=replace(memory, pace=pace, trim=trim)), verdict
 
 
 def _metered(state: State, now_s: float) -> tuple[Minutes, Memory]:
@@ -104,6 +110,41 @@ def _aims(state: State, cap_w: float, now_s: float) -> tuple[Chosen, tuple[float
         return math.inf if target is None and aim_w >= cap_w else min(aim_w, cap_w)
 
     return found, (left_w(found.all_work, pace.aim_w), left_w(found.mining, pace.mining_w))
+
+
+def _trim(state: State, target: Target | None, now_s: float) -> Trim:
+    """What the meter adds to a target that binds all work."""
+    if target is None:
+        return Trim()
+    rules, memory = state.site.rules, state.memory
+    ledger, fleet = state.ledger, state.fleet
+    starting = any(job.state in UNSETTLED for job in state.jobs.values())
+    seen = Seen(
+        metered_w=state.meter_w,
+        sampled_s=state.meter_at_s,
+        committed_w=state.outlook.committed_w - state.reserve_w,
+        aim_w=memory.pace.aim_w - state.reserve_w,
+        settled_s=math.inf
+        if starting
+        else leases.settled_s(fleet, ledger, now_s, rules.settle_factor),
+        whole=not bool(fleet.continuous.all()),
+        stale_after_s=rules.stale_after_s,
+    )
+    return trimmed(memory.trim, target, seen, now_s)
+
+
+def _noticed(state: State, memory: Memory, now_s: float) -> tuple[Memory, notice.Bound]:
+    """What notices leave to mining, and the memory with the plan up to now.
+
+    Where nothing mines there is nothing to hold back; plans are remembered all the same.
+    """
+    leased_w, events = float(np.nansum(state.ledger.lease_w)), all_events(state.signals)
+    plan = memory.plan.until(now_s, notice.counted_w(leased_w, memory.noticed_w))
+    plans = notice.remembered(events, memory.plans, plan, leased_w, now_s)
+    found = notice.bound(events, plans, leased_w, now_s)
+    kept = replace(memory, plan=plan, plans=plans, noticed_w=found.plan_w)
+    mines = len(state.fleet) > 0 and bool(state.of_kind(JobKind.MINING))
+    return kept, found if mines else notice.Bound()
 
 
 def _advice(held: Standing, cap_w: float, now_s: float) -> Cap | None:

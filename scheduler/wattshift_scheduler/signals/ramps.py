@@ -58,7 +58,8 @@ def approached(coming: Iterable[Cap], down_w_per_s: float, now_s: float) -> tupl
         left_w = cap.limit_w + travel_w(min(down_w_per_s, cap.ramp_w_per_s), cap.starts_s - now_s)
         if left_w < lowest_w:
             lowest_w = left_w
-            words = f"ramp down to {cap.limit_w:,.0f} W ({cap.origin} {cap.id}) at its start"
+            named = f"{cap.origin} {cap.name or cap.id}"
+            words = f"ramp down to {cap.limit_w:,.0f} W ({named}) at its start"
     return lowest_w, words
 
 

@@ -12,6 +12,9 @@ from enum import StrEnum
 
 from wattshift_scheduler.errors import SiteInvalid
 
+DRILL = "drill"
+"""Program of the site's own drills: practice, for which nobody is paid."""
+
 
 class CapKind(StrEnum):
     """Why a cap is hard. A breaker's can never be overridden."""
@@ -48,7 +51,7 @@ class Cap:
     """A hard upper limit of site power for a span of time.
 
     Attributes:
-        id: unique within its source.
+        id: unique within its source; caps of one id that follow each other are one cap in pieces.
         origin: "operator", "schedule", "openadr", ... (shown to people and in metrics).
         limit_w: most that the site meter may show, W.
         starts_s, ends_s: span on our clock, s; None is open.
@@ -58,6 +61,7 @@ class Cap:
         priority: 0 is highest; it orders what is told, since the lowest limit holds in any case.
         confidence: how sure it is that the cap will hold, 0 to 1; below 1 for a forecast.
         ramp_w_per_s: steepest fall towards it that its contract allows, W/s; infinite: none.
+        name: for people, where the id is none; empty: the id is.
     """
 
     id: str
@@ -70,6 +74,7 @@ class Cap:
     priority: int = 0
     confidence: float = 1.0
     ramp_w_per_s: float = math.inf
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.limit_w) and self.limit_w >= 0):
@@ -96,6 +101,7 @@ class Target:
             highest priority (least number) holds; among equals the lowest watts.
         watts_w: what the site meter should show, W.
         work: which work it binds: all of it, or only mining.
+        name: as of a cap.
     """
 
     id: str
@@ -105,6 +111,7 @@ class Target:
     ends_s: float | None = None
     priority: int = 0
     work: Work = Work.ALL
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.watts_w) and self.watts_w >= 0):
@@ -151,6 +158,7 @@ class GridEvent:
         notified_s, starts_s, ends_s: our clock, s; `ends_s` None is open.
         commitment_w: reduction that the site has committed to, W; NaN where there is none.
         cancelled_s: when it was called off, s; None while it stands.
+        name: for people: its program's name and its own; empty: the id is for people.
     """
 
     id: str
@@ -161,6 +169,7 @@ class GridEvent:
     ends_s: float | None
     commitment_w: float = math.nan
     cancelled_s: float | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.notified_s) and math.isfinite(self.starts_s)):

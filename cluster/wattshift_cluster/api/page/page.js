@@ -2,6 +2,7 @@
 // Everything from the controller goes into the page as text, never as HTML.
 
 import { Chart, watts } from "./chart.js";
+import { facts } from "./grid.js";
 import { Refusal, ask, follow } from "./stream.js";
 
 const POLL_MS = 2000;
@@ -11,7 +12,7 @@ const TOKEN_KEY = "wattshift-token";
 
 const $ = (id) => document.getElementById(id);
 const chart = new Chart($("chart"), $("readout"));
-const view = { site: null, at: 0, linked: false, lostAt: performance.now(), subject: null, decisions: [] };
+const view = { site: null, steps: [], at: 0, linked: false, lostAt: performance.now(), subject: null, decisions: [] };
 let token = takeToken();
 
 // A token in the address (#token=…) is moved out of it, so that it is not bookmarked or copied on.
@@ -66,6 +67,8 @@ function showSite() {
   bigWatts("headroom", site.headroom_w);
   $("headroom-note").textContent = `committed ${watts(site.committed_w)}`;
   big("price", site.price_usd_per_mwh === null ? "unknown" : site.price_usd_per_mwh.toFixed(1));
+  const carbon = site.carbon_g_per_kwh;
+  $("price-note").textContent = carbon === null ? "USD/MWh" : `USD/MWh, ${Math.round(carbon)} g/kWh`;
   const { accepted, rejected, lost } = site.shares;
   big("shares", accepted.toLocaleString("en"));
   $("shares-note").textContent = `${rejected} rejected, ${lost} lost`;
@@ -73,6 +76,15 @@ function showSite() {
   $("power").closest(".tile").classList.toggle("bad", over);
   document.title = `${watts(site.power_w)} of ${watts(site.cap_w)} · wattshift`;
   showFeeders(site.feeders);
+  showGrid();
+}
+
+function showGrid() {
+  $("grid").replaceChildren(
+    ...facts(view.site, view.steps).map(({ name, value, notes, bad }) =>
+      make("div", bad ? "bad" : "", make("dt", "", name), make("dd", "", value, ...notes.map((note) => make("small", "", note)))),
+    ),
+  );
 }
 
 function showFeeders(feeders) {
@@ -213,9 +225,12 @@ async function poll() {
   for (;;) {
     if (!document.hidden && view.linked) {
       try {
-        const [devices, jobs] = await Promise.all([ask("/v1/devices", token), ask("/v1/jobs", token)]);
+        const asked = ["/v1/devices", "/v1/jobs", "/v1/flexibility"].map((path) => ask(path, token));
+        const [devices, jobs, flexibility] = await Promise.all(asked);
+        view.steps = flexibility.steps;
         showDevices(devices.devices);
         showJobs(jobs.jobs);
+        soon(showGrid);
       } catch (error) {
         if (error instanceof Refusal) throw error;
       }

@@ -21,9 +21,9 @@ from wattshift_cluster.config.settlement import zone_of
 from wattshift_cluster.config.utility import WEEK, Drill
 from wattshift_cluster.grid.drills.results import Result, ResultsFile, Samples, scored
 from wattshift_cluster.grid.said import Said, Say
-from wattshift_scheduler.signals.words import Cap, CapKind, GridEvent
+from wattshift_scheduler.signals.words import DRILL, Cap, CapKind, GridEvent
 
-ORIGIN = PROGRAM = "drill"
+ORIGIN = PROGRAM = DRILL
 LOOK_S = 1.0
 """How often it is looked for a real event while a drill runs."""
 SLEEP_MOST_S = 60.0

@@ -70,6 +70,37 @@ def secret_of(path: Path) -> str:
     return secret
 
 
+class _Forecast:
+    """A table that an API tells, asked for at one address; see Reader."""
+
+    local = False
+
+    def __init__(
+        self,
+        address: str,
+        asked: Mapping[str, object],
+        deadline_s: float,
+        client: httpx2.AsyncClient | None,
+    ) -> None:
+        self._shown = address
+        self._source = JsonSource(f"{address}?{urlencode(asked)}", deadline_s, client)
+
+    def _told(self, body: object, shape: Shape, unit: str, now_s: float) -> Told:
+        """What an answer says. Raises: CurveFailed."""
+        try:
+            table = of_body(body, self._shown, shape, in_unit(unit))
+        except ConfigInvalid as fault:
+            raise CurveFailed(str(fault)) from None
+        return Told(table.known(math.inf, now_s), table.notes)
+
+    def _unheard(self, failed: FetchFailed) -> CurveFailed:
+        return CurveFailed(f"{self._shown}: {failed}", failed.retry_after_s)
+
+    async def close(self) -> None:
+        """See Reader."""
+        await self._source.close()
+
+
 WATTTIME_SHAPE = Shape(time="point_time", end=None, issued="meta.generated_at", rows="data")
 
 WATTTIME_UNITS = "lbs_co2_per_mwh"
@@ -77,14 +108,12 @@ WATTTIME_UNITS = "lbs_co2_per_mwh"
 POINT_MOST_S = 86_400.0
 
 
-class WattTime:
+class WattTime(_Forecast):
     """The marginal emissions forecast of a region, from WattTime's API version 3.
 
     The token that its login gives is good for half an hour; a new one is asked for when it is
     refused, and at most once a question.
     """
-
-    local = False
 
     def __init__(
         self,
@@ -109,9 +138,8 @@ class WattTime:
         """
         asked = {"region": region, "signal_type": "co2_moer", "horizon_hours": horizon_h}
         base = url.rstrip("/")
+        super().__init__(f"{base}/v3/forecast", asked, deadline_s, client)
         self._login = JsonSource(f"{base}/login", deadline_s, client)
-        self._forecast = JsonSource(f"{base}/v3/forecast?{urlencode(asked)}", deadline_s, client)
-        self._shown = f"{base}/v3/forecast"
         self._username, self._password_file = username, password_file
         self._token: str | None = None
 
@@ -120,7 +148,7 @@ class WattTime:
         try:
             body = await self._ask()
         except FetchFailed as failed:
-            raise CurveFailed(f"{self._shown}: {failed}", failed.retry_after_s) from None
+            raise self._unheard(failed) from None
         units = at_path(body, "meta.units")
         if units != WATTTIME_UNITS:
             raise CurveFailed(f"{self._shown}: figures in {str(units)[:40]!r}, not in lbs per MWh")
@@ -128,18 +156,14 @@ class WattTime:
         shape = WATTTIME_SHAPE
         if isinstance(point_s, int | float) and 0 < point_s <= POINT_MOST_S:
             shape = replace(shape, hold_s=float(point_s))
-        try:
-            table = of_body(body, self._shown, shape, in_unit("lbs/MWh"))
-        except ConfigInvalid as fault:
-            raise CurveFailed(str(fault)) from None
-        return Told(table.known(math.inf, now_s), table.notes)
+        return self._told(body, shape, "lbs/MWh", now_s)
 
     async def _ask(self) -> dict[str, Any]:
         kept = self._token is not None
         if not kept:
             await self._log_in()
         try:
-            return await self._forecast.get(self._bearer())
+            return await self._source.get(self._bearer())
         except FetchFailed as failed:
             if failed.status not in (401, 403):
                 raise
@@ -147,7 +171,7 @@ class WattTime:
             if not kept:
                 raise
         await self._log_in()
-        return await self._forecast.get(self._bearer())
+        return await self._source.get(self._bearer())
 
     def _bearer(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"}
@@ -163,7 +187,7 @@ class WattTime:
     async def close(self) -> None:
         """See Reader."""
         await self._login.close()
-        await self._forecast.close()
+        await super().close()
 
 
 ELECTRICITY_MAPS_SHAPE = Shape(
@@ -171,10 +195,8 @@ ELECTRICITY_MAPS_SHAPE = Shape(
 )
 
 
-class ElectricityMaps:
+class ElectricityMaps(_Forecast):
     """The average carbon intensity of a zone, as Electricity Maps forecasts it, g/kWh."""
-
-    local = False
 
     def __init__(
         self,
@@ -196,9 +218,9 @@ class ElectricityMaps:
             deadline_s: of a question, s.
             client: one of the caller's, which stays open.
         """
-        asked = urlencode({"zone": zone, "horizonHours": horizon_h})
-        self._shown = f"{url.rstrip('/')}/v3/carbon-intensity/forecast"
-        self._source = JsonSource(f"{self._shown}?{asked}", deadline_s, client)
+        asked = {"zone": zone, "horizonHours": horizon_h}
+        address = f"{url.rstrip('/')}/v3/carbon-intensity/forecast"
+        super().__init__(address, asked, deadline_s, client)
         self._zone, self._token_file = zone, token_file
 
     async def read(self, now_s: float) -> Told:
@@ -208,13 +230,6 @@ class ElectricityMaps:
             body = await self._source.get({"auth-token": token})
             if body.get("zone") != self._zone:
                 raise FetchFailed(f"it tells of zone {str(body.get('zone'))[:40]!r}")
-            table = of_body(body, self._shown, ELECTRICITY_MAPS_SHAPE, in_unit("g/kWh"))
         except FetchFailed as failed:
-            raise CurveFailed(f"{self._shown}: {failed}", failed.retry_after_s) from None
-        except ConfigInvalid as fault:
-            raise CurveFailed(str(fault)) from None
-        return Told(table.known(math.inf, now_s), table.notes)
-
-    async def close(self) -> None:
-        """See Reader."""
-        await self._source.close()
+            raise self._unheard(failed) from None
+        return self._told(body, ELECTRICITY_MAPS_SHAPE, "g/kWh", now_s)

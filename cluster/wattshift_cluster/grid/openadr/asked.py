@@ -55,6 +55,7 @@ class Asked:
     Attributes:
         id: unique within its source, and the same each time the event is read.
         event_id, program: where it comes from.
+        label: of the event, for people (see `mapping.named`).
         becomes, name: what it is here, and its payload type.
         starts_s, ends_s: unix time, s; None is open.
         amount: W, USD/MWh or g/kWh, by what it becomes; 0 for alerts.
@@ -78,3 +79,4 @@ class Asked:
     priority: int = UNSTATED_PRIORITY
     work: Work = Work.ALL
     confirmed: bool = True
+    label: str = ""

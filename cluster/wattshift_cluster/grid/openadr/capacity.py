@@ -5,6 +5,9 @@ IMPORT_CAPACITY_SUBSCRIPTION holds, and after a power outage all limits are disr
 VTN has been asked again. Both are laid out ahead as plain caps with their spans, so that the change
 comes to the second, whether or not anybody answers or even listens then.
 
+A subscription that is displaced for a while is one cap in pieces: they share its id, so that an
+operator's override of it holds through everything that is told meanwhile.
+
 What was subscribed to in one program is displaced by that program's limits alone. A reservation
 adds to its program's subscription; of several at once the smallest counts.
 """
@@ -60,6 +63,7 @@ def _limit(one: Asked, origin: str) -> Cap:
         one.ends_s,
         kind=CapKind.CONTRACT,
         priority=one.priority,
+        name=one.label,
     )
 
 
@@ -69,7 +73,7 @@ def _subscribed(program: str, asks: Sequence[Asked], origin: str) -> Iterator[Ca
     for piece in _joined(cut(_spans(asks)), _cap_of_piece):
         amount_w = piece.items[0]
         starts_s, ends_s = bounds(piece)
-        name = f"{FALLBACK_ID}/{program}{_at(starts_s)}"
+        name = f"{FALLBACK_ID}/{program}"
         yield Cap(name, origin, amount_w, starts_s, ends_s, kind=CapKind.CONTRACT)
 
 
@@ -92,8 +96,7 @@ def _uncovered(told: Sequence[Asked], fallback_w: float, origin: str) -> Iterato
 
     for piece in _joined(cut(_spans(covers)), amount):
         starts_s, ends_s = bounds(piece)
-        name = f"{FALLBACK_ID}{_at(starts_s)}"
-        yield Cap(name, origin, fallback_w, starts_s, ends_s, kind=CapKind.CONTRACT)
+        yield Cap(FALLBACK_ID, origin, fallback_w, starts_s, ends_s, kind=CapKind.CONTRACT)
 
 
 def _spans(asks: Iterable[Asked]) -> Iterator[Held[Asked]]:
@@ -113,7 +116,3 @@ def _joined(pieces: Iterable[Piece[Asked]], amount: _Amount) -> Iterator[Piece[f
         last = None if value is None else Piece(piece.starts_s, piece.ends_s, (value,))
     if last is not None:
         yield last
-
-
-def _at(starts_s: float | None) -> str:
-    return "" if starts_s is None else f"@{starts_s:.0f}"

@@ -2,8 +2,9 @@
 
 The file holds the events as heard, when each was first heard, the seed of the random starts, and
 the boot id of this machine at the last whole answer. Another boot id means that the power was gone
-meanwhile; a file that is damaged or missing counts as that. Events that were called off stay for a
-day, for those who settle.
+meanwhile; a file that is damaged or missing counts as that. Events that were called off or are over
+stay for a day, for those who settle, and so do their programs though they are listed no longer:
+the commitment is by program, and the units are its own.
 """
 
 import os
@@ -56,7 +57,8 @@ class Known:
 
     Attributes:
         heard: events by id.
-        programs: programs by id.
+        programs: programs by id, as the last whole answer held them.
+        past: programs by id that are listed no longer, of which an event is known still.
         asked_s: last whole answer, unix time, s; 0: none yet.
         boot: boot id at that time; empty: none yet, or the grid's power was lost since.
         seed: of the random starts.
@@ -71,6 +73,11 @@ class Known:
     seed: str = ""
     groups: frozenset[str] = frozenset()
     sent: Mapping[str, int] = field(default_factory=dict)
+    past: Mapping[str, Program] = field(default_factory=dict)
+
+    def program(self, program_id: str) -> Program | None:
+        """A program, also one that is listed no longer; None: the VTN has never told of it."""
+        return self.programs.get(program_id) or self.past.get(program_id)
 
     def draw(self, event_id: str, place: int) -> float:
         """The random draw of an event's interval (-1: of the event), -1 to 1, always the same."""
@@ -111,10 +118,13 @@ def answered(
         if name not in listed and (gone := _gone(old, known, now_s)) is not None:
             heard[name] = gone
     sent = {key: count for key, count in known.sent.items() if key.split("/")[0] in heard}
+    heard = _bounded(heard)
+    listed_programs = {program.id: program for program in programs}
     return replace(
         known,
-        heard=_bounded(heard),
-        programs={program.id: program for program in programs},
+        heard=heard,
+        programs=listed_programs,
+        past=_past(known, heard, listed_programs),
         asked_s=now_s,
         boot=boot,
         sent=dict(list(sent.items())[-MAX_SENT:]),
@@ -138,6 +148,15 @@ def noticed(known: Known, event: Event, now_s: float) -> Known:
         before = old.event if old.confirmed else old.before
         newest = Heard(event, old.first_s, before, confirmed=False)
     return replace(known, heard={**known.heard, event.id: newest})
+
+
+def _past(
+    known: Known, heard: Mapping[str, Heard], listed: Mapping[str, Program]
+) -> dict[str, Program]:
+    """Programs that events speak of and the VTN lists no longer; at most one for each event."""
+    wanted = dict.fromkeys(one.event.program_id for one in heard.values())
+    found = {name: known.program(name) for name in wanted if name not in listed}
+    return {name: program for name, program in found.items() if program is not None}
 
 
 def counted(known: Known, key: str, count: int) -> Known:
@@ -232,6 +251,7 @@ class _File(BaseModel):
     asked_s: float
     events: Annotated[list[_KeptEvent], Field(max_length=MAX_EVENTS)]
     programs: Annotated[list[Program], Field(max_length=MAX_EVENTS)]
+    past: Annotated[list[Program], Field(max_length=MAX_EVENTS)] = []
     groups: list[str] = []
     sent: dict[str, int]
 
@@ -259,8 +279,10 @@ class KeptFile:
             for one in kept.events
         }
         programs = {program.id: program for program in kept.programs}
+        past = {program.id: program for program in kept.past}
+        groups = frozenset(kept.groups)
         return Known(
-            heard, programs, kept.asked_s, kept.boot, kept.seed, frozenset(kept.groups), kept.sent
+            heard, programs, kept.asked_s, kept.boot, kept.seed, groups, kept.sent, past
         ), None
 
     def write(self, known: Known) -> None:
@@ -282,6 +304,7 @@ class KeptFile:
                 if one.event.unreadable is None
             ],
             programs=list(known.programs.values()),
+            past=list(known.past.values()),
             groups=sorted(known.groups),
             sent=dict(known.sent),
         ).model_dump_json(by_alias=True)

@@ -90,6 +90,7 @@ class Listener:
         on_notice: OnNotice,
         *,
         on_connected: Callable[[], None] = lambda: None,
+        on_fault: Callable[[str | None], None] = lambda fault: None,
         client_id: str = "",
         token: GiveToken | None = None,
         verify: bool | str = True,
@@ -102,6 +103,7 @@ class Listener:
             topics: as `VtnClient.topics` found them.
             on_notice: takes each notice that is new, in the event loop; quick.
             on_connected: called after each connection: poll now.
+            on_fault: told why there is no connection, and None when there is one again.
             client_id: of the login, where the broker wants it as user name.
             token: gives a bearer token, where the broker wants one.
             verify: as of `VtnClient`, for a broker that sends no authority of its own.
@@ -115,6 +117,7 @@ class Listener:
         self._topics = topics
         self._on_notice = on_notice
         self._on_connected = on_connected
+        self._on_fault = on_fault
         self._client_id = client_id
         self._token = token
         self._verify = verify
@@ -142,6 +145,7 @@ class Listener:
             failures += 1
             pause_s = self._rng.uniform(LEAST_PAUSE_S, most_s)
             log.warning("openadr_broker_lost", why=self.fault, again_in_s=round(pause_s, 2))
+            self._on_fault(self.fault)
             await asyncio.sleep(pause_s)
 
     async def _listen(self, address: Address) -> None:
@@ -171,6 +175,7 @@ class Listener:
                 log.warning("openadr_topics_refused", topics=refused[:8], count=len(refused))
             self.counts.connections += 1
             self.fault = None
+            self._on_fault(None)
             self._on_connected()
             async for message in client.messages:
                 self._take(message)

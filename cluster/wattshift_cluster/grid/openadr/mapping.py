@@ -5,7 +5,7 @@ is guessed: what cannot be read is refused and told, and takes back nothing that
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wattshift_cluster.grid.openadr.asked import UNSTATED_PRIORITY, Asked, Terms
 from wattshift_cluster.grid.openadr.kept import Heard
@@ -24,6 +24,7 @@ from wattshift_cluster.grid.openadr.words import Event, Payload, Program, Value
 from wattshift_scheduler.signals.words import Work
 
 MAX_TEXT_SHOWN = 200
+MAX_NAME_SHOWN = 60
 
 SERIES = frozenset({Becomes.PRICE, Becomes.CARBON})
 """Types whose several values each hold for an equal part of the interval (User Guide 7.3)."""
@@ -31,13 +32,18 @@ TIGHTENS = frozenset({Becomes.LIMIT, Becomes.SUBSCRIPTION, Becomes.LEVEL, Become
 """What an older version of an event goes on to hold until a poll has confirmed the newer one."""
 BINDS = TIGHTENS | {Becomes.TARGET, Becomes.SHED}
 ALERTS = frozenset({Becomes.LEAST, Becomes.NOTICE})
+DEMANDS = frozenset({Becomes.LIMIT, Becomes.LEVEL, Becomes.TARGET, Becomes.SHED, Becomes.LEAST})
+"""What makes an event one that can be settled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
     """An event as read: what it asks, its span as a whole, and what was not taken.
 
-    `refused` is the first reason why something that binds the site was not; None: nothing was.
+    Attributes:
+        refused: the first reason why something that binds the site was not; None: nothing was.
+        settles: whether it asks, or asked before it was called off, what can be settled.
+        shed_w: the largest reduction below the baseline that it asks or asked, W; 0: none.
     """
 
     asked: tuple[Asked, ...] = ()
@@ -45,6 +51,21 @@ class Read:
     ends_s: float | None = None
     notes: tuple[str, ...] = ()
     refused: str | None = None
+    settles: bool = False
+    shed_w: float = 0.0
+
+
+def named(event: Event, program: Program | None) -> str:
+    """An event in the words of its utility: its program's name and its own. Ids are for machines.
+
+    What a terminal would obey, and not show, is left out.
+    """
+    told = (_shown(program.name) if program is not None else "", _shown(event.name or ""))
+    return ": ".join(dict.fromkeys(part for part in told if part))
+
+
+def _shown(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MAX_NAME_SHOWN]
 
 
 def ours(event: Event, terms: Terms) -> Work | None:
@@ -74,17 +95,22 @@ def read_heard(
     """
     if heard.cancelled_s is not None:
         whole = _read(heard.event, heard, program, terms, draw, now_s)
-        return Read((), whole.starts_s, whole.ends_s)
+        return Read(
+            starts_s=whole.starts_s,
+            ends_s=whole.ends_s,
+            settles=whole.settles,
+            shed_w=whole.shed_w,
+        )
     newest = _read(heard.event, heard, program, terms, draw, now_s)
     if heard.before is None:
         return newest
     older = _read(heard.before, heard, program, terms, draw, now_s)
     kept = [one for one in older.asked if one.becomes in TIGHTENS]
-    return Read(
-        (*newest.asked, *(_before(one) for one in kept)),
-        newest.starts_s,
-        newest.ends_s,
-        newest.notes,
+    return replace(
+        newest,
+        asked=(*newest.asked, *(_before(one) for one in kept)),
+        refused=None,
+        settles=newest.settles or older.settles,
     )
 
 
@@ -97,20 +123,7 @@ def fault_of(
 
 
 def _before(one: Asked) -> Asked:
-    return Asked(
-        f"{one.id} (before)",
-        one.event_id,
-        one.program,
-        one.becomes,
-        one.name,
-        one.starts_s,
-        one.ends_s,
-        one.amount,
-        one.shed_w,
-        one.text,
-        one.priority,
-        one.work,
-    )
+    return replace(one, id=f"{one.id} (before)", confirmed=True)
 
 
 def _read(
@@ -135,7 +148,17 @@ def _read(
     notes = [f"event {label}: {note}" for note in laid.notes]
     reader = _Reader(event, heard.confirmed, work, program, terms, notes)
     asked = tuple(reader.asked(laid))
-    return Read(asked, laid.starts_s, laid.ends_s, tuple(notes), reader.refused)
+    demands = [one for one in asked if one.becomes in DEMANDS]
+    shed_w = max((one.shed_w for one in demands), default=0.0)
+    return Read(
+        asked,
+        laid.starts_s,
+        laid.ends_s,
+        tuple(notes),
+        reader.refused,
+        settles=bool(demands),
+        shed_w=shed_w,
+    )
 
 
 class _Reader:
@@ -154,6 +177,7 @@ class _Reader:
         self._terms, self._notes = terms, notes
         self._label = event.name or event.id
         self._program = (program.name or program.id) if program is not None else event.program_id
+        self._named = named(event, program)
         told = [*(program.descriptors if program is not None else ()), *event.descriptors]
         # The event's own descriptors come last and so hold over the program's.
         self._descriptors = {one.payload_type: one for one in told}
@@ -267,6 +291,7 @@ class _Reader:
             UNSTATED_PRIORITY if priority is None else priority,
             self._work,
             self._confirmed,
+            self._named,
         )
 
     def _id(self, payload: Payload, starts_s: float) -> str:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from wattshift_cluster.grid.openadr.asked import Asked, Terms
 from wattshift_cluster.grid.openadr.capacity import capacity_caps
 from wattshift_cluster.grid.openadr.kept import Heard, Known
-from wattshift_cluster.grid.openadr.mapping import Read, read_heard
+from wattshift_cluster.grid.openadr.mapping import Read, named, read_heard
 from wattshift_cluster.grid.openadr.meanings import Becomes
 from wattshift_cluster.grid.openadr.timeline import cut, held
 from wattshift_cluster.grid.openadr.words import Program
@@ -25,8 +25,6 @@ MAX_NOTES = 100
 READ_AGAIN_S = 60.0
 """Intervals that repeat are laid out days ahead: a minute late is early enough."""
 RELATIVE = "DISPATCH_SETPOINT_RELATIVE"
-DEMANDS = frozenset({Becomes.LIMIT, Becomes.LEVEL, Becomes.TARGET, Becomes.SHED, Becomes.LEAST})
-"""What makes an event one that can be settled."""
 
 
 class Reads:
@@ -42,7 +40,7 @@ class Reads:
         """What each event asks, by its id."""
         fresh: dict[str, _Kept] = {}
         for name, heard in known.heard.items():
-            program = known.programs.get(heard.event.program_id)
+            program = known.program(heard.event.program_id)
             kept = self._kept.get(name)
             if kept is None or not kept.holds(heard, program, terms, now_s):
                 read = read_heard(heard, program, terms, known.draw, now_s)
@@ -142,6 +140,7 @@ def _ladder_caps(asked: Iterable[Asked], origin: str) -> Iterator[Cap]:
                 one.ends_s,
                 kind=CapKind.CONTRACT,
                 priority=one.priority,
+                name=one.label,
             )
 
 
@@ -150,7 +149,8 @@ def _targets(asked: Iterable[Asked], origin: str) -> Iterator[Target]:
         if one.becomes in (Becomes.TARGET, Becomes.SHED):
             # A baseline is the whole site's, and so is a set point below it.
             work = one.work if one.becomes is Becomes.TARGET else Work.ALL
-            yield Target(one.id, origin, one.amount, one.starts_s, one.ends_s, one.priority, work)
+            span = (one.starts_s, one.ends_s)
+            yield Target(one.id, origin, one.amount, *span, one.priority, work, one.label)
 
 
 def _alerts(asked: Iterable[Asked]) -> Iterator[AlertSaid]:
@@ -163,13 +163,11 @@ def _alerts(asked: Iterable[Asked]) -> Iterator[AlertSaid]:
 def _events(known: Known, reads: dict[str, Read], terms: Terms) -> Iterator[GridEvent]:
     for name, one in known.heard.items():
         read = reads[name]
-        demands = [ask for ask in read.asked if ask.becomes in DEMANDS]
-        if read.starts_s is None or not (demands or one.cancelled_s is not None):
+        if read.starts_s is None or not read.settles:
             continue
-        program = known.programs.get(one.event.program_id)
+        program = known.program(one.event.program_id)
         label = program.name if program is not None and program.name else one.event.program_id
-        shed_w = max((ask.shed_w for ask in demands), default=0.0)
-        committed_w = shed_w or terms.commitments_w.get(label, math.nan)
+        committed_w = read.shed_w or terms.commitments_w.get(label, math.nan)
         yield GridEvent(
             name,
             terms.source,
@@ -179,6 +177,7 @@ def _events(known: Known, reads: dict[str, Read], terms: Terms) -> Iterator[Grid
             read.ends_s,
             committed_w,
             one.cancelled_s,
+            named(one.event, program),
         )
 
 
@@ -239,4 +238,6 @@ def _meetings(
                 continue
             seen.add(pair)
             if one.amount != other.amount:
-                yield f"events {pair[0]} and {pair[1]} overlap with equal priority; {outcome}"
+                names = (one.label, other.label)
+                told = names if all(names) and names[0] != names[1] else pair
+                yield f"events {' and '.join(told)} overlap with equal priority; {outcome}"

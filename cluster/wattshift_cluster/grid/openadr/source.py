@@ -150,11 +150,16 @@ class OpenAdrSource:
         self._ven.remark("mqtt", None if found else "no notices by MQTT: the VTN has none for us")
         return found
 
+    def _broker(self, fault: str | None) -> None:
+        told = None if fault is None else f"no notices by MQTT: the broker is away: {fault}"
+        self._ven.remark("broker", told)
+
     def _listener(self, topics: Topics) -> Listener:
         return Listener(
             topics,
             self._ven.notice,
             on_connected=self._ven.poll_now,
+            on_fault=self._broker,
             client_id=self._config.client_id or "",
             token=self._client.token,
             verify=self._verify,

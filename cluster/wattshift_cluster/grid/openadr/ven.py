@@ -241,7 +241,8 @@ class OpenAdrVen:
         self._agree()
 
         def fault(event: Event, first_s: float) -> str | None:
-            return fault_of(event, first_s, by_id.get(event.program_id), self._terms, now_s)
+            program = by_id.get(event.program_id) or self._known.program(event.program_id)
+            return fault_of(event, first_s, program, self._terms, now_s)
 
         self._known = answered(
             self._known, answer.events, answer.programs, fault, self._boot(), now_s

@@ -128,6 +128,7 @@ class HostSource:
         self._window_s = window_s
         self._clock_s = clock_s
         self._busy_s = busy_s or ProcStat()
+        self._cores = math.inf if busy_s is not None else float(os.cpu_count() or math.inf)
         self._past: deque[tuple[float, float]] = deque([(clock_s(), self._busy_s())], maxlen=1024)
         self.window_s: float | None = None
 
@@ -144,7 +145,8 @@ class HostSource:
         self.window_s = now_s - then_s
         if self.window_s < 0.05:
             return [Part("host cpu", None, "modelled", "no window yet")]
-        cores = max(0.0, busy_s - was_busy_s) / self.window_s
+        # The ticks of two reads do not lie as their times do: a full host may seem more than full.
+        cores = min(max(0.0, busy_s - was_busy_s) / self.window_s, self._cores)
         return [Part("host cpu", self._idle_w + self._core_w * cores, "modelled")]
 
 

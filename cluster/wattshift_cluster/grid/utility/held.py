@@ -7,12 +7,13 @@ the fallback holds beside its last set point, whichever is lower.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wattshift_cluster.config.quantities import format_watts
+from wattshift_cluster.grid.utility.called import Called
 from wattshift_cluster.grid.utility.frames import Code, RequestRefused
 from wattshift_cluster.grid.utility.registers import TABLE, Register, decode
 from wattshift_cluster.grid.whole_file import replace_file
@@ -32,12 +33,20 @@ class Held:
         enabled: whether it holds.
         ramp_w_per_s: steepest fall towards it, W/s; infinite: at once.
         priority: 0 is highest.
+        called: since when, or from when to when, it curtails the site.
     """
 
     setpoint_w: float | None = None
     enabled: bool = False
     ramp_w_per_s: float = math.inf
     priority: int = 0
+    called: Called = field(default_factory=Called)
+
+    def timed(self, connection_w: float, now_s: float) -> "Held":
+        """The same, with the times at which it begins and ceases to curtail the site."""
+        limits_w = self.setpoint_w if self.enabled and self.setpoint_w is not None else math.inf
+        called = self.called.turned(curtails=limits_w < connection_w, now_s=now_s)
+        return self if called is self.called else replace(self, called=called)
 
     def caps(self, fallback_w: float | None) -> tuple[Cap, ...]:
         """What it asks; `fallback_w` is not None while the heartbeat is lost, and only lowers."""
@@ -158,6 +167,8 @@ class _File(BaseModel):
     enabled: bool
     ramp_w_per_s: float | None = Field(gt=0, allow_inf_nan=False)
     priority: int = Field(ge=0, le=PRIORITY_LOWEST)
+    called_s: float | None = Field(None, ge=0, allow_inf_nan=False)
+    ended_s: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 
 class HeldFile:
@@ -179,7 +190,8 @@ class HeldFile:
             return Held(), f"{self.path.name} cannot be read: {reason}"
         ramp_w_per_s = math.inf if kept.ramp_w_per_s is None else kept.ramp_w_per_s
         enabled = kept.enabled and kept.setpoint_w is not None
-        return Held(kept.setpoint_w, enabled, ramp_w_per_s, kept.priority), None
+        called = Called.at(kept.called_s, kept.ended_s)
+        return Held(kept.setpoint_w, enabled, ramp_w_per_s, kept.priority, called), None
 
     def write(self, held: Held) -> None:
         """Replace the file. Raises: OSError."""
@@ -190,5 +202,7 @@ class HeldFile:
             enabled=held.enabled,
             ramp_w_per_s=ramp_w_per_s,
             priority=held.priority,
+            called_s=held.called.starts_s,
+            ended_s=held.called.ends_s,
         ).model_dump_json()
         replace_file(self.path, body)

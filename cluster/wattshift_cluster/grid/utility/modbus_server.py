@@ -1,4 +1,5 @@
-"""The utility's Modbus server as a source: the master's set point is a cap while it says so.
+"""The utility's Modbus server as a source: the master's set point is a cap while it says so, and an
+event for whoever settles.
 
 The cap is said before the write is acknowledged. A heartbeat that stays away adds the fallback cap,
 it never takes the set point away. A set point that cannot be kept on disk holds all the same, since
@@ -83,6 +84,7 @@ class UtilityModbusSource:
         self._say = say
         self._tell()
         try:
+            await self._begin()
             await self._listen()
             while True:
                 due_s = self._pulse.due_s(self._steady_s())
@@ -95,6 +97,13 @@ class UtilityModbusSource:
                     self._tell()
         finally:
             await self._server.close()
+
+    async def _begin(self) -> None:
+        """Time a set point that was kept without a time, or that no longer curtails the site."""
+        held = self._held.timed(self._connection_w, self._clock_s())
+        if held is not self._held:
+            self._held = held
+            await self._keep(held)
 
     async def _listen(self) -> None:
         host, port = split_address(self._config.listen)
@@ -132,6 +141,7 @@ class UtilityModbusSource:
         values = taken_apart(address, words)
         async with self._writing:
             held = written(self._held, values, self._connection_w)
+            held = held.timed(self._connection_w, self._clock_s())
             if "heartbeat" in values:
                 beat = values["heartbeat"]
                 # All ones is a count like any other: the next one after it is 0.
@@ -165,6 +175,7 @@ class UtilityModbusSource:
             self._name,
             self._heard_s,
             caps=self._held.caps(fallback_w),
+            events=self._held.called.events(self._name, self._clock_s()),
             notes=self._notes(),
             fault=self._fault(),
         )
@@ -219,7 +230,8 @@ def _news(before: Said, now: Said) -> bool:
     """Whether it is worth saying; a master asks every second, so contact alone seldom is."""
     if now.heard_s - before.heard_s >= NOTES_PERIOD_S:
         return True
-    return (before.caps, before.notes, before.fault) != (now.caps, now.notes, now.fault)
+    told = (before.caps, before.events, before.notes, before.fault)
+    return told != (now.caps, now.events, now.notes, now.fault)
 
 
 def _shown(held: Held) -> dict[str, object]:
