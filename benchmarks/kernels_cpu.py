@@ -10,6 +10,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+from benchmarks.cannot import CannotRunHere
+
 from wattshift_kernels.hasher import Hasher, Work
 from wattshift_kernels.header import sha256d, with_nonce
 from wattshift_kernels.native import host
@@ -25,6 +27,8 @@ ROLLED = Work(WORK.message, WORK.target, roll_mask=0x0001_E000)
 def run() -> dict[str, object]:
     """Measure; the keys are those of INTERFACES."""
     hashers = {name: found for name in ("native", "numba") if (found := _hasher(name)) is not None}
+    if not hashers:
+        raise CannotRunHere("neither a C++ compiler nor numba here")
     rates: dict[str, list[float]] = {name: [] for name in hashers}
     ratios: dict[str, list[float]] = {name: [] for name in hashers}
     rolled: dict[str, list[float]] = {name: [] for name in hashers}

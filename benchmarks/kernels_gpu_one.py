@@ -1,12 +1,13 @@
 """One algorithm on the first GPU, under the stopwatch and the card's own energy counter.
 
-A process of its own for each algorithm, since the end of a hasher ends the process's context on the
-device. It launches as the worker does, two in flight of about 0.7 ms each, but behind no gate: what
-is measured is the kernel. The last line of stdout is one JSON object.
+A process of its own for each algorithm, so that each begins on an empty device and one that fails
+takes no other with it. It launches as the worker does, two in flight of about 0.7 ms each, but
+behind no gate: what is measured is the kernel. The last line of stdout is one JSON object.
 """
 
 import importlib
 import json
+import os
 import random
 import statistics
 import sys
@@ -160,6 +161,12 @@ def build(hasher: Hasher, work: Work) -> float:
     return time.monotonic() - began_s
 
 
+def counting_target(name: str, rate_h_per_s: float) -> int:
+    """A target at which HITS_PER_S come: enough that a kernel which finds none stands out."""
+    share = HITS_PER_S / PASSING_CHECK.get(name, 1.0) / rate_h_per_s
+    return min(MAX_TARGET, round(share * 2**256))
+
+
 def measure(name: str, seconds_s: float, roll_mask: int, target: int) -> dict[str, Any]:
     """All figures of one algorithm; its hits are counted in the timed run where they are cheap."""
     algorithm, card = by_name(name), Card()
@@ -171,7 +178,7 @@ def measure(name: str, seconds_s: float, roll_mask: int, target: int) -> dict[st
     run = drive(hasher, works(algorithm, target, roll_mask), seconds_s, card)
     counted = run
     if target == 1:
-        target = min(MAX_TARGET, round(HITS_PER_S / run.rate_h_per_s * 2**256))
+        target = counting_target(name, run.rate_h_per_s)
         counted = drive(hasher, works(algorithm, target, roll_mask), seconds_s / 2, card)
     expected = counted.hashes * (target + 1) / 2**256 * PASSING_CHECK.get(name, 1.0)
     stopped = stops(hasher, works(algorithm, 1, roll_mask))
@@ -200,7 +207,6 @@ def measure(name: str, seconds_s: float, roll_mask: int, target: int) -> dict[st
     began_s = time.perf_counter()
     hasher.free_table()
     free_ms = round((time.perf_counter() - began_s) * 1e3, 2)
-    hasher.close()
     return {**figures, "free_ms": free_ms}
 
 
@@ -210,7 +216,11 @@ def _limit(name: str, hasher: Any, work: Work) -> float | None:
         room = importlib.import_module(f"wattshift_kernels.{name}.ceiling")
     except ModuleNotFoundError:
         return None
-    found: float | None = room.limit_h_per_s(hasher, work)
+    try:
+        found: float | None = room.limit_h_per_s(hasher, work)
+    except Exception as fault:  # of CUDA or NVRTC; the rate is known by now and must not be lost
+        print(f"kernels-gpu: {name}: no limit: {fault}", file=sys.stderr)
+        return None
     return found
 
 
@@ -221,3 +231,6 @@ def _rounded(value: float | None) -> float | None:
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     print(json.dumps(measure(**asked)), flush=True)
+    # At once: the end of the process gives everything back, and what an interpreter would take
+    # apart before it could still break a run whose figures are known.
+    os._exit(0)

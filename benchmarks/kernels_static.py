@@ -1,16 +1,27 @@
 """What the SHA-256d kernels ask of a chip per hash, counted in their machine code without a GPU.
 
-Each variant is compiled for each architecture and its hot loops are counted by pipe (`sass`).
-Clocks per hash are the model's; what a card makes of them is measured by `kernels-gpu`. Compile
-times are CPU seconds of this process.
+Each variant is compiled for each architecture and its hot loops are counted by pipe (`sass`); of
+the other coins that no memory bounds, the first placement for one architecture (`passes`). Clocks
+per hash are the model's; what a card makes of them is measured by `kernels-gpu`. Compile times are
+CPU seconds of this process.
 """
 
 from collections.abc import Mapping
+from types import ModuleType
 
 from benchmarks.cannot import CannotRunHere
 
+from wattshift_kernels.blake3 import cuda as blake3
+from wattshift_kernels.kheavyhash import cuda as kheavyhash
 from wattshift_kernels.nvrtc import Compiled, NvrtcMissing, compiled
-from wattshift_kernels.sass import DisassemblerMissing, disassembler, hot_loops, instructions
+from wattshift_kernels.passes import per_hash
+from wattshift_kernels.sass import (
+    DisassemblerMissing,
+    Tally,
+    disassembler,
+    hot_loops,
+    instructions,
+)
 from wattshift_kernels.sha256d.source import source
 from wattshift_kernels.sha256d.variants import by_name
 
@@ -19,6 +30,7 @@ HELD_TO_BARS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The model is one of these; for later ones the counts are but reported."""
 
 AGAIN_ABOVE_S = 2.5
+AGAIN_MOST = 2
 WAYS = 8
 KERNELS = {
     "rolling_default": ("loop-turned", WAYS),
@@ -29,17 +41,26 @@ KERNELS = {
 }
 """What is reported: a variant, and versions per nonce."""
 
+COINS_ARCH = "sm_90"
+
 Figures = dict[str, float | int]
 
 
 def run() -> dict[str, object]:
-    """Count; the keys are those of INTERFACES, two kernels more, and the worst of each figure."""
+    """Count; the keys are those of INTERFACES, two kernels and two coins more, and the worst."""
     try:
         disassembler()
         archs = {arch: _of(arch) for arch in ARCHS}
+        coins = {"kheavyhash": _coin(kheavyhash), "blake3": _coin(blake3)}
     except (NvrtcMissing, DisassemblerMissing) as why:
         raise CannotRunHere(str(why)) from why
-    return {"archs": archs, "worst": _worst(archs), "ways": WAYS, "quality": "modelled"}
+    return {
+        "archs": archs,
+        "worst": _worst(archs),
+        "ways": WAYS,
+        "algorithms": {COINS_ARCH: coins},
+        "quality": "modelled",
+    }
 
 
 def _worst(archs: Mapping[str, Mapping[str, Figures]]) -> dict[str, Figures]:
@@ -52,10 +73,11 @@ def _worst(archs: Mapping[str, Mapping[str, Figures]]) -> dict[str, Figures]:
 
 
 def _quickest(text: str, arch: str) -> Compiled:
-    """Compiled; once more when it took long, since a neighbour on the core slows even CPU time."""
+    """Compiled; again where it took long, since a neighbour on the core slows even CPU time."""
     made = compiled(text, arch)
-    if made.compile_s > AGAIN_ABOVE_S:
-        made = min(made, compiled(text, arch), key=lambda one: one.compile_s)
+    for _ in range(AGAIN_MOST):
+        if made.compile_s > AGAIN_ABOVE_S:
+            made = min(made, compiled(text, arch), key=lambda one: one.compile_s)
     return made
 
 
@@ -68,15 +90,25 @@ def _of(arch: str) -> dict[str, Figures]:
     figures = {}
     for name, (variant, ways) in KERNELS.items():
         made, loops = counted[variant]
-        tally = loops.per_hash(ways)
-        figures[name] = {
-            "instr_per_hash": round(tally.total, 1),
-            "alu_per_hash": round(tally.alu, 1),
-            "imad_per_hash": round(tally.multiply_add, 1),
-            "clocks_per_hash": round(tally.clocks, 2),
-            "registers": made.registers,
-            "spills": made.spill_bytes,
-            "code_bytes": loops.code_bytes,
-            "compile_s": round(made.compile_s, 2),
-        }
+        figures[name] = _figures(made, loops.per_hash(ways)) | {"code_bytes": loops.code_bytes}
     return figures
+
+
+def _coin(room: ModuleType) -> dict[str, float | int | str]:
+    """The placement that a card tries first."""
+    placement = room.PLACEMENTS[0]
+    made = compiled(room.source(), COINS_ARCH, ("-std=c++17", *placement.flags))
+    tally = per_hash(instructions(made.cubin), room.PASSES)
+    return {"placement": placement.name, **_figures(made, tally)}
+
+
+def _figures(made: Compiled, tally: Tally) -> Figures:
+    return {
+        "instr_per_hash": round(tally.total, 1),
+        "alu_per_hash": round(tally.alu, 1),
+        "imad_per_hash": round(tally.multiply_add, 1),
+        "clocks_per_hash": round(tally.clocks, 2),
+        "registers": made.registers,
+        "spills": made.spill_bytes,
+        "compile_s": round(made.compile_s, 2),
+    }

@@ -45,7 +45,8 @@ class AtOnce:
         """Search now. Raises ValueError when the range leaves 32 bits."""
         check_range(nonce_start, count)
         if self._stopped:
-            return Finished(count, 0, SearchResult((), 0, ((nonce_start, count),)))
+            left = ((nonce_start, count),) if count else ()
+            return Finished(count, 0, SearchResult((), 0, left))
         began_ns = time.perf_counter_ns()
         found = self.search(work, nonce_start, count)
         return Finished(count, time.perf_counter_ns() - began_ns, found)

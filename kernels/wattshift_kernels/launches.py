@@ -47,6 +47,9 @@ DEPTH = 2
 STOP_BYTES = 128
 """The stop word has a cache line of its own."""
 
+HASHES_MOST = 2**32 - 1
+"""Of one launch: its hits are counted in 32 bits, and a count that came round would lose them."""
+
 JOBS_KEPT = 8
 """Structs of the works and kernels at hand: making one takes longer than launching it."""
 
@@ -271,8 +274,10 @@ class Launcher:
         return job
 
     def begin(self, work: Work, nonce_start: int, count: int) -> _Search | _Build:
-        """See `Hasher`."""
+        """See `Hasher`. Raises ValueError also for more than HASHES_MOST at once."""
         check_range(nonce_start, count)
+        if count * work.ways > HASHES_MOST:
+            raise ValueError(f"{count * work.ways} hashes are more than one launch counts")
         assert work.algorithm == self.algorithm
         assert self._free, f"more than {DEPTH} launches in flight"
         table, builder, nonces = self._table, self._builder, (nonce_start, count)

@@ -68,7 +68,9 @@ def library(name: str, source: str, *, flags: Sequence[str] = ()) -> ctypes.CDLL
         folder = _folder()
     except OSError:
         with tempfile.TemporaryDirectory(prefix="wattshift-") as passing:
-            return _loaded(_make(Path(passing), f"{name}-{key}", source, compiler, options))
+            folder = Path(passing).resolve()
+            _check_all(folder)
+            return _loaded(_make(folder, f"{name}-{key}", source, compiler, options))
     kept = _kept(folder, f"{name}-{key}")
     if kept is None:
         kept = _make(folder, f"{name}-{key}", source, compiler, options)
@@ -103,12 +105,12 @@ def private_folder(name: str) -> Path:
         base = cache_folder()
     except RuntimeError as homeless:
         raise FileNotFoundError(str(homeless)) from homeless
-    base.mkdir(parents=True, exist_ok=True)
     folder = base.resolve() / name  # links are followed here, once
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    for place in (folder, *folder.parents):
-        _check(place, ours_alone=place == folder)
+    for place in (*reversed(folder.parents), folder):
+        if not place.is_dir():
+            with suppress(FileExistsError):  # what is missing is ours alone, whatever the umask
+                place.mkdir(mode=0o700)
+    _check_all(folder)
     return folder
 
 
@@ -117,6 +119,11 @@ def _folder() -> Path:
     if not os.access(folder, os.W_OK):
         raise PermissionError(str(folder))
     return folder
+
+
+def _check_all(folder: Path) -> None:
+    for place in (folder, *folder.parents):
+        _check(place, ours_alone=place == folder)
 
 
 def _check(place: Path, *, ours_alone: bool) -> None:

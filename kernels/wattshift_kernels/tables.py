@@ -164,7 +164,7 @@ class SlicedTable:
 
     def close(self) -> None:
         """Free it. Repeatable; the next `want` begins anew."""
-        self._plan = None
+        self._plan = self._asked = None  # what is left to do for a height may be less by then
         self._forget()
         if self.address:
             self._memory.free(self.address)

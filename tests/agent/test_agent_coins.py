@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from wattshift_cluster.agent import assignments as module
 from wattshift_cluster.agent.assignments import Assignments
 from wattshift_cluster.agent.build import Parts, build
+from wattshift_cluster.agent.child import Totals
 from wattshift_cluster.agent.consent import Surroundings
 from wattshift_cluster.agent.desk import PoolDesk
 from wattshift_cluster.agent.hashing import HashingDevice
@@ -123,6 +124,7 @@ def test_each_coins_pool_needs_the_owners_consent(device: Any) -> None:
     other = KASPA.replace("kaspa-account", "somebody-else")
     assert "somebody-else" in device(other).spec.refusal
     assert "kaspa.example" in device(KASPA, consent='owner = "J"\nmining = true\n').spec.refusal
+    assert "b.example" in device(KASPA + FALLBACK).spec.refusal
     # What is not mined asks for nothing.
     assert device(BITCOIN, other).spec.refusal is None
 
@@ -164,8 +166,15 @@ def test_the_proxy_takes_pools_of_bitcoin_alone(tmp_path: Path) -> None:
 
 
 def test_a_slip_in_a_devices_name_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigInvalid, match="host-cpu0"):
-        built(tmp_path, BITCOIN, hashing='algorithms = { host-gpu7 = ["sha256d"] }')
+    with pytest.raises(ConfigInvalid, match="allowed: host-cpu0"):
+        built(tmp_path, BITCOIN, hashing='algorithms = { hots-gpu0 = ["sha256d"] }')
+
+
+def test_a_lost_card_that_the_file_names_stops_no_other_one(device: Any) -> None:
+    with capture_logs() as logs:
+        one = device(BITCOIN, hashing='algorithms = { host-gpu7 = ["sha256d"] }')
+    assert one.info().algorithm == "sha256d"
+    assert ("hashing.no_such_device", "host-gpu7") in [(x["event"], x.get("device")) for x in logs]
 
 
 @pytest.mark.parametrize(
@@ -303,3 +312,27 @@ def test_hits_beyond_what_can_be_checked_are_lost_and_counted(
         await pool.stop()
 
     asyncio.run(body())
+
+
+def test_the_building_of_a_table_is_no_slow_hashing(device: Any) -> None:
+    """Neither the first one nor one that is built again while the rate is still being learnt."""
+    one, rate = device(KASPA), CPU_H_PER_S["kheavyhash"]
+    before, second_ns = one.inventory_version, 1_000_000_000
+    totals = Totals()
+    for hashes in (0, 0, 0, 0, 0, rate, 0, 0, 0, 0, rate, rate, rate):
+        totals += Totals(int(hashes), second_ns, second_ns)
+        one._learn_rate(totals)
+    assert one._rate_known
+    assert one.inventory_version == before
+
+
+def test_a_rate_that_is_badly_wrong_is_learnt(device: Any) -> None:
+    one, rate = device(KASPA), CPU_H_PER_S["kheavyhash"]
+    before = one.inventory_version
+    totals = Totals(0, 60_000_000_000, 60_000_000_000)
+    for _ in range(4):
+        one._learn_rate(totals)
+        totals += Totals(int(rate / 3), 1_000_000_000, 1_000_000_000)
+    one._learn_rate(totals)
+    assert one.inventory_version == before + 1
+    assert one.info().points[-1].revenue_usd_per_h == pytest.approx(rate / 3e9 * 0.48 / 24)

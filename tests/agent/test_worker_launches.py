@@ -143,6 +143,24 @@ def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
     return False
 
 
+def test_work_of_which_no_job_can_be_made_is_dropped_and_the_next_is_hashed(rig: Rig) -> None:
+    begin, bad = rig.hasher.begin, Work(bytes(76), 2**250)
+
+    def refusing(work: Work, first: int, count: int) -> Any:
+        if work == bad:
+            raise ValueError("no matrix")
+        return begin(work, first, count)
+
+    rig.hasher.begin = refusing
+    rig.tray.put(Assignment(1, bad))
+    rig.tray.put(Assignment(2, WORK, (0, 4 * TILE)))
+    rig.go()
+    rig.lease()
+    assert eventually(lambda: {"event": "spent", "id": 2} in rig.said())
+    assert rig.fault is None
+    assert rig.tray.current() is None
+
+
 def test_two_launches_are_in_flight_and_never_three(rig: Rig) -> None:
     rig.tray.put(Assignment(1, WORK))
     rig.lease()

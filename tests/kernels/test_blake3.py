@@ -9,11 +9,11 @@ import pytest
 from wattshift_kernels.algorithms import by_name
 from wattshift_kernels.blake3.algorithm import ALGORITHM, VECTORS, value
 from wattshift_kernels.blake3.cpu import CpuHasher
-from wattshift_kernels.blake3.cuda import PLACEMENTS, CudaHasher
+from wattshift_kernels.blake3.cuda import PLACEMENTS, CudaHasher, Placement
 from wattshift_kernels.blake3.job import job_of
 from wattshift_kernels.blake3.reference import blake3, chain, chain_of, header, twice
 from wattshift_kernels.blake3.source import source
-from wattshift_kernels.hasher import Work
+from wattshift_kernels.hasher import HasherFailed, Work
 from wattshift_kernels.kernel import Shape
 from wattshift_kernels.native import CompilerMissing, library
 from wattshift_kernels.registry import choose
@@ -170,6 +170,17 @@ def test_a_launch_gives_every_known_answer(gpu: Any) -> None:
     assert hasher.refused == {}, "every placement was tested by itself"
     assert gpu.launches > 5 * len(PLACEMENTS)
     hasher.close()
+
+
+def test_a_placement_that_does_not_compile_is_left_out(gpu: Any) -> None:
+    bad = Placement("bad", adds=True, turns="nonsense")  # type: ignore[arg-type]
+    hasher = CudaHasher(placements=(bad, PLACEMENTS[0]), shape=SHAPE, hashes_per_sm=300)
+    assert "nonsense" in hasher.refused["blake3-cuda-bad"]
+    assert hasher.name == "blake3-cuda-even"
+    hasher.close()
+    with pytest.raises(HasherFailed, match="no variant compiles"):
+        CudaHasher(placements=(bad,), shape=SHAPE)
+    assert not gpu.memory
 
 
 def test_the_device_compares_whole_hashes(gpu: Any) -> None:

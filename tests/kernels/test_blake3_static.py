@@ -2,14 +2,11 @@
 
 import pytest
 
-from wattshift_kernels.blake3.cuda import PLACEMENTS
+from wattshift_kernels.blake3.cuda import PASSES, PLACEMENTS
 from wattshift_kernels.blake3.source import source
 from wattshift_kernels.nvrtc import NvrtcMissing, compiled
 from wattshift_kernels.passes import per_hash
 from wattshift_kernels.sass import CodeUnknown, DisassemblerMissing, instructions
-
-PASSES = (5,)
-"""Five more blocks of a header of the usual length."""
 
 
 @pytest.mark.parametrize("arch", ["sm_90"])

@@ -56,6 +56,16 @@ def test_two_in_flight_do_not_mix_their_answers(gpu: Any) -> None:
     assert min(launch.took_ns for launch in (first, second, third)) > 0
 
 
+def test_a_launch_of_more_hits_than_can_be_counted_is_refused(gpu: Any) -> None:
+    hasher = small(ring=64)
+    rolling = Work(bytes(76), 2**256 - 1, roll_mask=0x1E000)
+    with pytest.raises(ValueError, match="more than one launch counts"):
+        hasher.begin(rolling, 0, 2**28)
+    assert gpu.launches == 0
+    for _ in range(2):
+        assert len(hasher.search(rolling, 0, 5).hits) == 80, "its slot is free"
+
+
 def test_a_third_launch_in_flight_is_a_mistake(gpu: Any) -> None:
     hasher = small(ring=64)
     for work in WORKS[:2]:

@@ -339,6 +339,21 @@ def test_another_epoch_builds_in_place(
     made.close()
 
 
+def test_a_table_that_was_freed_is_built_from_the_cache_that_is_there(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, small: Epoch
+) -> None:
+    made = hasher(monkeypatch, rows_per_slice=700, steps_at_once=100)
+    job, launches = work(bytes(32), 0, 2**256 - 1, 700), []
+    for _ in range(2):
+        made.free_table()
+        launches.append(1)
+        while not made.search(job, 0, 3).hits:
+            launches[-1] += 1
+    assert launches[1] == 1 + 1 + 3 + 1, "no step is taken again, not even an empty one"
+    assert launches[0] > launches[1] + 10
+    made.close()
+
+
 def test_two_launches_in_flight_build_it_too(
     gpu: Any, monkeypatch: pytest.MonkeyPatch, small: Epoch
 ) -> None:

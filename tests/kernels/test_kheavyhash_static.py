@@ -2,14 +2,11 @@
 
 import pytest
 
-from wattshift_kernels.kheavyhash.cuda import PLACEMENTS
+from wattshift_kernels.kheavyhash.cuda import PASSES, PLACEMENTS
 from wattshift_kernels.kheavyhash.source import source
 from wattshift_kernels.nvrtc import NvrtcMissing, compiled
 from wattshift_kernels.passes import per_hash
 from wattshift_kernels.sass import CodeUnknown, DisassemblerMissing, instructions
-
-PASSES = (11, 8, 11)
-"""Twice eleven pairs of rounds, and eight words of the product between them."""
 
 
 @pytest.mark.parametrize("arch", ["sm_90"])

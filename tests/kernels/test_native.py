@@ -137,3 +137,34 @@ def test_old_files_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         text = f'extern "C" int answer() {{ return {number}; }}'
         assert library("answer", text).answer() == number
     assert len(kept(folder)) == 2
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o000, 0o022])
+def test_folders_that_it_makes_are_never_refused_by_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    deep = folder.parents[1] / f"home{umask}" / ".cache" / "wattshift"
+    monkeypatch.setenv("WATTSHIFT_CACHE_DIR", str(deep))
+    before = os.umask(umask)
+    try:
+        assert library("answer", THREE).answer() == 3
+    finally:
+        os.umask(before)
+    assert [one.stat().st_mode & 0o777 for one in (deep / "native", deep, deep.parent)] == 3 * [
+        0o700
+    ]
+
+
+def test_a_passing_folder_where_others_write_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WATTSHIFT_CACHE_DIR", str(tmp_path / "file"))
+    everybodys = tmp_path / "everybodys"
+    everybodys.mkdir()
+    everybodys.chmod(0o777)
+    monkeypatch.setattr("tempfile.tempdir", str(everybodys))
+    with pytest.raises(CacheUnsafe, match="others may write to"):
+        library("answer", THREE)
+    everybodys.chmod(0o1777)
+    assert library("answer", THREE).answer() == 3

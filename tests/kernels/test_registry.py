@@ -9,6 +9,7 @@ import pytest
 
 from wattshift_kernels.hasher import Hasher, HasherFailed, Hit, Launch, SearchResult, Work, rolled
 from wattshift_kernels.registry import NoHasher, choose
+from wattshift_kernels.selftest import failure
 from wattshift_kernels.sha256d.reference import ReferenceHasher
 from wattshift_kernels.verify import KernelWrong, confirmed, verified
 
@@ -95,6 +96,26 @@ class MixesUp(ReferenceHasher):
         return SimpleNamespace(count=count, result=lambda: self.last.result())
 
 
+class MixesUpMade(MixesUp):
+    """Only where hits are frequent."""
+
+    def begin(self, work: Work, nonce_start: int, count: int) -> Launch:
+        if work.target < 2**224:
+            return ReferenceHasher().begin(work, nonce_start, count)
+        return super().begin(work, nonce_start, count)
+
+
+class LosesAWay(ReferenceHasher):
+    """Of sixteen versions, and only where hits are so rare that no made-up work has one."""
+
+    def search(self, work: Work, nonce_start: int, count: int) -> SearchResult:
+        found = super().search(work, nonce_start, count)
+        if work.ways < 16 or work.target >= 2**224:
+            return found
+        lost = rolled(work.roll_mask)[9]
+        return replace(found, hits=tuple(hit for hit in found.hits if hit.roll != lost))
+
+
 WRONG = {
     Misses: "hits where",
     Overcounts: "counted",
@@ -105,7 +126,9 @@ WRONG = {
     Raises: "launch failed",
     RunsOn: "after it was stopped",
     StandsStill: "go on",
-    MixesUp: "in flight",
+    MixesUp: "beside another launch",
+    MixesUpMade: "in flight",
+    LosesAWay: "block 840000, way 9",
 }
 
 
@@ -116,6 +139,34 @@ def test_a_wrong_variant_is_refused_and_reported(wrong: type[ReferenceHasher]) -
     assert chosen.report[0].backend == "fast"
     assert WRONG[wrong] in (chosen.report[0].refused or "")
     assert chosen.report[1].refused is None
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_refused_variant_leaves_nothing_in_the_next_ones_way(together: bool) -> None:
+    unread: list[Work] = []
+
+    class Together(ReferenceHasher):
+        """Invents a nonce where two launches are in flight, and where it is stopped."""
+
+        depth = 2
+
+        def begin(self, work: Work, nonce_start: int, count: int) -> Launch:
+            unread.append(work)
+            found = ReferenceHasher().begin(work, nonce_start, count)
+
+            def result() -> SearchResult:
+                beside = len(unread) > 1
+                unread.remove(work)
+                if self._stopped or (beside and together):
+                    raise KernelWrong("together", 7)
+                return found.result()
+
+            return SimpleNamespace(count=count, result=result)
+
+    hasher = Together()
+    assert "KernelWrong" in (failure(hasher) or "")
+    assert not unread
+    assert not hasher._stopped
 
 
 def test_a_refused_variant_gives_the_device_back() -> None:

@@ -53,7 +53,8 @@ async def mining(
 ) -> AsyncIterator[tuple[CoinPool, StratumClient, list[Any]]]:
     """A pool and a client at it, and the jobs that the client was told."""
     settings = PoolSettings(**{"difficulty": EASIEST, "job_every_s": 3600.0, **more})
-    pool, told = CoinPool(tongue, settings), []
+    pool = CoinPool(tongue, settings)
+    told: list[Any] = []
     at = await pool.start(LISTEN)
     client = StratumClient(
         f"stratum+tcp://{at}",
@@ -206,6 +207,66 @@ def test_a_share_that_is_cancelled_while_it_is_checked_is_lost_and_counted(
             counts = client.counts
             assert (counts.found, dict(counts.lost)) == (1, {"lost: cancelled": 1})
             assert pool.stats.total.accepted == 0
+
+    run(body)
+
+
+HOSTILE: list[tuple[str, list[Any]]] = [
+    ("client.reconnect", ["127.85.9.9", 3333, 0]),
+    ("client.reconnect", ["pool.example.org", 3333, 0]),
+    ("mining.set_algorithm", ["sha256d"]),
+    ("mining.set_user", ["thief"]),
+    ("mining.authorize", ["thief", "x"]),
+    ("mining.configure", [["version-rolling"], {}]),
+    ("mining.set_version_mask", ["1fffe000"]),
+]
+
+
+@pytest.mark.parametrize("coin", ["autolykos2", "blake3", "kheavyhash"])
+def test_no_pool_moves_us_nor_changes_the_account_or_the_algorithm(coin: str) -> None:
+    async def body() -> None:
+        async with mining(COINS[coin]()) as (pool, client, told):
+            await until(client.current_job)
+            for notice in HOSTILE:
+                next(iter(pool.links)).post(*notice)
+            pool.new_job(clean=True)
+            await until(lambda: len(told) > 1)
+            assert (told[-1].algorithm, pool.sessions) == (coin, 1)
+            assert (await client.submit(mined(told[-1], WorkSplitter()))).accepted
+            assert set(pool.stats.users) == {"rig"}
+
+    run(body)
+
+
+@pytest.mark.parametrize("how", ["another connection", "a new block"])
+def test_a_share_that_is_overtaken_while_it_is_checked_is_lost_and_never_sent(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        async with mining(TONGUES["autolykos2"](), grace_s=0.0) as (pool, client, told):
+            await until(client.current_job)
+            share = mined(client.current_job(), WorkSplitter())
+            begun, go_on = threading.Event(), threading.Event()
+
+            def slow(*_: object) -> bool:
+                begun.set()
+                return go_on.wait(20)
+
+            monkeypatch.setattr(NonceJob, "valid", slow)
+            submitting = asyncio.create_task(client.submit(share))
+            await until(begun.is_set)
+            before = len(told)
+            if how == "a new block":
+                pool.new_job(clean=True)
+                await until(lambda: len(told) > before)
+            else:
+                for one in list(pool.links):
+                    one.hang_up()
+                await until(lambda: client.reconnects and client.current_job())
+            go_on.set()
+            assert (await submitting).reason == "lost: stale"
+            assert (client.counts.found, client.counts.lost_total) == (1, 1)
+            assert not pool.stats.total.rejected
 
     run(body)
 

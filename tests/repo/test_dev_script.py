@@ -1,5 +1,6 @@
 """`./dev`: what it refuses plainly, and which packages it picks for which machine."""
 
+import os
 import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
@@ -126,3 +127,23 @@ def test_an_environment_made_anew_gets_every_lock(
     dev.prepare([dev.RUN, dev.MODEL])
     assert seen == [True], "an environment that was moved is made anew"
     assert installed[-1] == [dev.RUN, dev.MODEL]
+
+
+def test_tests_are_rewritten_once_for_all_workers_and_again_when_they_change(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "PYTEST", [sys.executable, "-m", "pytest"])
+    monkeypatch.setattr(dev, "STALE_MANY", 2)
+    room = tmp_path / "tests"
+    room.mkdir()
+    files = [room / f"test_{letter}.py" for letter in "abc"]
+    for file in files:
+        file.write_text("def test_it() -> None:\n    assert True\n")
+    assert dev.stale_tests() == [str(file) for file in files]
+    dev.rewrite(dev.stale_tests())
+    assert dev.stale_tests() == []
+    later_s = files[1].stat().st_mtime + 60.0
+    os.utime(files[1], (later_s, later_s))
+    assert dev.stale_tests() == [str(files[1])]

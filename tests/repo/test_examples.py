@@ -26,7 +26,7 @@ def test_the_example_agents_are_valid(name: str) -> None:
     assert load_agent(EXAMPLES / name, environ={}).agent.name
 
 
-@pytest.mark.parametrize("name", ["site.toml", "grid/site.toml"])
+@pytest.mark.parametrize("name", ["site.toml", "site-coins.toml", "grid/site.toml"])
 def test_the_example_sites_refer_to_their_agents(name: str) -> None:
     config = load_site(EXAMPLES / name, environ={})
     for agent in config.agents:

@@ -83,6 +83,15 @@ def yard(gates: int = 8, asics: int = 3) -> Yard:
     return Yard(site, values, [mine], made, Feeds(flat, none, (), "none"), (), tally, 1.0, 1e6)
 
 
+def aimed(seconds: int) -> Yard:
+    """A site that has had a target for `seconds`."""
+    one = yard()
+    one.seconds(READY_S)
+    one.aims(AIM_W)
+    one.seconds(seconds)
+    return one
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time constants of a sixth: a second of these tests costs as much as one of a site."""
@@ -95,10 +104,7 @@ def test_a_site_whose_overhead_is_wrong_converges(
     monkeypatch: pytest.MonkeyPatch, error: float, within_s: int
 ) -> None:
     monkeypatch.setattr(world, "OTHER_SHARE", 1.0 + error)
-    one = yard()
-    one.seconds(READY_S)
-    one.aims(AIM_W)
-    one.seconds(within_s)
+    one = aimed(within_s)
     late_w = one.metered_w[-5:]
     assert max(abs(watts_w - AIM_W) for watts_w in late_w) < 0.01 * AIM_W
     reached = next(i for i, w in enumerate(one.metered_w) if i > READY_S and w < 1.01 * AIM_W)
@@ -110,19 +116,13 @@ def test_a_site_whose_overhead_is_wrong_converges(
 
 def test_without_the_trim_it_settles_below(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effective, "trimmed", lambda *_: Trim())
-    one = yard()
-    one.seconds(READY_S)
-    one.aims(AIM_W)
-    one.seconds(15)
+    one = aimed(15)
     assert one.metered_w[-1] < 0.97 * AIM_W
 
 
 @pytest.mark.usefixtures("quick")
 def test_it_ends_with_its_target() -> None:
-    one = yard()
-    one.seconds(READY_S)
-    one.aims(AIM_W)
-    one.seconds(12)
+    one = aimed(12)
     assert one.trim_w > 0.0
     one.aims(None)
     one.seconds(1)
@@ -131,10 +131,7 @@ def test_it_ends_with_its_target() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_no_cap_is_exceeded_in_any_turn() -> None:
-    one = yard()
-    one.seconds(READY_S)
-    one.aims(AIM_W)
-    one.seconds(20)
+    one = aimed(20)
     assert one.trim_w > 0.02 * AIM_W
     cap_w = 1.01 * AIM_W
     one.says("utility", Cap("c", "utility", cap_w))
@@ -173,10 +170,7 @@ def test_whole_machines_are_not_turned_on_and_off(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("quick")
 def test_a_lost_meter_freezes_the_trim_and_then_gives_it_back() -> None:
-    one = yard()
-    one.seconds(READY_S)
-    one.aims(AIM_W)
-    one.seconds(20)
+    one = aimed(20)
     kept_w = one.trim_w
     assert kept_w > 0.02 * AIM_W
     one.world.meter_lost = True

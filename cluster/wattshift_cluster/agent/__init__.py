@@ -11,6 +11,7 @@ worker  launches  tray  pace         the process that hashes
 gpu/  gpus  limit_desk               NVML: readings and power limits
 power/                               the learnt power curve and what is made of it
 observe/  neighbourhood              who else uses a device without marking its gate
+frequency  shedding                  what this host sheds by itself when the grid's frequency falls
 external/                            a foreign mining program on a card
 asics/                               ASICs, their turns, their operator, and the outlets behind them
 consent  cloud                       the owner's word; whose machine this is

@@ -155,7 +155,7 @@ class Assignments:
         result = await self._desk.submit(work.share(nonce, roll), first=block)
         if result.accepted:
             self._count(accepted=1, accepted_difficulty=result.difficulty)
-        elif (result.reason or "").startswith("lost"):
+        elif result.kind is None:  # nobody refused it: it never got there, or got no answer
             self._count(lost=1)
         else:
             self._count(rejected=1)

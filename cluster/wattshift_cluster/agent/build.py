@@ -1,5 +1,6 @@
 """From an agent's file to its devices, its pool session and what watches the host's GPUs."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -138,13 +139,13 @@ def _specs(config: AgentConfig, gpus: HostGpus | None) -> list[HashingSpec]:
     folder.mkdir(parents=True, exist_ok=True)
     if gpus is None:
         cpu = f"{name}-cpu0"
-        _check_names(section, [cpu])
+        _check_names(section, name, [cpu])
         mined = _mined(config, cpu)
         return [cpu_spec(cpu, folder, section.cpu_w, section.nice, host, algorithm=mined)]
     gpu = config.gpu
     steady = None if gpu.steady_w is None else SteadySettings(gpu.steady_w, gpu.steady_ramp_w_per_s)
     names = [f"{name}-gpu{card.index}" for card in gpus.cards]
-    _check_names(section, names)
+    _check_names(section, name, names)
     return [
         gpu_spec(
             device,
@@ -161,10 +162,18 @@ def _specs(config: AgentConfig, gpus: HostGpus | None) -> list[HashingSpec]:
     ]
 
 
-def _check_names(section: Hashing, devices: list[str]) -> None:
-    """A slip in a name would leave a device with another coin than its owner wants."""
+def _check_names(section: Hashing, agent: str, devices: list[str]) -> None:
+    """A slip in a name would leave a device with another coin than its owner wants.
+
+    But a card that is named rightly and not here, because it is lost, stops no other one.
+    """
+    ours = re.compile(re.escape(agent) + r"-(cpu0|gpu\d{1,3})")
     for name in section.algorithms:
-        if name not in devices:
+        if name in devices:
+            continue
+        if ours.fullmatch(name):
+            log.warning("hashing.no_such_device", device=name)
+        else:
             allowed = f"there is no such device here; allowed: {', '.join(devices)}"
             raise ConfigInvalid([Fault("agent.toml", f"hashing.algorithms.{name}", name, allowed)])
 

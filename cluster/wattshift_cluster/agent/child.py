@@ -47,6 +47,13 @@ class Totals:
             self.cpu_ns + other.cpu_ns,
         )
 
+    def __sub__(self, other: "Totals") -> "Totals":
+        return Totals(
+            self.hashes - other.hashes,
+            self.launching_ns - other.launching_ns,
+            self.cpu_ns - other.cpu_ns,
+        )
+
 
 class WorkerChild:
     """One device's worker.

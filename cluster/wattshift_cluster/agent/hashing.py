@@ -76,6 +76,7 @@ class HashingDevice:
         self._clients = ClientsView(self.clients_file)
         self._hashrate_h_per_s = spec.hashrate_h_per_s
         self._rate_known = False
+        self._hashed = self._last_totals = Totals()
         self._rate_changes = 0
         self._lease: Lease | None = None
         self._draw: Draw | None = None
@@ -329,12 +330,19 @@ class HashingDevice:
         return None if card is None else card.enforced_limit_w
 
     def _learn_rate(self, totals: Totals) -> None:
-        """Once, and only if the expectation was badly wrong. A CPU's rate is per CPU second."""
-        busy_ns = totals.cpu_ns if self.spec.card is None else totals.launching_ns
-        if self._rate_known or totals.launching_ns < RATE_AFTER_NS or not busy_ns:
+        """Once, and only if the expectation was badly wrong. A CPU's rate is per CPU second.
+
+        Time in which nothing was hashed does not count: a table was built, however often.
+        """
+        since, self._last_totals = totals - self._last_totals, totals
+        if self._rate_known or not since.hashes:
+            return
+        self._hashed = hashed = self._hashed + since
+        busy_ns = hashed.cpu_ns if self.spec.card is None else hashed.launching_ns
+        if hashed.launching_ns < RATE_AFTER_NS or not busy_ns:
             return
         self._rate_known = True
-        rate = totals.hashes / (busy_ns / 1e9)
+        rate = hashed.hashes / (busy_ns / 1e9)
         off = max(rate, 1.0) / self._hashrate_h_per_s
         if not 1 / RATE_WRONG < off < RATE_WRONG:
             self._hashrate_h_per_s = rate

@@ -14,8 +14,8 @@ CPU_IDLE_SHARE = 0.02
 
 CPU_H_PER_S = {
     "sha256d": 25e6,
-    "autolykos2": 5e3,
-    "etchash": 6e2,
+    "autolykos2": 1.3e4,
+    "etchash": 9e2,
     "kheavyhash": 2.4e6,
     "blake3": 1.4e7,
 }

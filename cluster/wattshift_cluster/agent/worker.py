@@ -133,7 +133,12 @@ class Worker:
         ways = assignment.work.ways
         nonces = assignment.take(self._pace.nonces(ways))
         charge = self._pace.begun(now_ns, nonces[1] * ways, duty_pct)
-        self._launches.begin(assignment, nonces, charge, now_ns)
+        try:
+            self._launches.begin(assignment, nonces, charge, now_ns)
+        except ValueError as fault:  # a pool's work of which no job can be made: nothing was begun
+            self._pace.ended(charge, now_ns, 0, 0)
+            self._tray.drop(assignment)
+            print(f"worker: work {assignment.id}: {fault}", file=sys.stderr, flush=True)
         return 0.0
 
     def _book(self, one: Landed) -> None:

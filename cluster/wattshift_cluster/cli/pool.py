@@ -63,14 +63,15 @@ def serve(
       wattshift pool serve
       wattshift pool serve --listen 127.0.0.1:3333 --difficulty 0.001
       wattshift pool serve --shares-per-minute 20 --least-difficulty 0.0001
-      wattshift pool serve --algorithm kheavyhash --difficulty 0.00001
+      wattshift pool serve --algorithm autolykos2 --difficulty 0.000001
       wattshift pool serve --tls-cert pool.pem --tls-key pool.key
       curl http://127.0.0.1:3334/v1/status
 
     Every share is checked in full, and blocks are synthetic: their coinbase pays zero to nobody. It
     speaks as the pools of that algorithm's coin do, and listens on loopback only, which no option
-    changes. Runs until Ctrl-C. When it listens, one JSON line on stdout says where. Exit 1 where a
-    port is in use, 3 where an option is invalid, 6 where an address is not on loopback.
+    changes. Only with sha256d does the difficulty vary, are sessions resumed, and is there an
+    extranonce2. Runs until Ctrl-C. When it listens, one JSON line on stdout says where. Exit 1
+    where a port is in use, 3 where an option is invalid, 6 where an address is not on loopback.
     """
     import sys
 

@@ -114,6 +114,8 @@ class Courier:
             self._ledger.unverified += 1
             return ShareResult(False, "not a share: our own check failed", job.difficulty)
         self._ledger.find()
+        if not job.same_template(self._book.find(share)):  # the check took long: it was overtaken
+            return self._lost("stale" if self.session else "not connected", job.difficulty)
         if self._ledger.waiting > self._keeping.most and not first:
             return self._lost("too many on their way", job.difficulty)
         try:

@@ -19,8 +19,9 @@ from wattshift_kernels.verify import hit_of
 COUNTED_BYTES = 4
 """Of the nonce: those that a hasher tries."""
 
-CHECKED_KEPT = 256
-"""Hashes that are not done twice: a share is looked at when it is found and when it is sent."""
+CHECKED_KEPT = 4096
+"""Hashes that are not done twice: a share is looked at when it is found and when it is sent, and
+between the two so many others may be that an agent lets wait (`agent.assignments`)."""
 
 Params = list[Any] | dict[str, Any]
 Submission = Callable[["NonceJob", bytes, str], Params]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from wattshift_kernels.autolykos2 import reference
 from wattshift_kernels.autolykos2.job import job_of, job_of_slice, source
 from wattshift_kernels.autotune import tuned
+from wattshift_kernels.compiling import compiled
 from wattshift_kernels.gpu import Gpu
 from wattshift_kernels.kernel import Kernel, Only, Shape, building
 from wattshift_kernels.launches import Launcher, Limits
@@ -84,15 +85,12 @@ class CudaHasher(Launcher):
         with gpu.device:
             runtime = gpu.cupy.cuda.runtime
             runtime.deviceSetLimit(runtime.cudaLimitMaxL2FetchGranularity, SECTOR_BYTES)
-        kernels = [
-            Kernel(
-                f"autolykos2-cuda-{variant.name}",
-                gpu.compiled(source(), "ws_search", options=variant.flags),
-                job_of,
-                shape,
-            )
-            for variant in variants
-        ]
+
+        def made(variant: Variant, name: str) -> Kernel:
+            function = gpu.compiled(source(), "ws_search", options=variant.flags)
+            return Kernel(name, function, job_of, shape)
+
+        kernels, refused = compiled(gpu, "autolykos2-cuda", variants, made)
         piece = rows_per_slice or ROWS_PER_SM_AND_SLICE * gpu.sms
 
         def plan(height: int) -> Plan:
@@ -109,6 +107,5 @@ class CudaHasher(Launcher):
             builder=building(build, job_of_slice, threads=BUILD_THREADS),
             limits=limits,
         )
-        if len(kernels) > 1:
-            depends_on = [source(), *(kernel.name for kernel in kernels)]
-            self.choice = tuned(self, kernels, depends_on)
+        self.refused |= refused
+        self.choice = tuned(self, kernels, [source(), *(kernel.name for kernel in kernels)])

@@ -1,14 +1,12 @@
 """What Autolykos's kernels are given: their text, and a work as the struct that they take."""
 
-import re
-from importlib import resources
-
 import numpy as np
 
 from wattshift_kernels.autolykos2 import reference
 from wattshift_kernels.hasher import Work
 from wattshift_kernels.kernel import Job
 from wattshift_kernels.tables import Slice
+from wattshift_kernels.texts import text
 
 JOB = np.dtype(
     [
@@ -18,8 +16,6 @@ JOB = np.dtype(
 )  # fmt: skip
 """WsJob of autolykos2.cuh."""
 
-_INCLUDE = re.compile(r'^#include "(.*)"$', re.MULTILINE)
-
 
 def source(name: str = "autolykos2.cu") -> str:
     """One text, its headers written in.
@@ -27,13 +23,7 @@ def source(name: str = "autolykos2.cu") -> str:
     Args:
         name: "autolykos2.cu" searches on a GPU, "build.cu" makes rows, "search.cpp" is a CPU's.
     """
-    folder = resources.files("wattshift_kernels.autolykos2")
-
-    def written(file: str) -> str:
-        text = (folder / file).read_text()
-        return _INCLUDE.sub(lambda found: written(found[1]), text)
-
-    return written(name)
+    return text("autolykos2", name)
 
 
 def job_of(work: Work, table: int) -> Job:

@@ -12,6 +12,7 @@ on the host, in steps, since each of its rows needs the one before.
 from dataclasses import dataclass
 
 from wattshift_kernels.autotune import tuned
+from wattshift_kernels.compiling import compiled
 from wattshift_kernels.etchash import epochs
 from wattshift_kernels.etchash.job import job_of, job_of_slice, source
 from wattshift_kernels.etchash.light import STEPS_AT_ONCE, light
@@ -92,15 +93,12 @@ class CudaHasher(Launcher):
             HasherFailed: it broke.
         """
         gpu = Gpu(device)
-        kernels = [
-            Kernel(
-                f"etchash-cuda-{variant.name}",
-                gpu.compiled(source(), "ws_search", options=variant.flags),
-                job_of,
-                SHAPE,
-            )
-            for variant in variants
-        ]
+
+        def made(variant: Variant, name: str) -> Kernel:
+            function = gpu.compiled(source(), "ws_search", options=variant.flags)
+            return Kernel(name, function, job_of, SHAPE)
+
+        kernels, refused = compiled(gpu, "etchash-cuda", variants, made)
         piece = rows_per_slice or ROWS_PER_SM_AND_SLICE * gpu.sms
 
         def plan(height: int) -> Plan:
@@ -124,9 +122,8 @@ class CudaHasher(Launcher):
             builder=_builder(gpu, building(build, job_of_slice)),
             limits=limits,
         )
-        if len(kernels) > 1:
-            depends_on = [source(), *(kernel.name for kernel in kernels)]
-            self.choice = tuned(self, kernels, depends_on)
+        self.refused |= refused
+        self.choice = tuned(self, kernels, [source(), *(kernel.name for kernel in kernels)])
 
 
 def _builder(gpu: Gpu, rows: Builder) -> Builder:

@@ -1,14 +1,12 @@
 """What Etchash's kernels are given: their text, and a work as the struct that they take."""
 
-import re
-from importlib import resources
-
 import numpy as np
 
 from wattshift_kernels.etchash import epochs
 from wattshift_kernels.hasher import Work
 from wattshift_kernels.kernel import Job
 from wattshift_kernels.tables import Slice
+from wattshift_kernels.texts import text
 
 JOB = np.dtype(
     [
@@ -19,8 +17,6 @@ JOB = np.dtype(
 )  # fmt: skip
 """WsJob of etchash.cuh."""
 
-_INCLUDE = re.compile(r'^#include "(.*)"$', re.MULTILINE)
-
 HEADER_BYTES = 32
 
 
@@ -30,13 +26,7 @@ def source(name: str = "etchash.cu") -> str:
     Args:
         name: "etchash.cu" searches on a GPU, "build.cu" makes rows there, "search.cpp" is a CPU's.
     """
-    folder = resources.files("wattshift_kernels.etchash")
-
-    def written(file: str) -> str:
-        text = (folder / file).read_text()
-        return _INCLUDE.sub(lambda found: written(found[1]), text)
-
-    return written(name)
+    return text("etchash", name)
 
 
 def job_of(work: Work, table: int, cache: int | None = None) -> Job:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wattshift_kernels.autotune import tuned
+from wattshift_kernels.compiling import compiled
 from wattshift_kernels.gpu import Gpu
 from wattshift_kernels.kernel import Kernel, Only, Shape
 from wattshift_kernels.kheavyhash.job import job_of
@@ -52,6 +53,11 @@ HASHES_PER_SM = 12_288
 """Twelve blocks: 0.65 ms by the model."""
 
 
+PASSES = (11, 8, 11)
+"""Of the loops within the loop over nonces, for whoever counts instructions: twice eleven pairs of
+rounds, and eight words of the product between them."""
+
+
 class CudaHasher(Launcher):
     """kHeavyHash on one GPU."""
 
@@ -76,16 +82,13 @@ class CudaHasher(Launcher):
         """
         gpu = Gpu(device)
         text = source()
-        kernels = [
-            Kernel(
-                f"kheavyhash-cuda-{placement.name}",
-                gpu.compiled(text, "ws_search", options=placement.flags),
-                job_of,
-                shape,
-            )
-            for placement in placements
-        ]
+
+        def made(placement: Placement, name: str) -> Kernel:
+            function = gpu.compiled(text, "ws_search", options=placement.flags)
+            return Kernel(name, function, job_of, shape)
+
+        kernels, refused = compiled(gpu, "kheavyhash-cuda", placements, made)
         first = Only(kernels[0])
         super().__init__(gpu, "kheavyhash", first, hashes_per_sm=hashes_per_sm, limits=limits)
-        if len(kernels) > 1:
-            self.choice = tuned(self, kernels, [text, *(kernel.name for kernel in kernels)])
+        self.refused |= refused
+        self.choice = tuned(self, kernels, [text, *(kernel.name for kernel in kernels)])

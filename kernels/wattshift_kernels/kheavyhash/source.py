@@ -1,6 +1,6 @@
 """The kernel's text: its arithmetic, and a search around it for a GPU or for a CPU's vectors."""
 
-from importlib import resources
+from wattshift_kernels.texts import text
 
 
 def source(ending: str = "cu") -> str:
@@ -9,6 +9,4 @@ def source(ending: str = "cu") -> str:
     Args:
         ending: "cu" for the launch on a GPU, "cpp" for the search over vectors.
     """
-    folder = resources.files("wattshift_kernels.kheavyhash")
-    head = (folder / "kheavyhash.cuh").read_text()
-    return (folder / f"kheavyhash.{ending}").read_text().replace('#include "kheavyhash.cuh"', head)
+    return text("kheavyhash", f"kheavyhash.{ending}")

@@ -25,6 +25,13 @@ TRIAL_MASKS = (0, 0x0001_4000, 0x0600_C000, 0x2000)
 
 KNOWN_MASKS = (0, 0x6000, 0x1E00_0000)
 
+WAY_BITS = ((21, 20), (23, 22), (24, 25), (26, 27))
+"""Of the last block's version, in pairs: one that is 0, one that is 1. A mask with one of each pair
+puts the block at any of sixteen ways, so each of them is proven by a hit."""
+
+NEAR = 8
+"""Nonces on both sides there."""
+
 BLOCKS = (
     (
         "block 0",
@@ -66,7 +73,7 @@ def digest(work: Work, nonce: int, roll: int = 0) -> bytes:
 
 
 def known() -> tuple[Known, ...]:
-    """The blocks as they are, and found among others that differ in version bits only."""
+    """The blocks as they are, and found among others that differ in version bits, at each way."""
     found = []
     for name, head, nbits, nonce in BLOCKS:
         message = bytes.fromhex(head)
@@ -75,6 +82,11 @@ def known() -> tuple[Known, ...]:
             work = Work(message, target_of_nbits(nbits), roll_mask=mask)
             nonces = (nonce - AROUND, 2 * AROUND + 1)
             found.append(Known(name, work, nonces, ((nonce, version & mask),)))
+    for way in range(1 << len(WAY_BITS)):
+        mask = sum(1 << pair[way >> i & 1] for i, pair in enumerate(WAY_BITS))
+        work = Work(message, target_of_nbits(nbits), roll_mask=mask)
+        nonces = (nonce - NEAR, 2 * NEAR + 1)
+        found.append(Known(f"{name}, way {way}", work, nonces, ((nonce, version & mask),)))
     return tuple(found)
 
 

@@ -1,11 +1,11 @@
 """SHA-256d on a GPU: the variants of its kernel that are right here, and the fastest of them."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from wattshift_kernels.autotune import tuned
+from wattshift_kernels.compiling import compiled
 from wattshift_kernels.gpu import Gpu
-from wattshift_kernels.hasher import HasherFailed, Work
+from wattshift_kernels.hasher import Work
 from wattshift_kernels.kernel import Kernel, Only, Shape
 from wattshift_kernels.launches import Launcher, Limits
 from wattshift_kernels.sha256d.precompute import job_of
@@ -14,9 +14,6 @@ from wattshift_kernels.sha256d.variants import ZERO_WORD_TARGET, Variant, ordere
 
 HASHES_PER_SM = 57_344
 """About 0.7 ms of an H200 (modelled); others are found by the first launches."""
-
-COMPILED_AT_ONCE = 4
-"""A variant takes one to three seconds of one core, once per machine."""
 
 
 class CudaHasher(Launcher):
@@ -44,10 +41,11 @@ class CudaHasher(Launcher):
         """
         gpu = Gpu(device)
         variants = ordered(gpu.capability) if variants is None else variants
-        kernels, refused = _compiled(gpu, variants, shape)
-        if not kernels:
-            gpu.close()
-            raise HasherFailed(f"no variant compiles: {refused}")
+
+        def made(variant: Variant, name: str) -> Kernel:
+            return _kernel(gpu, variant, name, shape)
+
+        kernels, refused = compiled(gpu, "sha256d-cuda", variants, made)
         first = Only(kernels[0])
         super().__init__(gpu, "sha256d", first, hashes_per_sm=hashes_per_sm, limits=limits)
         self.refused |= refused
@@ -59,30 +57,9 @@ def kind_of(work: Work) -> str:
     return f"{work.ways} ways" + (", low" if work.target >= ZERO_WORD_TARGET else "")
 
 
-def _compiled(
-    gpu: Gpu, variants: Sequence[Variant], shape: Shape | None
-) -> tuple[list[Kernel], dict[str, str]]:
-    """Those that compile, and why the others do not."""
-    kernels, refused = [], {}
-
-    def made(variant: Variant) -> Kernel | Exception:
-        try:
-            return _kernel(gpu, variant, shape)
-        except Exception as fault:  # of NVRTC or CuPy: whatever it is, the next variant may do
-            return fault
-
-    with ThreadPoolExecutor(COMPILED_AT_ONCE) as compilers:
-        for variant, one in zip(variants, compilers.map(made, variants), strict=True):
-            if isinstance(one, Kernel):
-                kernels.append(one)
-            else:
-                refused[f"sha256d-cuda-{variant.name}"] = f"it does not compile: {one}"
-    return kernels, refused
-
-
-def _kernel(gpu: Gpu, variant: Variant, shape: Shape | None) -> Kernel:
+def _kernel(gpu: Gpu, variant: Variant, name: str, shape: Shape | None) -> Kernel:
     return Kernel(
-        name=f"sha256d-cuda-{variant.name}",
+        name=name,
         function=gpu.compiled(source(variant), "ws_search"),
         job=job_of,
         shape=shape or Shape(variant.threads, variant.hashes_per_thread),

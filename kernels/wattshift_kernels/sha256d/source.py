@@ -13,8 +13,6 @@ What is placed where: see `Variant`. A value is an int where it is known here, a
 expression of C; sums of known values are done here.
 """
 
-from importlib import resources
-
 from wattshift_kernels.sha256d.midstate import INITIAL, ROUND
 from wattshift_kernels.sha256d.variants import ALL_ADDS, EVERY_SECOND, TWO_INPUT, Variant
 from wattshift_kernels.sha256d.words import (
@@ -32,6 +30,7 @@ from wattshift_kernels.sha256d.words import (
     maj,
     small,
 )
+from wattshift_kernels.texts import text
 
 Value = int | str
 State = tuple[Value, ...]
@@ -60,7 +59,9 @@ def source(variant: Variant) -> str:
     bounds = (
         f"#define WS_THREADS {variant.threads}\n#define WS_BLOCKS_PER_SM {variant.blocks_per_sm}\n"
     )
-    return "\n".join((bounds, _text("sha256d.cuh"), rounds(variant), _text("sha256d.cu")))
+    return "\n".join(
+        (bounds, text("sha256d", "sha256d.cuh"), rounds(variant), text("sha256d", "sha256d.cu"))
+    )
 
 
 def rounds(variant: Variant) -> str:
@@ -83,10 +84,6 @@ def rounds(variant: Variant) -> str:
     hit = writer.second_hash(writer.first_hash(added))
     lines += [*writer.taken(), f"found = found + found + ({hit} & 1u);", "}"]
     return "\n".join((*lines, "n = n19 - job.n19;", "return found;", "}"))
-
-
-def _text(name: str) -> str:
-    return (resources.files("wattshift_kernels.sha256d") / name).read_text("utf-8")
 
 
 def _c(value: Value) -> str:

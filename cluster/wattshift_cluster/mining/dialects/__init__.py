@@ -7,4 +7,5 @@ ergo                   autolykos2
 ethereum_classic       etchash: EthereumStratum/1.0.0, and the older form without a name
 kaspa                  kheavyhash
 alephium               blake3
+seeds                  the epoch of an Ethash coin, by the seed that its pools name
 """

@@ -6,4 +6,5 @@ template               synthetic blocks
 verdict  stats         what is credited; what was counted
 vardiff                how hard shares are
 settings               limits
+coins/                 pools of the other coins
 """

@@ -133,7 +133,7 @@ class Accounts:
                 account.accept(difficulty)
                 account.pool_accepted += 1
                 account.pool_difficulty += result.difficulty
-            elif reason.startswith("lost: "):
+            elif result.kind is None:  # nobody refused it
                 _count(account.lost, reason.removeprefix("lost: "))
             else:
                 _count(account.rejected, f"pool: {result.kind or reason}")

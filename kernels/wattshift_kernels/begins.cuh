@@ -1,3 +1,4 @@
+// Shared by rooms, and found by texts.py.
 // How a block begins, whatever it computes, and how it writes.
 #pragma once
 
