@@ -17,7 +17,7 @@ from wattshift_cluster.agent.service import Agent
 from wattshift_cluster.agent.shedding import Held, lowered
 from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.config.frequency import Frequency
-from wattshift_cluster.grid.frequency.sensor import Heard
+from wattshift_cluster.grid.frequency.heard import Heard
 from wattshift_cluster.wire.epochs import EpochFile
 from wattshift_scheduler.frequency import Sample
 

@@ -23,6 +23,20 @@ limit = "10MW"
 [grid]
 default_price_usd_per_mwh = 20
 """
+BRIDGE_TOKEN = b"0123456789abcdef0123456789abcdef"
+HALL = """
+[site]
+name = "hall"
+state_dir = "state"
+margin_pct = 0
+[compute]
+name = "ray"
+bridge = "127.0.0.1:{port}"
+token_file = "bridge.token"
+[[feeders]]
+name = "main"
+"""
+"""A site with compute; the limit of its main feeder, and its nodes, come after."""
 VTN = """
 [[openadr]]
 name = "utility"

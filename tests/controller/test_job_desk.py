@@ -5,8 +5,9 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,29 +24,16 @@ from wattshift_scheduler import events as ev
 from wattshift_scheduler import jobs
 from wattshift_scheduler.jobs import Job, JobState, Rule
 
-_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
+rig: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("controller_rig.py"))))
 
-TOKEN = b"0123456789abcdef0123456789abcdef"
-SITE = """
-[site]
-name = "hall"
-state_dir = "state"
-margin_pct = 0
-[[feeders]]
-name = "main"
+SITE = (
+    rig.HALL
+    + """
 limit = "3kW"
 [[feeders]]
 name = "rack"
 parent = "main"
 limit = "2.5kW"
-[compute]
-name = "ray"
-bridge = "127.0.0.1:{port}"
-token_file = "bridge.token"
 [[compute.nodes]]
 name = "gpu-1"
 feeder = "rack"
@@ -60,6 +48,7 @@ gpus = 1
 labels = {{ "ray.io/accelerator-type" = "L4", rack = "a" }}
 {more}
 """
+)
 TENANTS = """
 [[tenants]]
 name = "research"
@@ -76,7 +65,7 @@ BATCH = {"kind": "batch", "name": "b", "callable": "a.b:f", "input": "/i", "outp
 @contextlib.contextmanager
 def opened(folder: Path, more: str = "", port: int = 9) -> Iterator[Front]:
     site = SITE.format(more=more, port=port)
-    controller = rig.controller(folder, SteadyClock(), site=site, bridge=TOKEN)
+    controller = rig.controller(folder, SteadyClock(), site=site, bridge=rig.BRIDGE_TOKEN)
     yield Front(controller)
     controller.journal.close()
 
@@ -367,7 +356,7 @@ async def bridge(answer: Answer) -> AsyncIterator[int]:
     async def handle(op: str, fields: dict[str, Any]) -> dict[str, Any]:
         return answer(op, fields)
 
-    server = await serve("127.0.0.1", 0, name="bridge", token=TOKEN, handler=handle)
+    server = await serve("127.0.0.1", 0, name="bridge", token=rig.BRIDGE_TOKEN, handler=handle)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,25 +18,12 @@ from wattshift_cluster.wire.link import LinkError
 from wattshift_cluster.wire.server import serve
 from wattshift_scheduler import events as ev
 
-_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
+rig: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("controller_rig.py"))))
 
-TOKEN = b"0123456789abcdef0123456789abcdef"
-SITE = """
-[site]
-name = "hall"
-state_dir = "state"
-margin_pct = 0
-[[feeders]]
-name = "main"
+SITE = (
+    rig.HALL
+    + """
 limit = "2kW"
-[compute]
-name = "ray"
-bridge = "127.0.0.1:{port}"
-token_file = "bridge.token"
 [[compute.nodes]]
 name = "gpu-1"
 feeder = "main"
@@ -45,6 +33,7 @@ name = "gpu-2"
 feeder = "main"
 max = "1.2kW"
 """
+)
 
 
 @dataclass
@@ -60,7 +49,7 @@ class Site:
     @contextlib.contextmanager
     def controller(self) -> Iterator[Front]:
         site = SITE.format(port=self.port)
-        controller = rig.controller(self.folder, self.clock, site=site, bridge=TOKEN)
+        controller = rig.controller(self.folder, self.clock, site=site, bridge=rig.BRIDGE_TOKEN)
         yield Front(controller)
         controller.journal.close()
 
@@ -74,7 +63,7 @@ class Site:
 @contextlib.asynccontextmanager
 async def bridged(folder: Path) -> AsyncIterator[Site]:
     site = Site(folder, 9)
-    server = await serve("127.0.0.1", 0, name="bridge", token=TOKEN, handler=site.handle)
+    server = await serve("127.0.0.1", 0, name="bridge", token=rig.BRIDGE_TOKEN, handler=site.handle)
     site.port = server.sockets[0].getsockname()[1]
     try:
         yield site

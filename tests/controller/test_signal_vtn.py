@@ -1,80 +1,28 @@
 """A real controller and a real loopback VTN: by poll, by webhook, through loss and restart."""
 
-import asyncio
-import socket
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from importlib.util import module_from_spec, spec_from_file_location
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import ModuleType
+from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
-from wattshift_cluster.controller.clock import SteadyClock
-from wattshift_cluster.controller.feeds import feeds_of
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.grid.openadr.words import ObjectType
 
-
-def _beside(path: Path) -> ModuleType:
-    spec = spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    made = module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+rig: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("vtn_site_rig.py"))))
+wire: Any = rig.wire
+holds = rig.holds
 
 
-HERE = Path(__file__).parent
-rig: Any = _beside(HERE / "controller_rig.py")
-wire: Any = _beside(HERE.parent / "grid" / "openadr_rig.py")
-SITE = """
-[[openadr]]
-name = "utility"
-url = "{url}"
-client_id = "site"
-secret_file = "site.secret"
-verify = false
-ven_name = "my-site"
-subscription = "600kW"
-poll = "{poll}"
-"""
-HOOK = """
-[openadr.webhook]
-listen = "{at}"
-url = "http://{at}/told"
-"""
-
-
-def stamp(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
-
-
-def now_event(program: str, limit_kw: float) -> Any:
-    """A limit that began a second ago."""
-    period = {"start": stamp(time.time() - 1), "duration": "PT1H"}
-    return wire.event(program, limit_kw, intervalPeriod=period)
-
-
-@asynccontextmanager
-async def site(folder: Path, url: str, poll: str, more: str = "") -> AsyncIterator[Controller]:
+def site(
+    folder: Path, url: str, poll: str, more: str = ""
+) -> AbstractAsyncContextManager[Controller]:
     """A controller that listens to a VTN."""
-    wire.secret_file(folder, wire.SITE)
-    made = rig.controller(folder, SteadyClock(), SITE.format(url=url, poll=poll) + more)
-    stop = asyncio.Event()
-    task = asyncio.create_task(made.run(stop, feeds_of(made)))
-    try:
-        yield made
-    finally:
-        stop.set()
-        await task
-        made.journal.close()
-
-
-async def holds(made: Controller, cap_w: float) -> None:
-    await wire.until(lambda: made.state.outlook.cap_w == cap_w, f"a cap of {cap_w} W")
+    running: AbstractAsyncContextManager[Controller] = rig.running(
+        folder, rig.UTILITY.format(url=url, poll=poll) + more
+    )
+    return running
 
 
 def test_a_poll_brings_the_cap_and_neither_loss_nor_restart_takes_it(tmp_path: Path) -> None:
@@ -83,7 +31,7 @@ def test_a_poll_brings_the_cap_and_neither_loss_nor_restart_takes_it(tmp_path: P
             program = await wire.program(vtn)
             async with site(tmp_path, vtn.url, "1s") as made:
                 await holds(made, 600e3)
-                await vtn.post(ObjectType.EVENT, now_event(program, 300))
+                await vtn.post(ObjectType.EVENT, wire.now_event(program, 300))
                 await holds(made, 300e3)
                 await vtn.stop()
                 await wire.until(lambda: made.sources.fault("utility") is not None, "the loss")
@@ -95,9 +43,7 @@ def test_a_poll_brings_the_cap_and_neither_loss_nor_restart_takes_it(tmp_path: P
                 await wire.until(lambda: made.sources.said("utility") is not None, "a word")
                 made.turn(made.inbox.take())
                 assert made.state.outlook.cap_w == 300e3
-                port = int(vtn.url.removeprefix("http://").rstrip("/").split(":")[1])
-                await vtn.start(wire.HOST, port)
-                await wire.until(lambda: made.sources.fault("utility") is None, "its return")
+                await rig.comes_back(made, vtn)
                 assert made.state.outlook.cap_w == 300e3
 
     wire.run(scene())
@@ -105,16 +51,14 @@ def test_a_poll_brings_the_cap_and_neither_loss_nor_restart_takes_it(tmp_path: P
 
 def test_a_webhook_brings_it_at_once_and_an_override_lifts_it_for_a_while(tmp_path: Path) -> None:
     async def scene() -> None:
-        with socket.socket() as probe:
-            probe.bind((wire.HOST, 0))
-            hook = HOOK.format(at=f"{wire.HOST}:{probe.getsockname()[1]}")
+        hook = rig.HOOK.format(at=f"{wire.HOST}:{wire.free_port()}")
         async with (
             wire.vtn() as vtn,
             site(tmp_path, vtn.url, "1h", hook) as made,
         ):
             program = await wire.program(vtn)
             await wire.until(lambda: bool(vtn.objects(ObjectType.SUBSCRIPTION)), "a subscription")
-            row = await vtn.post(ObjectType.EVENT, now_event(program, 300))
+            row = await vtn.post(ObjectType.EVENT, wire.now_event(program, 300))
             await holds(made, 300e3)
             front = Front(made)
             (held,) = (cap for cap in front.caps() if cap["limit_w"] == 300e3)

@@ -1,6 +1,9 @@
-"""A loopback VTN with two logins, and clients of it, for the tests of the wire."""
+"""Loopback VTNs, ours with its logins and that of openleadr, for the tests of the wire."""
 
 import asyncio
+import logging
+import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -54,6 +58,12 @@ async def until(true: Callable[[], bool], what: str) -> None:
         raise AssertionError(f"not within {WAIT_S} s: {what}") from None
 
 
+def free_port(host: str = HOST) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
 @asynccontextmanager
 async def vtn(settings: VtnSettings | None = None) -> AsyncIterator[LoopbackVtn]:
     made = LoopbackVtn(settings or VtnSettings(clients=LOGINS, callback_verify=False))
@@ -62,6 +72,26 @@ async def vtn(settings: VtnSettings | None = None) -> AsyncIterator[LoopbackVtn]
         yield made
     finally:
         await made.close()
+
+
+@asynccontextmanager
+async def vtn_2_0b(host: str, port: int) -> AsyncIterator[Any]:
+    """The VTN of openleadr, which knows every site as `ven-id`; skips where it is missing."""
+    openleadr = pytest.importorskip("openleadr")
+    logging.getLogger("openleadr").setLevel(logging.CRITICAL)
+    made = openleadr.OpenADRServer(
+        vtn_id="vtn", http_host=host, http_port=port, show_server_cert_domain=False
+    )
+
+    async def known(info: Any) -> tuple[str, str]:
+        return "ven-id", "registration-id"
+
+    made.add_handler("on_create_party_registration", known)
+    await made.run_async()
+    try:
+        yield made
+    finally:
+        await made.stop()
 
 
 def secret_file(folder: Path, client: Client) -> Path:
@@ -165,6 +195,16 @@ def event(program_id: str, limit_kw: float = 500, **more: Any) -> dict[str, Any]
         ],
         **more,
     }
+
+
+def stamp(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def now_event(program_id: str, limit_kw: float, **more: Any) -> dict[str, Any]:
+    """A limit that began a second ago, for an hour."""
+    period = {"start": stamp(time.time() - 1), "duration": "PT1H"}
+    return event(program_id, limit_kw, intervalPeriod=period, **more)
 
 
 def usage(event_id: str, kwh: float = 1.5, **more: Any) -> Report:

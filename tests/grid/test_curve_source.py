@@ -3,8 +3,10 @@
 import asyncio
 import json
 import math
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,15 +16,8 @@ from wattshift_cluster.grid.curves.source import BACKOFF_MOST_S, CurveSource, Ki
 from wattshift_cluster.grid.curves.steps import value_at
 from wattshift_cluster.grid.market.prices import Money, price_of
 
-_SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig_of = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig_of)
-NOON_S = rig_of.NOON_S
-Clock = rig_of.Clock
-said_by = rig_of.said_by
-serving = rig_of.serving
+feeds: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("curve_rig.py"))))
+NOON_S = feeds.NOON_S
 
 HOUR_S = 3600.0
 read = Money().read
@@ -38,9 +33,9 @@ def body(*prices: float | None, starts_s: float = NOON_S, issued: float | None =
 
 def test_a_server_is_heard_and_what_it_takes_back_is_gone() -> None:
     async def run() -> None:
-        with serving() as rig:
+        with feeds.serving() as rig:
             rig.answer("/day", body(40.0, -12.5, 60.0))
-            clock = Clock()
+            clock = feeds.Clock()
             reader = HttpReader(f"{rig.url}/day?key=secret", Shape(rows="prices"), read)
             source = CurveSource("day", Kind.PRICE, reader, poll_s=600, clock_s=clock)
             assert source.fault(NOON_S) == "never read"
@@ -69,15 +64,15 @@ def test_a_server_is_heard_and_what_it_takes_back_is_gone() -> None:
 
 def test_what_is_told_grows_stale_to_the_second_and_is_said() -> None:
     async def run() -> None:
-        with serving() as rig:
+        with feeds.serving() as rig:
             rig.answer("/f", body(40.0, 41.0, 42.0, 43.0, issued=NOON_S - 600))
-            clock = Clock(sleeps=3)
+            clock = feeds.Clock(sleeps=3)
             reader = HttpReader(f"{rig.url}/f", Shape(rows="prices"), read)
             source = CurveSource(
                 "f", Kind.CARBON, reader, poll_s=7200, stale_after_s=3600,
                 clock_s=clock, pause=clock.pause,
             )  # fmt: skip
-            heard = await said_by(source)
+            heard = await feeds.said_by(source)
         assert [one.carbon_g_per_kwh is None for one in heard[:2]] == [False, True]
         assert heard[0].fault is None
         assert heard[1].fault == "stale"
@@ -90,7 +85,7 @@ def test_what_is_told_grows_stale_to_the_second_and_is_said() -> None:
 
 def test_a_source_that_fails_is_asked_less_and_less_often() -> None:
     async def run() -> None:
-        with serving() as rig:
+        with feeds.serving() as rig:
             reader = HttpReader(f"{rig.url}/none", Shape(), read)
             source = CurveSource("x", Kind.PRICE, reader, poll_s=300)
             waits = [await source.refresh() for _ in range(8)]
@@ -116,7 +111,7 @@ def test_a_file_is_followed_and_a_broken_edit_takes_nothing_back(tmp_path: Path)
     async def run() -> None:
         file = tmp_path / "p.csv"
         file.write_text(f"time,value\n{NOON_S:.0f},40\n{NOON_S + HOUR_S:.0f},41\n")
-        clock = Clock()
+        clock = feeds.Clock()
         source = CurveSource(
             "p", Kind.PRICE, FileReader(file, Shape(), read), stale_after_s=60, clock_s=clock
         )
@@ -141,12 +136,12 @@ def test_only_news_is_said(tmp_path: Path) -> None:
     async def run() -> None:
         file = tmp_path / "p.csv"
         file.write_text(f"issued,time,value\n5,{NOON_S:.0f},40\n{NOON_S + 10:.0f},{NOON_S:.0f},7\n")
-        clock = Clock(sleeps=30)
+        clock = feeds.Clock(sleeps=30)
         source = CurveSource(
             "p", Kind.PRICE, FileReader(file, Shape(), read), poll_s=1, clock_s=clock,
             pause=clock.pause,
         )  # fmt: skip
-        heard = await said_by(source)
+        heard = await feeds.said_by(source)
         assert [value_at(one.prices_usd_per_mwh, NOON_S) for one in heard] == [40, 7]
 
     asyncio.run(run())
@@ -154,12 +149,12 @@ def test_only_news_is_said(tmp_path: Path) -> None:
 
 def test_a_forecast_from_the_future_tells_of_a_wrong_clock() -> None:
     async def run() -> None:
-        with serving() as rig:
+        with feeds.serving() as rig:
             rig.answer("/f", body(40.0, issued=NOON_S + 7200))
             reader = HttpReader(f"{rig.url}/f", Shape(rows="prices"), read)
-            clock = Clock()
+            clock = feeds.Clock()
             source = CurveSource("f", Kind.PRICE, reader, clock_s=clock, pause=clock.pause)
-            (heard,) = await said_by(source)
+            (heard,) = await feeds.said_by(source)
         assert heard.prices_usd_per_mwh is not None
         assert heard.prices_usd_per_mwh.told_s == NOON_S
         assert "a clock is wrong" in heard.notes[0]
@@ -169,7 +164,7 @@ def test_a_forecast_from_the_future_tells_of_a_wrong_clock() -> None:
 
 def test_a_server_may_answer_with_a_csv() -> None:
     async def run() -> None:
-        with serving() as rig:
+        with feeds.serving() as rig:
             rig.answer(
                 "/p.csv", f"# of today\ntime,hub,value\n{NOON_S:.0f},A,5\n{NOON_S:.0f},B,6\n"
             )

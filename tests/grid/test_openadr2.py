@@ -1,13 +1,13 @@
 """OpenADR 2.0b against the VTN of openleadr on loopback, and its events in the shape of 3.1."""
 
 import asyncio
-import logging
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from wattshift_cluster.grid.openadr2.source import OpenAdr2Source, library
 from wattshift_cluster.grid.said import Said
 from wattshift_scheduler.signals.arbitrate import arbitrate
 
+wire: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("openadr_rig.py"))))
 HOST = "127.7.2.1"
 WAIT_S = 30.0
 START = datetime(2027, 1, 15, 8, tzinfo=UTC)
@@ -120,31 +121,6 @@ def test_without_the_extra_the_reason_is_clear(
         OpenAdr2Source(config, tmp_path)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def vtn(port: int) -> AsyncIterator[Any]:
-    openleadr = pytest.importorskip("openleadr")
-    logging.getLogger("openleadr").setLevel(logging.CRITICAL)
-    made = openleadr.OpenADRServer(
-        vtn_id="vtn", http_host=HOST, http_port=port, show_server_cert_domain=False
-    )
-
-    async def known(info: Any) -> tuple[str, str]:
-        return "ven-id", "registration-id"
-
-    made.add_handler("on_create_party_registration", known)
-    await made.run_async()
-    try:
-        yield made
-    finally:
-        await made.stop()
-
-
 def level(server: Any, name: str, value: float, answers: list[str]) -> None:
     server.add_event(
         "ven-id",
@@ -193,8 +169,8 @@ def play(scene: Callable[[], Awaitable[None]]) -> None:
 
 def test_events_of_a_real_vtn_come_change_and_go(tmp_path: Path) -> None:
     async def scene() -> None:
-        port, answers = free_port(), []  # type: tuple[int, list[str]]
-        async with vtn(port) as server:
+        port, answers = wire.free_port(HOST), []  # type: tuple[int, list[str]]
+        async with wire.vtn_2_0b(HOST, port) as server:
             level(server, "a", 1, answers)
             async with site(port, tmp_path) as said:
                 await until(lambda: bool(said) and cap_w(said) == 8e5)
@@ -210,15 +186,15 @@ def test_events_of_a_real_vtn_come_change_and_go(tmp_path: Path) -> None:
 
 def test_a_vtn_that_is_gone_or_has_forgotten_takes_nothing_back(tmp_path: Path) -> None:
     async def scene() -> None:
-        port, answers = free_port(), []  # type: tuple[int, list[str]]
-        async with vtn(port) as server, site(port, tmp_path) as said:
+        port, answers = wire.free_port(HOST), []  # type: tuple[int, list[str]]
+        async with wire.vtn_2_0b(HOST, port) as server, site(port, tmp_path) as said:
             level(server, "a", 2, answers)
             await until(lambda: bool(said) and cap_w(said) == 5e5)
             await until((tmp_path / "openadr2-openadr2.json").exists)
         async with site(port, tmp_path) as said:
             await until(lambda: bool(said) and "no answer" in (said[-1].fault or ""))
             assert cap_w(said) == 5e5
-        async with vtn(port), site(port, tmp_path) as said:
+        async with wire.vtn_2_0b(HOST, port), site(port, tmp_path) as said:
             await until(lambda: bool(said) and said[-1].fault is None)
             assert cap_w(said) == 5e5
 

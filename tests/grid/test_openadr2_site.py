@@ -1,15 +1,11 @@
 """`[[openadr2]]` of a site file through a real controller, against the VTN of openleadr."""
 
-import asyncio
-import logging
-import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,19 +16,9 @@ from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid
 
-
-def _beside(path: Path) -> ModuleType:
-    spec = spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    made = module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
-
-
-HERE = Path(__file__).parent
-rig: Any = _beside(HERE.parent / "controller" / "controller_rig.py")
-wire: Any = _beside(HERE / "openadr_rig.py")
+RIG = Path(__file__).parents[1] / "controller" / "vtn_site_rig.py"
+rig: Any = SimpleNamespace(**run_path(str(RIG)))
+wire: Any = rig.wire
 HOST = "127.71.2.1"
 CONTEXT = "http://utility.example/cpp"
 SITE = """
@@ -45,42 +31,11 @@ commitments = {{ "http://utility.example/cpp" = "50kW" }}
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def vtn(port: int) -> AsyncIterator[Any]:
-    openleadr = pytest.importorskip("openleadr")
-    logging.getLogger("openleadr").setLevel(logging.CRITICAL)
-    made = openleadr.OpenADRServer(
-        vtn_id="vtn", http_host=HOST, http_port=port, show_server_cert_domain=False
+def site(folder: Path, port: int) -> AbstractAsyncContextManager[Controller]:
+    running: AbstractAsyncContextManager[Controller] = rig.running(
+        folder, SITE.format(host=HOST, port=port)
     )
-
-    async def known(info: Any) -> tuple[str, str]:
-        return "ven-id", "registration-id"
-
-    made.add_handler("on_create_party_registration", known)
-    await made.run_async()
-    try:
-        yield made
-    finally:
-        await made.stop()
-
-
-@asynccontextmanager
-async def site(folder: Path, port: int) -> AsyncIterator[Controller]:
-    made = rig.controller(folder, SteadyClock(), SITE.format(host=HOST, port=port))
-    stop = asyncio.Event()
-    task = asyncio.create_task(made.run(stop, feeds_of(made)))
-    try:
-        yield made
-    finally:
-        stop.set()
-        await task
-        made.journal.close()
+    return running
 
 
 def test_a_level_of_2_0b_is_the_effective_cap_of_the_controller_and_outlives_the_vtn(
@@ -90,8 +45,8 @@ def test_a_level_of_2_0b_is_the_effective_cap_of_the_controller_and_outlives_the
     answers: list[str] = []
 
     async def scene() -> None:
-        port = free_port()
-        async with vtn(port) as server:
+        port = wire.free_port(HOST)
+        async with wire.vtn_2_0b(HOST, port) as server:
             interval = {
                 "dtstart": datetime.now(UTC) - timedelta(seconds=5),
                 "duration": timedelta(minutes=5),
@@ -128,7 +83,7 @@ def test_without_the_extra_the_site_file_is_refused_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openleadr", None)
-    made = rig.controller(tmp_path, SteadyClock(), SITE.format(host=HOST, port=1))
+    made = rig.rig.controller(tmp_path, SteadyClock(), SITE.format(host=HOST, port=1))
     try:
         with pytest.raises(ConfigInvalid, match=r"wattshift\[openadr2\]"):
             feeds_of(made)

@@ -5,8 +5,9 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,11 +28,7 @@ from wattshift_cluster.grid.openadr.words import (
 from wattshift_cluster.grid.serving import Certificate, serve
 from wattshift_cluster.grid.vtn.server import VtnSettings
 
-_SPEC = spec_from_file_location("openadr_rig", Path(__file__).with_name("openadr_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
+rig: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("openadr_rig.py"))))
 
 Answers = Callable[[str, str, bytes], tuple[int, Any]]
 

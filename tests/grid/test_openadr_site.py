@@ -1,21 +1,14 @@
 """A real controller and a real VTN on loopback: an override of the subscription, and an outage."""
 
-import asyncio
 import json
-import socket
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
 from wattshift_cluster.controller import kept_signals
-from wattshift_cluster.controller.clock import SteadyClock
-from wattshift_cluster.controller.feeds import feeds_of
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.grid.openadr.words import ObjectType
@@ -23,68 +16,23 @@ from wattshift_cluster.settle.bodies import event_body, event_of
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.signals.words import Cap, GridEvent, Target
 
-
-def _beside(path: Path) -> ModuleType:
-    spec = spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    made = module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+RIG = Path(__file__).parents[1] / "controller" / "vtn_site_rig.py"
+rig: Any = SimpleNamespace(**run_path(str(RIG)))
+wire: Any = rig.wire
+holds, comes_back = rig.holds, rig.comes_back
+SITE = rig.UTILITY + 'commitments = {{ curtailment = "50kW" }}' + rig.HOOK
 
 
-HERE = Path(__file__).parent
-rig: Any = _beside(HERE.parent / "controller" / "controller_rig.py")
-wire: Any = _beside(HERE / "openadr_rig.py")
-SITE = """
-[[openadr]]
-name = "utility"
-url = "{url}"
-client_id = "site"
-secret_file = "site.secret"
-verify = false
-ven_name = "my-site"
-subscription = "600kW"
-commitments = {{ curtailment = "50kW" }}
-poll = "1s"
-[openadr.webhook]
-listen = "{at}"
-url = "http://{at}/told"
-"""
-
-
-def limit(program: str, limit_kw: float, lasts: str = "PT1H") -> Any:
+def limit(program: str, limit_kw: float) -> Any:
     """A limit that began a second ago."""
-    start = datetime.fromtimestamp(time.time() - 1, UTC).isoformat().replace("+00:00", "Z")
-    period = {"start": start, "duration": lasts}
-    return wire.event(program, limit_kw, intervalPeriod=period, eventName="cut")
+    return wire.now_event(program, limit_kw, eventName="cut")
 
 
-@asynccontextmanager
-async def site(folder: Path, url: str) -> AsyncIterator[Controller]:
-    with socket.socket() as probe:
-        probe.bind((wire.HOST, 0))
-        at = f"{wire.HOST}:{probe.getsockname()[1]}"
-    wire.secret_file(folder, wire.SITE)
-    made = rig.controller(folder, SteadyClock(), SITE.format(url=url, at=at))
-    stop = asyncio.Event()
-    task = asyncio.create_task(made.run(stop, feeds_of(made)))
-    try:
-        yield made
-    finally:
-        stop.set()
-        await task
-        made.journal.close()
-
-
-async def holds(made: Controller, cap_w: float) -> None:
-    await wire.until(lambda: made.state.outlook.cap_w == cap_w, f"a cap of {cap_w} W")
-
-
-async def comes_back(made: Controller, vtn: Any) -> None:
-    port = int(vtn.url.removeprefix("http://").rstrip("/").split(":")[1])
-    await vtn.start(wire.HOST, port)
-    await wire.until(lambda: made.sources.fault("utility") is None, "its return")
+def site(folder: Path, url: str) -> AbstractAsyncContextManager[Controller]:
+    at = f"{wire.HOST}:{wire.free_port()}"
+    text = SITE.format(url=url, poll="1s", at=at)
+    running: AbstractAsyncContextManager[Controller] = rig.running(folder, text)
+    return running
 
 
 def test_an_override_of_the_subscription_outlives_what_is_told_next_and_a_reconnect(

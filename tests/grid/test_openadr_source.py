@@ -2,20 +2,18 @@
 
 import asyncio
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from wattshift_cluster.config.openadr import OpenAdr
-from wattshift_cluster.grid.openadr.readings import OperatingState, Reading
 from wattshift_cluster.grid.openadr.source import OpenAdrSource
 from wattshift_cluster.grid.openadr.words import ObjectType
 from wattshift_cluster.grid.said import Said
@@ -23,45 +21,9 @@ from wattshift_cluster.grid.vtn.publisher import BrokerSettings
 from wattshift_cluster.grid.vtn.server import VtnSettings
 from wattshift_scheduler.signals.arbitrate import arbitrate
 
-_SPEC = spec_from_file_location("openadr_rig", Path(__file__).with_name("openadr_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
-
-
+rig: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("openadr_rig.py"))))
+ven_rig: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("ven_rig.py"))))
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-
-
-class SteadyReadings:
-    """A site that draws 500 kW."""
-
-    def mean_w(self, resource: str | None, starts_s: float, ends_s: float) -> Reading:
-        return Reading(500e3)
-
-    peak_w = baseline_w = forecast_w = shed_available_w = mean_w
-
-    def setpoint_w(self, resource: str | None) -> Reading:
-        return Reading(500e3)
-
-    def state(self, resource: str | None) -> OperatingState:
-        return OperatingState.RUNNING_CURTAILED
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((rig.HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def stamp(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
-
-
-def now_event(program: str, limit_kw: float, **more: Any) -> Any:
-    """A limit that began a second ago."""
-    period = {"start": stamp(time.time() - 1), "duration": "PT1H"}
-    return rig.event(program, limit_kw, intervalPeriod=period, **more)
 
 
 class Site:
@@ -78,7 +40,7 @@ class Site:
             **{"poll_s": 3600, **more},
         )
         self.said: list[Said] = []
-        self.source = OpenAdrSource(config, folder, readings=SteadyReadings())
+        self.source = OpenAdrSource(config, folder, readings=ven_rig.SteadyReadings())
 
     @property
     def last(self) -> Said:
@@ -108,16 +70,16 @@ def test_a_webhook_brings_caps_at_once_and_takes_them_away(tmp_path: Path) -> No
     async def scene() -> None:
         async with rig.vtn() as vtn:
             program = await rig.program(vtn)
-            port = free_port()
+            port = rig.free_port()
             hook = {"listen": f"{rig.HOST}:{port}", "url": f"http://{rig.HOST}:{port}/told"}
             async with site(tmp_path, vtn.url, webhook=hook) as made:
                 await rig.until(
                     lambda: len(vtn.objects(ObjectType.SUBSCRIPTION)) == 1, "a subscription"
                 )
                 assert made.cap_w() == 600e3
-                row = await vtn.post(ObjectType.EVENT, now_event(program, 300))
+                row = await vtn.post(ObjectType.EVENT, rig.now_event(program, 300))
                 await rig.until(lambda: made.cap_w() == 300e3, "the cap")
-                await vtn.put(ObjectType.EVENT, row["id"], now_event(program, 900))
+                await vtn.put(ObjectType.EVENT, row["id"], rig.now_event(program, 900))
                 await rig.until(lambda: made.cap_w() == 900e3, "the raised cap")
                 vtn.delete(ObjectType.EVENT, row["id"])
                 await rig.until(lambda: made.cap_w() == 600e3, "the subscription again")
@@ -137,9 +99,9 @@ def test_mqtt_brings_caps_at_once_and_a_broker_that_is_away_is_told(tmp_path: Pa
             program = await rig.program(vtn)
             async with site(tmp_path, vtn.url, mqtt=True) as made:
                 # Connecting makes it poll once; after that only notices can tell.
-                row = await vtn.post(ObjectType.EVENT, now_event(program, 300))
+                row = await vtn.post(ObjectType.EVENT, rig.now_event(program, 300))
                 await rig.until(lambda: made.cap_w() == 300e3, "the cap")
-                await vtn.put(ObjectType.EVENT, row["id"], now_event(program, 200))
+                await vtn.put(ObjectType.EVENT, row["id"], rig.now_event(program, 200))
                 await rig.until(lambda: made.cap_w() == 200e3, "the lower cap")
                 assert made.last.notes == ()
                 brokers[0].kill()
@@ -149,7 +111,7 @@ def test_mqtt_brings_caps_at_once_and_a_broker_that_is_away_is_told(tmp_path: Pa
                 assert made.cap_w() == 200e3
 
     assert MOSQUITTO is not None
-    port = free_port()
+    port = rig.free_port()
     file = tmp_path / "mosquitto.conf"
     # A broker that is started by root gives root up, and reads its file as somebody else.
     file.write_text(f"listener {port} {rig.HOST}\nallow_anonymous true\nuser root\n")
@@ -172,7 +134,7 @@ def test_a_vtn_that_dies_takes_nothing_back_and_is_followed_when_it_returns(
     async def scene() -> None:
         async with rig.vtn() as vtn:
             program = await rig.program(vtn)
-            await vtn.post(ObjectType.EVENT, now_event(program, 300))
+            await vtn.post(ObjectType.EVENT, rig.now_event(program, 300))
             async with site(tmp_path, vtn.url, poll_s=1) as made:
                 await rig.until(lambda: made.cap_w() == 300e3, "the cap")
                 address = vtn.url.removeprefix("http://").split(":")
@@ -194,9 +156,9 @@ def test_targets_and_resources_are_ours_and_reports_arrive(tmp_path: Path) -> No
             await rig.grant(vtn, rig.SITE, "my-site", ["zone-7"])
             program = await rig.program(vtn)
             asks = [{"payloadType": "DEMAND", "startInterval": 0, "historical": False}]
-            body = now_event(program, 300, targets=["zone-7"], reportDescriptors=asks)
+            body = rig.now_event(program, 300, targets=["zone-7"], reportDescriptors=asks)
             await vtn.post(ObjectType.EVENT, body)
-            await vtn.post(ObjectType.EVENT, now_event(program, 100, targets=["zone-8"]))
+            await vtn.post(ObjectType.EVENT, rig.now_event(program, 100, targets=["zone-8"]))
             resources = [{"name": "miners", "work": "mining", "max_w": 400e3}]
             async with site(tmp_path, vtn.url, resources=resources) as made:
                 await rig.until(lambda: made.cap_w() == 300e3, "our cap alone")

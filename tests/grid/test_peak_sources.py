@@ -3,8 +3,10 @@
 import asyncio
 import json
 from datetime import UTC, datetime
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -19,15 +21,8 @@ from wattshift_cluster.grid.said import Said
 from wattshift_scheduler.signals.peaks import Duty
 from wattshift_scheduler.signals.words import CapKind
 
-_SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig_of = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig_of)
-NOON_S = rig_of.NOON_S
-Clock = rig_of.Clock
-said_by = rig_of.said_by
-serving = rig_of.serving
+feeds: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("curve_rig.py"))))
+NOON_S = feeds.NOON_S
 
 CHICAGO = ZoneInfo("America/Chicago")
 HOUR_S = 3600.0
@@ -95,17 +90,17 @@ TERMS = PeakTerms(Duty("4cp", 2e5, 900.0), Season(), poll_s=900.0)
 
 def test_a_hot_day_caps_its_evening_and_a_mild_one_nothing() -> None:
     async def run() -> None:
-        with serving() as rig:
+        with feeds.serving() as rig:
             rig.answer("/forecast", forecast(75))
             rig.answer("/actual", json.dumps({"load": [{"time": NOON_S - 7 * HOUR_S, "mw": 7e4}]}))
             reader, actual = (
                 HttpReader(f"{rig.url}/{name}", SHAPE, in_watts(1e6))
                 for name in ("forecast", "actual")
             )
-            clock = Clock()
+            clock = feeds.Clock()
             kept = KeptHighest(None)
             source = PeakSource(TERMS, reader, actual, kept, clock_s=clock, pause=clock.pause)
-            (hot,) = await said_by(source)
+            (hot,) = await feeds.said_by(source)
             assert hot.fault is None
             assert hot.notes == ()
             assert kept.of(SEPTEMBER) == 7e10
@@ -125,10 +120,10 @@ def test_a_hot_day_caps_its_evening_and_a_mild_one_nothing() -> None:
 
 def test_a_forecast_that_fails_or_is_old_takes_no_cap_back() -> None:
     async def run() -> None:
-        with serving() as rig:
+        with feeds.serving() as rig:
             rig.answer("/f", forecast(75))
             reader = HttpReader(f"{rig.url}/f", SHAPE, in_watts(1e6))
-            clock = Clock()
+            clock = feeds.Clock()
             source = PeakSource(TERMS, reader, None, KeptHighest(None), clock_s=clock)
             first = await source.refresh()
             assert first.caps
@@ -151,13 +146,13 @@ def test_a_forecast_that_fails_or_is_old_takes_no_cap_back() -> None:
 
 def test_a_load_that_nobody_can_believe_hides_no_peak() -> None:
     async def run() -> None:
-        with serving() as rig:
+        with feeds.serving() as rig:
             rig.answer("/f", forecast(75))
             rig.answer("/a", json.dumps({"load": [{"time": NOON_S - HOUR_S, "mw": 7e5}]}))
             reader, actual = (
                 HttpReader(f"{rig.url}/{name}", SHAPE, in_watts(1e6)) for name in ("f", "a")
             )
-            source = PeakSource(TERMS, reader, actual, KeptHighest(None), clock_s=Clock())
+            source = PeakSource(TERMS, reader, actual, KeptHighest(None), clock_s=feeds.Clock())
             said = await source.refresh()
             assert said.caps
             assert "far above any forecast" in said.notes[0]
@@ -175,7 +170,7 @@ def test_a_load_file_is_enough(tmp_path: Path) -> None:
         reader = FileReader(file, Shape(), in_watts(1e9))
         kept = KeptHighest(None)
         kept.raise_to(SEPTEMBER, 6e10)
-        said = await PeakSource(TERMS, reader, None, kept, clock_s=Clock()).refresh()
+        said = await PeakSource(TERMS, reader, None, kept, clock_s=feeds.Clock()).refresh()
         assert said.caps[-1].ends_s == NOON_S + 6 * HOUR_S
 
     asyncio.run(run())
@@ -188,7 +183,7 @@ def test_the_month_s_highest_is_the_cap_and_the_next_month_begins_as_planned(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "highest.json"
-    clock = Clock()
+    clock = feeds.Clock()
     source = DemandSource(DEMAND, KeptHighest(file), clock_s=clock)
     month, following = source.caps(NOON_S)
     assert (month.limit_w, following.limit_w) == (4e5, 4e5)
@@ -206,7 +201,7 @@ def test_the_month_s_highest_is_the_cap_and_the_next_month_begins_as_planned(
 
 def test_a_new_highest_is_said_at_once_and_a_meter_that_jumps_is_not_believed() -> None:
     async def run() -> None:
-        clock = Clock()
+        clock = feeds.Clock()
         source = DemandSource(DEMAND, KeptHighest(None), clock_s=clock)
         heard: list[Said] = []
         task = asyncio.create_task(source.run(heard.append))
@@ -230,7 +225,7 @@ def test_a_new_highest_is_said_at_once_and_a_meter_that_jumps_is_not_believed() 
 def test_demand_that_counts_by_day_is_capped_by_day() -> None:
     season = Season(zone=UTC, hours=(12, 18), working_days=True)
     source = DemandSource(
-        DemandTerms("d", season, 1800.0, 4e5, 1e6), KeptHighest(None), clock_s=Clock()
+        DemandTerms("d", season, 1800.0, 4e5, 1e6), KeptHighest(None), clock_s=feeds.Clock()
     )
     caps = source.caps(NOON_S)
     assert (caps[0].starts_s, caps[0].ends_s) == (NOON_S, NOON_S + 6 * HOUR_S)

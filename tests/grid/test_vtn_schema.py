@@ -9,8 +9,9 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -32,11 +33,7 @@ from wattshift_cluster.grid.vtn import server as vtn_server
 from wattshift_cluster.grid.vtn.publisher import BrokerSettings
 from wattshift_cluster.grid.vtn.server import VtnSettings
 
-_SPEC = spec_from_file_location("openadr_rig", Path(__file__).with_name("openadr_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
+rig: Any = SimpleNamespace(**run_path(str(Path(__file__).with_name("openadr_rig.py"))))
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unsupported scheme type")
 BEARER = "the bearer that the site named"

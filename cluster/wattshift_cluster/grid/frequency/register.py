@@ -10,7 +10,7 @@ from pymodbus.exceptions import ModbusException
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.frequency import FrequencyMeter, FrequencyRegister
 from wattshift_cluster.errors import WattshiftError
-from wattshift_cluster.grid.frequency.sensor import Heard
+from wattshift_cluster.grid.frequency.heard import Heard
 from wattshift_scheduler.frequency import Sample
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0

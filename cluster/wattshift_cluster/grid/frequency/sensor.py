@@ -1,13 +1,9 @@
 """What every frequency sensor can do, and which one a file asks for."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 from wattshift_cluster.config.frequency import Frequency
-from wattshift_scheduler.frequency import Sample
-
-Heard = Callable[[Sample], None]
-"""Takes a sample; its time is that of the boot clock. Called from the event loop, and at once."""
+from wattshift_cluster.grid.frequency.heard import Heard
 
 
 class FrequencySensor(Protocol):
