@@ -238,7 +238,9 @@ class _Writer:
     def _let(self, expression: str) -> str:
         name = f"t{self._values}"
         self._values += 1
-        self._lines.append(f"const ws_w {name} = {expression};")
+        # Not const: the compiler's front end tries to work out each const integer, which takes it
+        # as long as all the rest.
+        self._lines.append(f"ws_w {name} = {expression};")
         return name
 
     @staticmethod
