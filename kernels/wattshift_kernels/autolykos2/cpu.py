@@ -4,7 +4,7 @@ from wattshift_kernels.autolykos2.job import job_of, source
 from wattshift_kernels.native_search import NativeHasher
 
 LAUNCH_HASHES = 8
-"""One vector of them, somewhat more than a millisecond: 13 kH/s on one core of an AVX-512 server."""
+"""One vector of them, a little above a millisecond: 13 kH/s on one core of an AVX-512 server."""
 
 
 class CpuHasher(NativeHasher):
