@@ -13,7 +13,7 @@ from wattshift_kernels.hasher import HasherFailed
 from wattshift_kernels.kernel import Kernel
 
 AT_ONCE = 4
-"""A variant takes one to three seconds of one core, once per machine."""
+"""A variant takes one to two seconds of one core, once per machine."""
 
 
 class Named(Protocol):

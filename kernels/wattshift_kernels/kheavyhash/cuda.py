@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wattshift_kernels.autotune import tuned
-from wattshift_kernels.compiling import compiled
 from wattshift_kernels.gpu import Gpu
-from wattshift_kernels.kernel import Kernel, Only, Shape
+from wattshift_kernels.kernel import Shape
 from wattshift_kernels.kheavyhash.job import job_of
 from wattshift_kernels.kheavyhash.source import source
-from wattshift_kernels.launches import Launcher, Limits
+from wattshift_kernels.launches import Limits
+from wattshift_kernels.placed import PlacedHasher
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ PASSES = (11, 8, 11)
 rounds, and eight words of the product between them."""
 
 
-class CudaHasher(Launcher):
+class CudaHasher(PlacedHasher):
     """kHeavyHash on one GPU."""
 
     def __init__(
@@ -80,15 +79,13 @@ class CudaHasher(Launcher):
             GpuMissing: there is no such GPU.
             HasherFailed: it broke.
         """
-        gpu = Gpu(device)
-        text = source()
-
-        def made(placement: Placement, name: str) -> Kernel:
-            function = gpu.compiled(text, "ws_search", options=placement.flags)
-            return Kernel(name, function, job_of, shape)
-
-        kernels, refused = compiled(gpu, "kheavyhash-cuda", placements, made)
-        first = Only(kernels[0])
-        super().__init__(gpu, "kheavyhash", first, hashes_per_sm=hashes_per_sm, limits=limits)
-        self.refused |= refused
-        self.choice = tuned(self, kernels, [text, *(kernel.name for kernel in kernels)])
+        super().__init__(
+            Gpu(device),
+            "kheavyhash",
+            source(),
+            job_of,
+            placements,
+            shape=shape,
+            limits=limits,
+            hashes_per_sm=hashes_per_sm,
+        )

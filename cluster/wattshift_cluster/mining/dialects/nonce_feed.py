@@ -4,6 +4,7 @@ A new extranonce or difficulty holds from the next job on. Where a pool may tell
 the first job, or never, the coin's own feed says which.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from wattshift_cluster.mining.job import Extranonce, JobFault, parse_difficulty, parse_hex
@@ -14,7 +15,7 @@ MOST_TARGET_DIGITS = 80
 """Of a decimal target; 2^256 has 78."""
 
 
-class NonceFeed:
+class NonceFeed(ABC):
     """One connection of such a coin; see `dialect.Feed`."""
 
     algorithm: str
@@ -54,9 +55,9 @@ class NonceFeed:
                     return self.take_early()
         return None
 
+    @abstractmethod
     def job(self, params: list[Any], prefix: bytes) -> NonceJob:
         """The job of a mining.notify. Raises: JobFault."""
-        raise NotImplementedError
 
     def take_early(self) -> NonceJob | None:
         """The job that had come before the extranonce, if one had. Raises: JobFault."""
