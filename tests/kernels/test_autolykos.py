@@ -286,26 +286,3 @@ def test_a_table_that_does_not_fit_is_refused(gpu: Any, monkeypatch: pytest.Monk
     with pytest.raises(HasherFailed, match=r"the table takes 7\.11 GiB"):
         made.begin(Work(bytes(36), 1, "autolykos2", HEIGHT), 0, 40)
     made.close()
-
-
-@pytest.mark.parametrize(
-    "arch",
-    ["sm_90", *(pytest.param(arch, marks=pytest.mark.nightly) for arch in ("sm_80", "sm_89"))],
-)
-@pytest.mark.parametrize(
-    ("name", "registers"),
-    [
-        ("autolykos2.cu", 64),
-        ("build.cu", 64),
-    ],
-)
-def test_machine_code_keeps_to_its_registers(name: str, registers: int, arch: str) -> None:
-    """What the number of threads on an SM rests on; nothing is spilled to memory."""
-    from wattshift_kernels.nvrtc import NvrtcMissing, compiled
-
-    try:
-        made = compiled(source(name), arch)
-    except NvrtcMissing as missing:
-        pytest.skip(str(missing))
-    assert made.spill_bytes == 0
-    assert made.registers <= registers

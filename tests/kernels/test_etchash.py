@@ -412,26 +412,3 @@ def test_a_table_that_does_not_fit_is_refused(gpu: Any, monkeypatch: pytest.Monk
     with pytest.raises(HasherFailed, match=r"the table takes 1\.02 GiB"):
         made.begin(work(bytes(32), 0, 1, 0), 0, 40)
     made.close()
-
-
-@pytest.mark.parametrize(
-    "arch",
-    ["sm_90", *(pytest.param(arch, marks=pytest.mark.nightly) for arch in ("sm_80", "sm_89"))],
-)
-@pytest.mark.parametrize(
-    ("name", "registers"),
-    [
-        ("etchash.cu", 96),
-        ("build.cu", 104),
-    ],
-)
-def test_machine_code_keeps_to_its_registers(name: str, registers: int, arch: str) -> None:
-    """What the number of threads on an SM rests on; nothing is spilled to memory."""
-    from wattshift_kernels.nvrtc import NvrtcMissing, compiled
-
-    try:
-        made = compiled(source(name), arch)
-    except NvrtcMissing as missing:
-        pytest.skip(str(missing))
-    assert made.spill_bytes == 0
-    assert made.registers <= registers
