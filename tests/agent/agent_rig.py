@@ -1,6 +1,5 @@
 """The file of an agent with one hashing CPU, a port for it, and leases for its device."""
 
-import socket
 from typing import Any
 
 CONFIG = """
@@ -20,11 +19,6 @@ user = "demo.host"
 plaintext = true
 """
 DEVICE = "host-cpu0"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
 
 
 def lease(sequence: int, watts_w: float, until_boot_s: float, **more: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.wire.link import Link, LinkError
 from wattshift_cluster.wire.token import create_token, read_token
@@ -35,11 +35,6 @@ SHARES = 3
 ENDS = ("accepted", "rejected", "lost")
 DIFFICULTY = {"kheavyhash": "2e-6", "blake3": "2e-5", "autolykos2": "1e-7", "etchash": "1e-8"}
 """Some shares a second on a slow machine."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
 
 
 class Rig:

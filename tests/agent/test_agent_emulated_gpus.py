@@ -7,7 +7,6 @@ leases, gates, sampler, model, limits and inference marks are closed into one lo
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections import deque
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.emulate.nvml import models
@@ -52,11 +52,6 @@ exclusive = true
 url = "stratum+tcp://127.0.0.1:{pool}"
 user = "demo.host"
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
 
 
 class Host:

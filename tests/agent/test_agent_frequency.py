@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.bootclock import boot_id, boot_ns
 from wattshift_cluster.gate import SeatView, read_gate
@@ -24,7 +25,7 @@ assert _SPEC.loader is not None
 _rig = module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_rig)
 
-free_port, DEVICE = _rig.free_port, _rig.DEVICE
+DEVICE = _rig.DEVICE
 CONFIG = f"""{_rig.CONFIG}
 [frequency]
 programme = "fast response, contract 7"

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.bootclock import boot_id, boot_ns
 from wattshift_cluster.gate import GateInvalid, SeatView, read_gate
@@ -25,7 +26,7 @@ assert _SPEC.loader is not None
 _rig = module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_rig)
 
-free_port, DEVICE, CONFIG = _rig.free_port, _rig.DEVICE, _rig.CONFIG
+DEVICE, CONFIG = _rig.DEVICE, _rig.CONFIG
 
 
 def running(pid: int) -> bool:

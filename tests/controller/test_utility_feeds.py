@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from pymodbus.client import AsyncModbusTcpClient
+from tests.ports import free_port
 
 from wattshift_cluster.config.advice import advice
 from wattshift_cluster.config.load import load_site
@@ -56,12 +56,6 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The meter is asked, and drills look for real events, more often than in a site."""
     monkeypatch.setattr(feeds, "METER_PERIOD_S", 0.05)
     monkeypatch.setattr(drills, "LOOK_S", 0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind((HOST, 0))
-        return int(one.getsockname()[1])
 
 
 async def register(client: AsyncModbusTcpClient, name: str) -> Any:

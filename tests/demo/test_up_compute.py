@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.demo.up import EmbeddedSite, PortInUse
 from wattshift_cluster.errors import ConfigInvalid
@@ -34,11 +35,6 @@ max = "900W"
 [api]
 listen = "127.0.0.1:{api}"
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def site(folder: Path, serve: int, first: str = "head") -> Path:

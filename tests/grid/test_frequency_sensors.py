@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
+from tests.ports import free_port
 
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.frequency import FrequencyFeed, FrequencyMeter, FrequencyReplay
@@ -183,11 +183,6 @@ def meter(port: int, **more: Any) -> FrequencyMeter:
             **more,
         }
     )
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as held:
-        return int(held.getsockname()[1])
 
 
 def test_a_meter_s_registers_are_read_many_times_a_second() -> None:

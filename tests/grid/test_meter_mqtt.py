@@ -5,7 +5,6 @@ import contextlib
 import json
 import random
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.grid.meters.mqtt import Broker, MqttMeter, Spot, Spots
 from wattshift_cluster.grid.meters.pause import Pause
@@ -53,9 +53,7 @@ class Running:
     """A broker of the test's own; `lines` go into its configuration."""
 
     def __init__(self, folder: Path, *lines: str) -> None:
-        with socket.socket() as free:
-            free.bind((HOST, 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port(HOST)
         self.file = folder / "mosquitto.conf"
         text = "\n".join([f"listener {self.port} {HOST}", *lines, "user root", "log_type none", ""])
         self.file.write_text(text)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.config.openadr import OpenAdr2
 from wattshift_cluster.errors import ConfigInvalid
@@ -169,7 +170,7 @@ def play(scene: Callable[[], Awaitable[None]]) -> None:
 
 def test_events_of_a_real_vtn_come_change_and_go(tmp_path: Path) -> None:
     async def scene() -> None:
-        port, answers = wire.free_port(HOST), []  # type: tuple[int, list[str]]
+        port, answers = free_port(HOST), []  # type: tuple[int, list[str]]
         async with wire.vtn_2_0b(HOST, port) as server:
             level(server, "a", 1, answers)
             async with site(port, tmp_path) as said:
@@ -186,7 +187,7 @@ def test_events_of_a_real_vtn_come_change_and_go(tmp_path: Path) -> None:
 
 def test_a_vtn_that_is_gone_or_has_forgotten_takes_nothing_back(tmp_path: Path) -> None:
     async def scene() -> None:
-        port, answers = wire.free_port(HOST), []  # type: tuple[int, list[str]]
+        port, answers = free_port(HOST), []  # type: tuple[int, list[str]]
         async with wire.vtn_2_0b(HOST, port) as server, site(port, tmp_path) as said:
             level(server, "a", 2, answers)
             await until(lambda: bool(said) and cap_w(said) == 5e5)

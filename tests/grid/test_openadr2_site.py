@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.feeds import feeds_of
@@ -45,7 +46,7 @@ def test_a_level_of_2_0b_is_the_effective_cap_of_the_controller_and_outlives_the
     answers: list[str] = []
 
     async def scene() -> None:
-        port = wire.free_port(HOST)
+        port = free_port(HOST)
         async with wire.vtn_2_0b(HOST, port) as server:
             interval = {
                 "dtstart": datetime.now(UTC) - timedelta(seconds=5),

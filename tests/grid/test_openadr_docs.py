@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import click
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.cli.main import main
 from wattshift_cluster.config.site import SiteConfig
@@ -115,12 +115,6 @@ def test_every_command_of_the_page_is_there_with_its_options(
 
 
 STEP_S = 120.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

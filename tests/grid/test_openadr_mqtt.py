@@ -5,7 +5,6 @@ import contextlib
 import json
 import random
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.openadr.client import VtnClient
@@ -60,9 +60,7 @@ class Mosquitto:
     def start(self) -> None:
         assert MOSQUITTO is not None
         if self.port == 0:
-            with socket.socket() as free:
-                free.bind((rig.HOST, 0))
-                self.port = free.getsockname()[1]
+            self.port = free_port(rig.HOST)
         file = self.folder / "mosquitto.conf"
         text = "\n".join([f"listener {self.port} {rig.HOST}", *self.lines, "log_type none", ""])
         file.write_text(text)
@@ -282,9 +280,7 @@ def test_a_broker_that_wants_the_token_gets_it(tmp_path: Path) -> None:
     broker = Mosquitto(
         tmp_path, ("allow_anonymous false", f"password_file {passwords}", "user root")
     )
-    with socket.socket() as free:
-        free.bind((rig.HOST, 0))
-        broker.port = free.getsockname()[1]
+    broker.port = free_port(rig.HOST)
     try:
         rig.run(scene(broker))
     finally:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.demo.children import Child, listens
-from wattshift_cluster.demo.stage import _free_ports
 from wattshift_cluster.demo.up import EmbeddedSite
 from wattshift_cluster.wire.token import create_token
 
@@ -53,7 +53,7 @@ class SmallSite:
 def small_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallSite:
     """The files of the site and the processes of its outer world; nothing runs yet."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    truth, meter, agent, api = (f"127.0.0.1:{port}" for port in _free_ports(4))
+    truth, meter, agent, api = (f"127.0.0.1:{free_port()}" for _ in range(4))
     rows = [
         {"id": f"rig-{i}", "kind": "luxos", "address": f"127.21.9.{i}", "seed": i, "start": "full"}
         for i in range(1, MACHINES + 1)
