@@ -6,6 +6,8 @@ from runpy import run_path
 from types import SimpleNamespace
 from typing import Any
 
+from tests.ports import free_port
+
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.grid.openadr.words import ObjectType
@@ -51,7 +53,7 @@ def test_a_poll_brings_the_cap_and_neither_loss_nor_restart_takes_it(tmp_path: P
 
 def test_a_webhook_brings_it_at_once_and_an_override_lifts_it_for_a_while(tmp_path: Path) -> None:
     async def scene() -> None:
-        hook = rig.HOOK.format(at=f"{wire.HOST}:{wire.free_port()}")
+        hook = rig.HOOK.format(at=f"{wire.HOST}:{free_port()}")
         async with (
             wire.vtn() as vtn,
             site(tmp_path, vtn.url, "1h", hook) as made,

@@ -8,6 +8,8 @@ from runpy import run_path
 from types import SimpleNamespace
 from typing import Any
 
+from tests.ports import free_port
+
 from wattshift_cluster.controller import kept_signals
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.service import Controller
@@ -29,7 +31,7 @@ def limit(program: str, limit_kw: float) -> Any:
 
 
 def site(folder: Path, url: str) -> AbstractAsyncContextManager[Controller]:
-    at = f"{wire.HOST}:{wire.free_port()}"
+    at = f"{wire.HOST}:{free_port()}"
     text = SITE.format(url=url, poll="1s", at=at)
     running: AbstractAsyncContextManager[Controller] = rig.running(folder, text)
     return running

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.config.openadr import OpenAdr
 from wattshift_cluster.grid.openadr.source import OpenAdrSource
@@ -70,7 +71,7 @@ def test_a_webhook_brings_caps_at_once_and_takes_them_away(tmp_path: Path) -> No
     async def scene() -> None:
         async with rig.vtn() as vtn:
             program = await rig.program(vtn)
-            port = rig.free_port()
+            port = free_port()
             hook = {"listen": f"{rig.HOST}:{port}", "url": f"http://{rig.HOST}:{port}/told"}
             async with site(tmp_path, vtn.url, webhook=hook) as made:
                 await rig.until(
@@ -111,7 +112,7 @@ def test_mqtt_brings_caps_at_once_and_a_broker_that_is_away_is_told(tmp_path: Pa
                 assert made.cap_w() == 200e3
 
     assert MOSQUITTO is not None
-    port = rig.free_port()
+    port = free_port()
     file = tmp_path / "mosquitto.conf"
     # A broker that is started by root gives root up, and reads its file as somebody else.
     file.write_text(f"listener {port} {rig.HOST}\nallow_anonymous true\nuser root\n")

@@ -1,6 +1,6 @@
 """A real Ray cluster of several nodes on loopback, in a process of its own, and a bridge on it.
 
-    python tests/workload/ray_cluster.py FOLDER [number of nodes]
+    python -m tests.workload.ray_cluster FOLDER [number of nodes]
 
 The process starts a head and further raylets, with token, labels `wattshift.io/node` = n0, n1, …
 and 300 W of `power_w` each. It takes one JSON object a line on standard input and answers each with
@@ -83,7 +83,8 @@ class RayCluster:
         self._log = folder / "cluster.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).absolute()), str(folder), str(nodes)],
+                [sys.executable, "-m", "tests.workload.ray_cluster", str(folder), str(nodes)],
+                cwd=Path(__file__).absolute().parents[2],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
