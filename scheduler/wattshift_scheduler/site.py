@@ -1,133 +1,22 @@
-"""What a site is made of: the feeder tree, devices with their operating points, and the rules.
+"""What a site is made of: devices with their operating points, nodes, tenants, and the rules.
 
 All watts are W at the meter side of the named feeder. Objects here are checked when they are made,
-so that the rest of the core never meets a loop, a negative limit or an empty device.
+so that the rest of the core never meets a negative limit or an empty device. The feeder tree has a
+module of its own and is known here too.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
-import numpy as np
-
-from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen
 from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.feeder_tree import Feeder as Feeder
+from wattshift_scheduler.feeder_tree import FeederTree as FeederTree
+from wattshift_scheduler.feeder_tree import feeder_limit_w as feeder_limit_w
 
 MOST_WEAR_USD = 100_000.0
 """Above the price of any machine: a cycle cannot wear off more than all of it."""
-
-
-def feeder_limit_w(
-    amps: float, phases: int, min_voltage_v: float, power_factor: float = 0.95
-) -> float:
-    """Convert a breaker's amps per phase to the watts that are safe at the lowest voltage.
-
-    Args:
-        amps: rated current per phase, A.
-        phases: 1, 2 or 3.
-        min_voltage_v: lowest phase-to-neutral voltage that the site may see, V.
-        power_factor: lowest power factor of the load, 0 to 1.
-    """
-    if amps <= 0 or phases not in (1, 2, 3) or min_voltage_v <= 0 or not 0 < power_factor <= 1:
-        raise SiteInvalid("feeder", "amps, phases (1 to 3), voltage and power factor must be > 0")
-    return amps * phases * min_voltage_v * power_factor
-
-
-@dataclass(frozen=True, slots=True)
-class Feeder:
-    """One limit in the power tree. The root has no parent and stands for the site's connection."""
-
-    name: str
-    parent: str | None
-    limit_w: float
-
-
-@dataclass(frozen=True, slots=True)
-class FeederTree:
-    """Feeders as columns, parents before children. Index 0 is the root.
-
-    Attributes:
-        names: feeder names in column order.
-        parent: index of the parent, -1 for the root; shape (feeders,).
-        limit_w: limit of each feeder, W; shape (feeders,).
-        depth: 0 for the root; shape (feeders,).
-        index: name to column.
-        ancestors: row d is the ancestor (or itself) of each feeder at depth d, -1 where it lies
-            above it; shape (depths, feeders).
-    """
-
-    names: tuple[str, ...]
-    parent: Ints
-    limit_w: Floats
-    depth: Ints
-    index: Mapping[str, int]
-    ancestors: Ints
-
-    @classmethod
-    def of(cls, feeders: Iterable[Feeder]) -> "FeederTree":
-        """Build the tree. Raises SiteInvalid on a loop, duplicate, unknown parent or bad limit."""
-        by_name: dict[str, Feeder] = {}
-        for feeder in feeders:
-            if feeder.name in by_name:
-                raise SiteInvalid(feeder.name, "this feeder is named twice")
-            if not (math.isfinite(feeder.limit_w) and feeder.limit_w > 0):
-                raise SiteInvalid(feeder.name, f"its limit must be > 0 W, not {feeder.limit_w}")
-            by_name[feeder.name] = feeder
-        roots = [f.name for f in by_name.values() if f.parent is None]
-        if len(roots) != 1:
-            raise SiteInvalid("feeders", f"exactly one root is needed, found {roots or 'none'}")
-        for feeder in by_name.values():
-            if feeder.parent is not None and feeder.parent not in by_name:
-                raise SiteInvalid(feeder.name, f"its parent {feeder.parent!r} does not exist")
-        order = _parents_first(by_name, roots[0])
-        if len(order) != len(by_name):
-            stray = sorted(set(by_name) - set(order))
-            raise SiteInvalid(stray[0], "it hangs in a loop and never reaches the root")
-        index = {name: i for i, name in enumerate(order)}
-        parent = np.array([index.get(by_name[n].parent or "", -1) for n in order], dtype=np.int64)
-        depth = np.zeros(len(order), dtype=np.int64)
-        for i in range(1, len(order)):
-            depth[i] = depth[parent[i]] + 1
-        limits = np.array([by_name[n].limit_w for n in order], dtype=np.float64)
-        ancestors = np.full((int(depth.max()) + 1, len(order)), -1, dtype=np.int64)
-        for i in range(len(order)):
-            ancestors[: depth[i], i] = ancestors[: depth[i], parent[i]]
-            ancestors[depth[i], i] = i
-        return cls(
-            tuple(order),
-            frozen(parent),
-            frozen(limits),
-            frozen(depth),
-            MappingProxyType(index),
-            frozen(ancestors),
-        )
-
-    def any_above(self, marked: Bools) -> Bools:
-        """For each feeder whether it or one of its ancestors is marked. Shape (feeders,)."""
-        found = np.array(marked, dtype=np.bool_)
-        for i in range(1, len(self.names)):
-            found[i] |= found[self.parent[i]]
-        return found
-
-    def totals(self, load_w: Floats) -> Floats:
-        """Sum per-feeder loads up the tree. Shape (feeders,) in and out, W."""
-        total = np.array(load_w, dtype=np.float64)
-        for i in range(len(self.names) - 1, 0, -1):
-            total[self.parent[i]] += total[i]
-        return total
-
-
-def _parents_first(by_name: Mapping[str, Feeder], root: str) -> list[str]:
-    children: dict[str, list[str]] = {}
-    for feeder in by_name.values():
-        if feeder.parent is not None:
-            children.setdefault(feeder.parent, []).append(feeder.name)
-    order = [root]
-    for name in order:
-        order.extend(sorted(children.get(name, ())))
-    return order
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +84,10 @@ class Device:
             *watts,
             *(p.hashrate_h_per_s for p in self.points),
             *(p.revenue_usd_per_h for p in self.points),
+            *(p.transition_s for p in self.points),
             self.nameplate_w,
             self.safe_w,
+            self.power_on_w,
             self.table_bytes,
             self.table_build_s,
         ]
@@ -281,6 +172,10 @@ class Rules:
         hold_s: after a cap has fallen, what is acted on does not rise for so long, s.
         stagger_s: after a cap has risen, feeders and hosts raise one after the other over so long,
             s, so that no common rhythm appears on the grid; 0: all at once.
+        min_up_s, min_down_s: how long a machine that takes long to come up stays up, or down,
+            before a price may turn it again, s; 0: nothing but the cost of a cycle keeps it.
+        burst_share: of the bursts of services, the part whose watts are kept within the gates'
+            reach, 0 to below 1; 0: none are kept.
     """
 
     margin_share: float = 0.02
@@ -299,15 +194,29 @@ class Rules:
     ramp_down_w_per_s: float = math.inf
     hold_s: float = 0.0
     stagger_s: float = 0.0
+    min_up_s: float = 0.0
+    min_down_s: float = 0.0
+    burst_share: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.act_at_confidence <= 1:
             raise SiteInvalid("rules", f"act_at_confidence is not in 0 to 1: {self}")
         if not (self.ramp_up_w_per_s > 0 and self.ramp_down_w_per_s > 0):
             raise SiteInvalid("rules", f"a ramp must be > 0 W/s: {self}")
-        for name, value in (("hold_s", self.hold_s), ("stagger_s", self.stagger_s)):
+        for name in ("hold_s", "stagger_s", "min_up_s", "min_down_s"):
+            value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise SiteInvalid("rules", f"{name} must be finite and not negative, not {value}")
+        for name, share in (
+            ("margin_share", self.margin_share),
+            ("stale_margin_share", self.stale_margin_share),
+        ):
+            if not 0 <= share < 1:
+                raise SiteInvalid("rules", f"{name} is not in 0 to 1: {share}")
+        if not (math.isfinite(self.other_load_w) and self.other_load_w >= 0):
+            raise SiteInvalid("rules", f"other_load_w must not be negative: {self.other_load_w}")
+        if not 0 <= self.burst_share < 1:
+            raise SiteInvalid("rules", f"burst_share is not in 0 to 1: {self.burst_share}")
         if not (math.isfinite(self.expected_shed_s) and self.expected_shed_s > 0):
             raise SiteInvalid("rules", f"expected_shed_s must be > 0, not {self.expected_shed_s}")
 
@@ -333,3 +242,5 @@ class Site:
                 raise SiteInvalid(node.name, f"its feeder {node.feeder!r} does not exist")
             if not (math.isfinite(node.max_w) and node.max_w >= 0):
                 raise SiteInvalid(node.name, "max_w must be finite and not negative")
+            if not (math.isfinite(node.gpus) and node.gpus >= 0):
+                raise SiteInvalid(node.name, "gpus must be finite and not negative")

@@ -15,6 +15,7 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from wattshift_cluster.cli.feeder_check import feeders
 from wattshift_cluster.cli.findings import PROBE_S, Finding, Place
 from wattshift_cluster.cli.gpu_checks import compute_mode, cupy, driver, gates, power_limits
 from wattshift_cluster.cli.ray_check import ray
@@ -201,6 +202,7 @@ CHECKS: tuple[Callable[[Place], Finding], ...] = (
     python,
     config,
     agent_files,
+    feeders,
     ray,
     driver,
     power_limits,

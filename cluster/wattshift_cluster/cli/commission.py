@@ -16,7 +16,7 @@ from wattshift_cluster.errors import Refused, TryLater, Unreachable
 from wattshift_cluster.fleet import commission as pulses
 from wattshift_cluster.fleet.commission import Record, chosen, impossible
 from wattshift_cluster.fleet.pulses import Kind
-from wattshift_cluster.fleet.site_port import DeviceLook, Look, Plan
+from wattshift_cluster.fleet.site_port import Above, DeviceLook, Look, Plan
 
 INTERRUPTED = 130
 PULSE_S = (20.0, 3600.0)
@@ -58,9 +58,9 @@ def look_of(site: dict[str, Any], devices: list[dict[str, Any]], at_s: float) ->
 
     The site's meter measures the root feeder; feeders with a meter of their own carry `power_w`.
     """
-    tree = {one["id"]: one["parent"] for one in site["feeders"]}
+    tree = {one["id"]: _above(one) for one in site["feeders"]}
     meters = {one["id"]: one["power_w"] for one in site["feeders"] if "power_w" in one}
-    root = next(name for name, parent in tree.items() if parent is None)
+    root = next(name for name, above in tree.items() if above is None)
     if site["power_age_s"] is not None:
         meters.setdefault(root, site["power_w"])
     event = None
@@ -84,6 +84,12 @@ def look_of(site: dict[str, Any], devices: list[dict[str, Any]], at_s: float) ->
         for one in devices
     )
     return Look(at_s, event, tree, meters, looks)
+
+
+def _above(feeder: dict[str, Any]) -> Above:
+    """What a feeder hangs on."""
+    first, second = feeder["parent"], feeder.get("second_parent")
+    return first if second is None else (first, second)
 
 
 @click.command()

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 
 from wattshift_cluster.config import (
     compute_checks,
+    feeder_checks,
     meter_checks,
     openadr_checks,
+    plan_checks,
     pool_checks,
     source_checks,
 )
@@ -19,11 +21,11 @@ from wattshift_cluster.config.agent import Server
 from wattshift_cluster.config.compute import Compute
 from wattshift_cluster.config.draft import Draft as Draft
 from wattshift_cluster.config.draft import Finding as Finding
-from wattshift_cluster.config.draft import duplicates, upward
+from wattshift_cluster.config.draft import duplicates
 from wattshift_cluster.config.fields import is_private, split_address
 from wattshift_cluster.config.outlets import Pdu
 from wattshift_cluster.config.proxy import ProxySection
-from wattshift_cluster.config.quantities import format_seconds, format_watts
+from wattshift_cluster.config.quantities import format_seconds
 from wattshift_cluster.config.site import AgentRef, Economics, Feeder, SiteSection
 
 
@@ -113,79 +115,11 @@ def _known_feeders(draft: Draft) -> Iterator[Finding]:
     users += [(f"{path}.feeder", agent.feeder) for path, agent in draft.all(AgentRef)]
     users += [(f"{path}.feeder", node.feeder) for path, node in compute_checks.places(draft)]
     users += [(f"{p}.parent", f.parent) for p, f in draft.all(Feeder) if f.parent is not None]
+    seconds = [(f"{p}.second_parent", f.second_parent) for p, f in draft.all(Feeder)]
+    users += [(path, name) for path, name in seconds if name is not None]
     for path, name in users:
         if name not in known:
             yield path, name, f"no such feeder; allowed: {', '.join(known) or 'none is defined'}"
-
-
-def _one_root(draft: Draft) -> Iterator[Finding]:
-    rows = draft.raw.get("feeders")
-    if not isinstance(rows, list):
-        return
-    if not rows:
-        yield "feeders", None, "a site needs at least one feeder: its grid connection"
-        return
-    roots = [at for at, row in enumerate(rows) if isinstance(row, dict) and "parent" not in row]
-    for at in roots[1:]:
-        yield (
-            f"feeders[{at}].parent",
-            None,
-            f"missing; feeders[{roots[0]}] is the root already, and a site has exactly one",
-        )
-
-
-def _no_loop(draft: Draft) -> Iterator[Finding]:
-    feeders = draft.all(Feeder)
-    parents = {feeder.name: feeder.parent for _, feeder in feeders}
-    reported: set[str] = set()
-    for path, feeder in feeders:
-        chain = [feeder.name]
-        while (parent := parents.get(chain[-1])) is not None and parent not in chain:
-            chain.append(parent)
-        if parent == feeder.name and feeder.name not in reported:
-            reported.update(chain)
-            loop = " > ".join([*chain, feeder.name])
-            yield f"{path}.parent", feeder.parent, f"the feeders form a loop: {loop}"
-
-
-def _limit_stated_once(draft: Draft) -> Iterator[Finding]:
-    for path, feeder in draft.all(Feeder):
-        breaker = {
-            "amps": feeder.amps_a,
-            "phases": feeder.phases,
-            "min_voltage": feeder.min_voltage_v,
-            "power_factor": feeder.power_factor,
-        }
-        given = [key for key, value in breaker.items() if value is not None]
-        if feeder.stated_limit_w is None and feeder.amps_a is None:
-            yield path, None, "has no limit; give limit (watts) or amps, phases and min_voltage"
-        elif feeder.stated_limit_w is not None and given:
-            yield path, None, f"has both limit and {', '.join(given)}; give one of the two"
-
-
-def _limits_above_floors(draft: Draft) -> Iterator[Finding]:
-    """No feeder, less the margin, lies below what its subtree draws with everything at rest."""
-    site = next((one for _, one in draft.all(SiteSection)), None)
-    margin_pct = 0.0 if site is None else site.margin_pct
-    parents = {feeder.name: feeder.parent for _, feeder in draft.all(Feeder)}
-    at_rest_w = [(node.feeder, node.idle_w) for _, node in compute_checks.places(draft)]
-    for path, feeder in draft.all(Feeder):
-        if feeder.stated_limit_w is None and feeder.amps_a is None:
-            continue
-        floor_w = sum(w for name, w in at_rest_w if feeder.name in upward(name, parents))
-        if feeder.parent is None and site is not None:
-            floor_w += site.other_load_w
-            floor_w = max(floor_w, site.floor_w or 0.0)
-        usable_w = feeder.limit_w * (1 - margin_pct / 100)
-        if usable_w < floor_w:
-            least = format_watts(floor_w / (1 - margin_pct / 100))
-            key = "amps" if feeder.stated_limit_w is None else "limit"
-            yield (
-                f"{path}.{key}",
-                format_watts(feeder.limit_w),
-                f"below what it draws with everything at rest ({format_watts(floor_w)} and "
-                f"{margin_pct:g}% margin); allowed: at least {least}",
-            )
 
 
 def _one_hashprice_source(draft: Draft) -> Iterator[Finding]:
@@ -225,14 +159,12 @@ _SITE_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     _unique_names,
     _unique_addresses,
     _known_feeders,
-    _one_root,
-    _no_loop,
-    _limit_stated_once,
-    _limits_above_floors,
+    *feeder_checks.CHECKS,
     *compute_checks.CHECKS,
     *openadr_checks.CHECKS,
     *meter_checks.CHECKS,
     *source_checks.CHECKS,
+    *plan_checks.CHECKS,
     _one_hashprice_source,
 )
 _AGENT_CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = (

@@ -42,16 +42,6 @@ def duplicates(names: Sequence[str], section: str, key: str) -> Iterator[Finding
             yield f"{section}[{at}].{key}", name, f"given before by {section}[{names.index(name)}]"
 
 
-def upward(name: str, parents: Mapping[str, str | None]) -> list[str]:
-    """A feeder and everything above it, up to the root, or to where a loop closes."""
-    chain: list[str] = []
-    step: str | None = name
-    while step is not None and step not in chain:
-        chain.append(step)
-        step = parents.get(step)
-    return chain
-
-
 def section_of(annotation: Any) -> tuple[type[Section], bool]:
     """The section class behind a field, and whether it stands in a list."""
     if isinstance(annotation, type) and issubclass(annotation, Section):

@@ -28,9 +28,11 @@ from wattshift_cluster.config.fields import (
     watts,
     whole,
 )
+from wattshift_cluster.config.margins import margin
 from wattshift_cluster.config.market import Market
 from wattshift_cluster.config.meters import Meter
 from wattshift_cluster.config.openadr import OpenAdr, OpenAdr2
+from wattshift_cluster.config.plan import Plan
 from wattshift_cluster.config.rules import SignalRules
 from wattshift_cluster.config.settlement import Settlement
 from wattshift_cluster.config.utility import DRILLS_MOST, Alarms, Drill, Solar, Utility
@@ -66,10 +68,16 @@ class Feeder(Section):
 
     `meter` is the URL of its own meter, answering as the site's does; it is shown, raises alarms,
     and lets `wattshift commission` find what hangs elsewhere. The root's is `[meter]`.
+
+    What is fed from two sides names the other as `second_parent`: each must be able to carry all of
+    it alone, so it counts in full on both. `margin`, such as "5%", keeps another share of this
+    limit free than `margin_pct` of the site does of all.
     """
 
     name: Name
     parent: Name | None = None
+    second_parent: Name | None = None
+    own_margin_pct: Annotated[float, margin(0, 50)] | None = Field(None, alias="margin")
     meter: Meter | None = None
     meter_stale_after_s: Annotated[float, seconds(0.2, 3600)] | None = Field(
         None, alias="meter_stale_after"
@@ -195,6 +203,7 @@ class SiteConfig(Section):
     economics: Economics = Economics()
     values: Values = Values()
     mining: Mining = Mining()
+    plan: Plan = Plan()
     services: tuple[Service, ...] = ()
     api: Api = Api()
 

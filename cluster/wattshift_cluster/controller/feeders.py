@@ -137,7 +137,8 @@ class FeederMeters:
         by_feeder_w = drawn_w(state)
         for name, reading in self.readings().items():
             at = tree.index[name]
-            self._drawn_w[name] = None if self._shadow else known(float(by_feeder_w[at]))
+            apart = self._shadow or tree.shared[at]
+            self._drawn_w[name] = None if apart else known(float(by_feeder_w[at]))
             if reading.watts_w is None:
                 if reading.at_s is not None or reading.fault != "never read":
                     text = f"the meter of feeder {name} is unknown: {reading.fault}"
@@ -165,15 +166,16 @@ class FeederMeters:
     def _comparable_w(self, state: State, name: str, drawn_w: float) -> float | None:
         """What the devices under a feeder draw; None where other load makes that no comparison.
 
-        Ray's nodes are no devices with watts of their own, and a shadow site's figures are those of
-        machines that obeyed.
+        Ray's nodes are no devices with watts of their own, a shadow site's figures are those of
+        machines that obeyed, and what is fed from two sides flows through either meter or both.
         """
         tree = state.site.tree
-        if self._shadow or np.isnan(drawn_w):
+        at = tree.index[name]
+        if self._shadow or np.isnan(drawn_w) or tree.shared[at]:
             return None
-        if any(name in _above(tree.names, tree.parent, node) for node in self._apart):
+        if any(at in tree.path(tree.index[node]) for node in self._apart):
             return None
-        own_w = state.site.rules.other_load_w if tree.index[name] == 0 else 0.0
+        own_w = state.site.rules.other_load_w if at == 0 else 0.0
         return drawn_w + own_w
 
     @staticmethod
@@ -207,12 +209,3 @@ def drawn_w(state: State) -> Floats:
     young = state.decided_s - seen.at_s <= state.site.rules.stale_after_s
     watts_w = np.where(young & ~seen.failed, seen.watts_w, np.nan)
     return tree.totals(summed(fleet.feeder, watts_w, len(tree.names)))
-
-
-def _above(names: tuple[str, ...], parents: Any, feeder: str) -> set[str]:
-    """A feeder and those above it."""
-    found, at = set[str](), names.index(feeder)
-    while at >= 0:
-        found.add(names[at])
-        at = int(parents[at])
-    return found

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from wattshift_cluster.fleet.levels import MEDIAN_LOSS, Level, Step, Trace, level, settling_s
+from wattshift_cluster.fleet.site_port import Tree
 
 SIGMAS = 6.0
 """A step counts when it is that many standard errors high: by chance once in 10⁹ looks."""
@@ -41,7 +42,7 @@ class Pulse:
 
     Attributes:
         device, feeder: the machine, and where the site file says it hangs.
-        tree: parent of each feeder; None for the root.
+        tree: what each feeder hangs on.
         slept_s, woke_s, end_s: when sleep and wake were accepted, and the end of the recording.
         window_s: how long levels are taken before each of the three, s.
         meters: by the feeder that each one measures.
@@ -51,7 +52,7 @@ class Pulse:
 
     device: str
     feeder: str
-    tree: Mapping[str, str | None]
+    tree: Tree
     slept_s: float
     woke_s: float
     end_s: float
@@ -87,20 +88,35 @@ class Verdict:
     step: Step | None = field(default=None, repr=False)
 
 
-def path_of(feeder: str, tree: Mapping[str, str | None]) -> list[str]:
-    """A feeder and those above it, up to the root."""
-    path: list[str] = []
-    at: str | None = feeder
-    while at is not None and at not in path:
-        path.append(at)
-        at = tree.get(at)
-    return path
+def path_of(feeder: str, tree: Tree) -> list[str]:
+    """A feeder and those above it, up to the root, that carry all of what hangs on it.
+
+    Of two ways up, the feeders that lie on both: what flows on one of them alone nobody knows.
+    """
+    above = tree.get(feeder)
+    if above is None:
+        return [feeder]
+    if isinstance(above, str):
+        return [feeder, *path_of(above, tree)]
+    other = path_of(above[1], tree)
+    return [feeder, *(name for name in path_of(above[0], tree) if name in other)]
 
 
-def nearest_meter(
-    feeder: str, tree: Mapping[str, str | None], meters: Mapping[str, object]
-) -> str | None:
-    """The first feeder on the way up that has a meter."""
+def all_above(feeder: str, tree: Tree) -> set[str]:
+    """A feeder and everything above it, by either way."""
+    found: set[str] = set()
+    ahead = [feeder]
+    while ahead:
+        at = ahead.pop()
+        if at not in found:
+            found.add(at)
+            above = tree.get(at) or ()
+            ahead.extend((above,) if isinstance(above, str) else above)
+    return found
+
+
+def nearest_meter(feeder: str, tree: Tree, meters: Mapping[str, object]) -> str | None:
+    """The first feeder on the way up that has a meter and carries all of what hangs here."""
     return next((name for name in path_of(feeder, tree) if name in meters), None)
 
 
@@ -127,8 +143,8 @@ def judge(pulse: Pulse) -> Verdict:
         return Verdict(Kind.DISTURBED, moved, nearest)
     steps = {name: _both_edges(pulse, trace, expected_w) for name, trace in pulse.meters.items()}
     seen = {name for name, step in steps.items() if step is not None}
-    path = path_of(pulse.feeder, pulse.tree)
-    elsewhere = sorted(seen - set(path), key=lambda name: len(path_of(name, pulse.tree)))
+    here = all_above(pulse.feeder, pulse.tree)
+    elsewhere = sorted(seen - here, key=lambda name: len(path_of(name, pulse.tree)))
     if elsewhere:
         where = elsewhere[-1]
         text = f"its step stands on {where}, not on {pulse.feeder}: the wiring map is wrong"

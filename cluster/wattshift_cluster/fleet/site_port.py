@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from wattshift_cluster.errors import TryLater
+
+Above: TypeAlias = str | tuple[str, str] | None
+"""What a feeder hangs on: one other, two where it is fed from both, or None for the root."""
+
+Tree: TypeAlias = Mapping[str, Above]
 
 
 class Stopped(TryLater):
@@ -36,14 +41,14 @@ class Look:
     Attributes:
         at_s: when, on the port's clock.
         event: why now is no time for it (a cap is in force); None when it is.
-        tree: parent of each feeder; None for the root.
+        tree: what each feeder hangs on.
         meters: fresh draw by feeder, W; a feeder without a meter is left out, None is unknown.
         devices: all of them.
     """
 
     at_s: float
     event: str | None
-    tree: Mapping[str, str | None]
+    tree: Tree
     meters: Mapping[str, float | None]
     devices: tuple[DeviceLook, ...]
 
