@@ -1,26 +1,55 @@
 """Walk up the ladder under the feeder tree: which device runs at which point.
 
-Taking rungs in order of value, and cutting the least valuable where a feeder is full, from the
-leaves up, is optimal for continuous watts: the objective is separable and concave and the limits
-are nested (a laminar family, hence a polymatroid; Federgruen and Groenevelt 1986). Whole rungs lose
-at most one rung per binding feeder; what such a rung leaves free goes to the next rungs that fit,
-at that feeder, and a last pass gives away what a cut higher up has freed below it.
+What hangs below the root is settled first (`walk`), each full feeder repaired (`repair`), then the
+root's room cuts off the worst of what is left (`capped`). The first two are kept from one decision
+to the next (`filled`): a new cap is then a search.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Bools, Floats, Ints, summed
+from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen, summed
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder import HORIZONS, Ladder
+from wattshift_scheduler.repair.repaired import repaired
 from wattshift_scheduler.site import FeederTree
-
-REPAIR_TRIES = 512
-"""Rungs looked at to fill the remainder: a bound on the time, far above what a site needs."""
+from wattshift_scheduler.walk.below import Asked, in_grains
+from wattshift_scheduler.walk.capped import Capped
+from wattshift_scheduler.walk.filled import SMALL_DEVICES, Settled, alone, points_at
 
 CENT_W = 1e-6
 """Watts below which two sums count as equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What one allocation hands to the next.
+
+    Attributes:
+        settled: what is settled below the root.
+        others: the same as of ladders of other horizons, the latest first.
+        capped: the cut there.
+        at_root_w: the root's room and its reserve, W.
+        top, watts_w: the answer: where each device runs, in the table of points, and its lease.
+    """
+
+    settled: Settled
+    others: tuple[Settled, ...]
+    capped: Capped
+    at_root_w: tuple[float, float]
+    top: Ints
+    watts_w: Floats
+
+    def like(self, ladder: Ladder) -> tuple[Settled, tuple[Settled, ...]]:
+        """What to start from with this ladder: what was settled with it or with the one that it
+        was made of; and what else to keep."""
+        known = (self.settled, *self.others)
+        tokens = {ladder.token, ladder.turned.token if ladder.turned else None}
+        best = next((one for one in known if one.asked.ladder.token in tokens), self.settled)
+        # Without its own horizon's it starts anew, and what was settled last is for another.
+        others = tuple(one for one in known if one.asked.ladder.horizon_s != ladder.horizon_s)
+        return best, others[: HORIZONS - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +59,54 @@ class Allocation:
     Attributes:
         point: operating point of each device, counted from its first; shape (n,).
         watts_w: lease watts of each device, W; shape (n,).
-        next_usd_per_mwh: gross value of the rung above, NaN at the top of a device; shape (n,).
-        marginal_usd_per_mwh: gross value of the least valuable rung taken, NaN if none was.
-        binding: feeders that kept a rung, or a part of one, out.
+        binding: feeders that kept a rung, or a part of one, out: with more room there it would be
+            taken.
+        feeder_usd_per_mwh: gross value of the best rung that each feeder alone keeps out, 0 where
+            it keeps none out: what one more watt there would earn; shape (feeders,).
+        filled: what the next allocation can start from.
     """
 
     point: Ints
     watts_w: Floats
-    next_usd_per_mwh: Floats
-    marginal_usd_per_mwh: float
     binding: tuple[str, ...]
+    feeder_usd_per_mwh: Floats
+    filled: Filled
+    _next: list[Floats] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def marginal_usd_per_mwh(self) -> float:
+        """Gross value of the least valuable rung taken, in whole or in part; NaN if none was."""
+        ladder = self.filled.settled.asked.ladder
+        running = np.flatnonzero(self.watts_w > ladder.base_w + CENT_W)
+        if not len(running):
+            return float("nan")
+        # The worth of a device's rungs falls, but for a first one that a cycle's cost made up for.
+        first = float(ladder.first_usd_per_mwh[running].min())
+        ends = _rung_of(ladder, running, self.point[running])
+        return min(first, float(ladder.worth_usd_per_mwh[ends].min()))
+
+    @property
+    def next_usd_per_mwh(self) -> Floats:
+        """Gross value of the rung above, NaN at the top of a device; shape (n,). Worked out when
+        that is first asked for."""
+        if not self._next:
+            ladder = self.filled.settled.asked.ladder
+            above = ladder.steps.above[ladder.fleet.first[:-1] + self.point]
+            self._next.append(np.where(above >= 0, ladder.worth_usd_per_mwh[above], np.nan))
+        return self._next[0]
+
+    def next_of(self, columns: Ints) -> Floats:
+        """The same of some devices."""
+        ladder = self.filled.settled.asked.ladder
+        above = ladder.steps.above[ladder.fleet.first[columns] + self.point[columns]]
+        return np.where(above >= 0, ladder.worth_usd_per_mwh[above], np.nan)
+
+
+def _rung_of(ladder: Ladder, columns: Ints, point: Ints) -> Ints:
+    """Where the rung ends that a device is on, in the table of points: of one that has stopped
+    inside its envelope the rung that passes over it."""
+    at = ladder.fleet.first[columns] + point
+    return np.where(ladder.steps.on[at], at, ladder.steps.above[at])
 
 
 def allocate(
@@ -52,55 +119,64 @@ def allocate(
     credit_w: Floats,
     price_usd_per_mwh: float,
     take: Bools | None = None,
+    reserve_w: float = 0.0,
+    last: Filled | None = None,
 ) -> Allocation:
     """Choose the most valuable set of rungs that fits every feeder.
 
     Args:
         fleet, ladder, tree: what exists and in which order its watts are worth taking.
         room_w: watts that each feeder can still give to rungs below it, W; shape (feeders,).
-        eligible: devices that may leave their lowest point; shape (n,).
+        eligible: devices that may leave their lowest point; shape (n,). It and the other columns
+            here are kept: they must not be changed afterwards.
         credit_w: watts of each device that are counted already, because it overlaps compute on its
             host through a gate; shape (n,).
         price_usd_per_mwh: energy price; rungs worth less stay untaken.
         take: devices that are to run at that price, the cost of a cycle counted; shape (n,). None:
             those whose first rung ranks above it.
+        reserve_w: watts of what the root gives that must stay with fenced devices or free.
+        last: from the last allocation. The answer is the same without it.
     """
-    rungs = _wanted(ladder, eligible, price_usd_per_mwh, take)
-    device, feeder = ladder.device[rungs], fleet.feeder[ladder.device[rungs]]
-    counted_w = beyond(credit_w[device], ladder.end_w[rungs]) - beyond(
-        credit_w[device], ladder.start_w[rungs]
-    )
-    given_w = fill(tree, feeder, device, counted_w, room_w, fleet.continuous[device])
-    left_w = room_w - tree.totals(summed(feeder, given_w, len(tree.names)))
-    _top_up(tree, feeder, device, counted_w, given_w, left_w, fleet.continuous[device])
-
-    point = np.zeros(len(fleet), dtype=np.int64)
-    watts_w = ladder.base_w.copy()
-    reached_w = _reached(fleet, ladder, rungs, counted_w, given_w, credit_w)
-    on = reached_w > ladder.start_w[rungs] + CENT_W
-    np.maximum.at(point, device[on], ladder.point[rungs[on]])
-    np.maximum.at(watts_w, device[on], reached_w[on])
-    short = np.flatnonzero(given_w < counted_w - CENT_W)
-    # Of each device the next rung alone: those above it wait for it, not for a feeder.
-    kept_out = short[np.unique(device[short], return_index=True)[1]]
-    taken = watts_w[device] > ladder.start_w[rungs] + CENT_W
-    values = ladder.gross_usd_per_mwh[rungs]
+    assert ladder.fleet is fleet, "the ladder is of another fleet"
+    below_w = in_grains(np.maximum(room_w, 0.0))
+    below_w[0] = np.inf
+    asked = Asked(ladder, tree, eligible, credit_w, price_usd_per_mwh, take, below_w)
+    like, others = (None, ()) if last is None else last.like(ladder)
+    settled = Settled.of(asked, like)
+    filled = _at_root(settled, others, room_w, reserve_w, last)
+    feeder_usd = _kept_out(settled, filled.capped)
     return Allocation(
-        point=point,
-        watts_w=watts_w,
-        next_usd_per_mwh=_next_values(ladder, watts_w),
-        marginal_usd_per_mwh=float(values[taken].min()) if taken.any() else float("nan"),
-        binding=_binding(tree, feeder[kept_out], (counted_w - given_w)[kept_out], left_w),
+        point=filled.top - fleet.first[:-1],
+        watts_w=filled.watts_w,
+        binding=tuple(tree.names[i] for i in np.flatnonzero(np.isfinite(feeder_usd))),
+        feeder_usd_per_mwh=np.where(np.isfinite(feeder_usd), feeder_usd, 0.0),
+        filled=filled,
     )
 
 
-def _wanted(ladder: Ladder, eligible: Bools, price_usd_per_mwh: float, take: Bools | None) -> Ints:
-    """Rungs that are worth their energy, best first, and the first one of whatever is to run."""
-    if take is None:
-        cut = ladder.worth_taking(price_usd_per_mwh)
-        return np.flatnonzero(eligible[ladder.device[:cut]])
-    worth = ladder.first | (ladder.gross_usd_per_mwh > price_usd_per_mwh)
-    return np.flatnonzero(worth & (eligible & take)[ladder.device])
+def _at_root(
+    settled: Settled,
+    others: tuple[Settled, ...],
+    room_w: Floats,
+    reserve_w: float,
+    last: Filled | None,
+) -> Filled:
+    """Cut at the root what is settled below it."""
+    at_root_w = float(room_w[0]), reserve_w
+    kept = last if last is not None and last.settled is settled else None
+    if kept is not None and kept.at_root_w == at_root_w:
+        return replace(kept, others=others)
+    capped = Capped.of(settled, *at_root_w, kept.capped if kept else None)
+    top, watts_w = capped.lease_w(settled)
+    small = len(watts_w) <= SMALL_DEVICES
+    if small and capped.first_out < len(settled.order):
+        top, watts_w = _mended(settled, capped, at_root_w[0], top, watts_w)
+    return Filled(settled, others, capped, at_root_w, frozen(top), frozen(watts_w))
+
+
+def beyond(credit_w: Floats, watts_w: Floats) -> Floats:
+    """Watts that count against the feeders: those above what overlapping compute counts already."""
+    return np.maximum(watts_w - credit_w, 0.0)
 
 
 def fit_prefix(tree: FeederTree, feeder: Ints, item_w: Floats, room_w: Floats) -> Bools:
@@ -113,157 +189,53 @@ def fit_prefix(tree: FeederTree, feeder: Ints, item_w: Floats, room_w: Floats) -
         room_w: watts that each feeder can give to the items below it, W; shape (feeders,).
     """
     keep = np.ones(len(feeder), dtype=np.bool_)
-    for depth in range(len(tree.ancestors) - 1, -1, -1):
-        at = tree.ancestors[depth][feeder]
-        inside = keep & (at >= 0)
-        total_w = summed(at[inside], item_w[inside], len(tree.names))
-        full = np.flatnonzero(total_w > room_w + CENT_W)
-        for one in full:
-            rows = np.flatnonzero(inside & (at == one))
+    for at in tree.ancestors[::-1]:
+        group = at[feeder]
+        inside = keep & (group >= 0)
+        total_w = summed(group[inside], item_w[inside], len(tree.names))
+        for one in np.flatnonzero(total_w > room_w + CENT_W):
+            rows = np.flatnonzero(inside & (group == one))
             keep[rows] = np.cumsum(item_w[rows]) <= room_w[one] + CENT_W
     return keep
 
 
-def beyond(credit_w: Floats, watts_w: Floats) -> Floats:
-    """Watts that count against the feeders: those above what overlapping compute counts already."""
-    return np.maximum(watts_w - credit_w, 0.0)
+def _kept_out(settled: Settled, capped: Capped) -> Floats:
+    """What the best rung earns that each feeder alone keeps out; NaN for none; shape (feeders,)."""
+    ladder = settled.asked.ladder
+    blocked = settled.walk.blocked.copy()
+    order, place = settled.order, capped.first_out
+    blocked[0] = order.keys[place] & ((1 << ladder.key_bits) - 1) if place < len(order) else -1
+    ours, worth = alone(settled.asked, blocked), np.full(len(blocked), np.nan)
+    worth[ours] = ladder.worth_usd_per_mwh[blocked[ours]]
+    return worth
 
 
-def fill(
-    tree: FeederTree, feeder: Ints, device: Ints, item_w: Floats, room_w: Floats, divisible: Bools
-) -> Floats:
-    """Give watts to items in order of preference, feeder by feeder from the leaves up.
-
-    At every full feeder the longest prefix that fits is kept, then what is left goes to the next
-    items that fit; a divisible one takes the rest. Truncating from the leaves up is what makes the
-    divisible case optimal: a feeder passes up its own best watts only.
-
-    Args:
-        tree: the feeder tree.
-        feeder, device: where each item hangs and whose it is; a device's items stand in the order
-            in which they must be taken; shape (items,).
-        item_w: watts of each item, W; shape (items,).
-        room_w: watts that each feeder can give to the items below it, not negative, W.
-        divisible: items of which any part may be taken; shape (items,).
-
-    Returns:
-        Watts given to each item, W; shape (items,).
-    """
-    given_w = item_w.copy()
-    for depth in range(len(tree.ancestors) - 1, -1, -1):
-        at = tree.ancestors[depth][feeder]
-        inside = at >= 0
-        total_w = summed(at[inside], given_w[inside], len(tree.names))
-        full = np.flatnonzero(total_w > room_w + CENT_W)
-        if not len(full):
-            continue
-        order = np.argsort(at, kind="stable")
-        begin = np.searchsorted(at[order], full, side="left")
-        end = np.searchsorted(at[order], full, side="right")
-        for one, lo, hi in zip(full, begin, end, strict=True):
-            rows = order[lo:hi]
-            given_w[rows] = _filled(
-                given_w[rows], item_w[rows], device[rows], divisible[rows], float(room_w[one])
-            )
-    return given_w
-
-
-def _filled(
-    want_w: Floats, item_w: Floats, device: Ints, divisible: Bools, room_w: float
-) -> Floats:
-    """One feeder's share of `fill`: `want_w` is what its children have let through."""
-    total_w = np.cumsum(want_w)
-    cut = int(np.searchsorted(total_w, room_w + CENT_W, side="right"))
-    left_w = room_w - (float(total_w[cut - 1]) if cut else 0.0)
-    given_w = want_w.copy()
-    given_w[cut:] = 0.0
-    # A device whose item was cut short, here or below, must not get its next one.
-    short = set(device[:cut][want_w[:cut] < item_w[:cut] - CENT_W].tolist())
-    for i in range(cut, min(cut + REPAIR_TRIES, len(want_w))):
-        if left_w <= CENT_W:
-            break
-        if device[i] in short or want_w[i] <= 0.0:
-            continue
-        if want_w[i] <= left_w + CENT_W:
-            given_w[i] = want_w[i]
-        elif divisible[i]:
-            given_w[i] = left_w
-        left_w -= float(given_w[i])
-        if given_w[i] < item_w[i] - CENT_W:
-            short.add(int(device[i]))
-    return given_w
-
-
-def _top_up(
-    tree: FeederTree,
-    feeder: Ints,
-    device: Ints,
-    item_w: Floats,
-    given_w: Floats,
-    left_w: Floats,
-    divisible: Bools,
-) -> None:
-    """Give what a cut higher up has freed below it, best item first; changes given_w and left_w."""
-    short: set[int] = set()
-    open_items = np.flatnonzero(given_w < item_w - CENT_W)
-    for i in open_items[:REPAIR_TRIES]:
-        path = _path(tree, int(feeder[i]))
-        spare_w = float(min(left_w[path]))
-        need_w = float(item_w[i] - given_w[i])
-        more_w = 0.0
-        if int(device[i]) not in short and spare_w > CENT_W:
-            whole = need_w <= spare_w + CENT_W
-            more_w = need_w if whole else (spare_w if divisible[i] else 0.0)
-        given_w[i] += more_w
-        left_w[path] -= more_w
-        if more_w < need_w - CENT_W:
-            short.add(int(device[i]))
-
-
-def _reached(
-    fleet: Fleet,
-    ladder: Ladder,
-    rungs: Ints,
-    counted_w: Floats,
-    given_w: Floats,
-    credit_w: Floats,
-) -> Floats:
-    """Lease watts that each rung reaches with the watts given to it; shape (rungs,).
-
-    Where compute counts a part of a rung already, that part comes first and costs nothing.
-    """
-    start_w, end_w = ladder.start_w[rungs], ladder.end_w[rungs]
-    whole = given_w >= counted_w - CENT_W
-    free_w = np.clip(credit_w[ladder.device[rungs]], start_w, end_w)
-    part_w = np.where(fleet.continuous[ladder.device[rungs]], free_w + given_w, start_w)
-    return np.where(whole, end_w, np.minimum(part_w, end_w))
-
-
-def _path(tree: FeederTree, feeder: int) -> list[int]:
-    path = []
-    while feeder >= 0:
-        path.append(feeder)
-        feeder = int(tree.parent[feeder])
-    return path
-
-
-def _next_values(ladder: Ladder, watts_w: Floats) -> Floats:
-    above = ladder.start_w >= watts_w[ladder.device] - CENT_W
-    values = np.full(len(watts_w), np.nan)
-    rungs = np.flatnonzero(above)[::-1]
-    # Rungs stand best first, so writing them backwards leaves each device's nearest one.
-    values[ladder.device[rungs]] = ladder.gross_usd_per_mwh[rungs]
-    return values
-
-
-def _binding(tree: FeederTree, feeder: Ints, item_w: Floats, left_w: Floats) -> tuple[str, ...]:
-    """Feeders with less room than the least that a device below them still wants."""
-    names: list[str] = []
-    for depth in range(len(tree.ancestors)):
-        at = tree.ancestors[depth][feeder]
-        inside = at >= 0
-        need_w = np.full(len(tree.names), np.inf)
-        np.minimum.at(need_w, at[inside], item_w[inside])
-        tight = np.isfinite(need_w) & (left_w < need_w - CENT_W)
-        names.extend(tree.names[i] for i in np.flatnonzero(tight))
-    return tuple(names)
+def _mended(
+    settled: Settled, capped: Capped, room_w: float, top: Ints, watts_w: Floats
+) -> tuple[Ints, Floats]:
+    """Points and leases after a repair of all feeders, the root too."""
+    asked = settled.asked
+    ladder, tree = asked.ladder, asked.tree
+    fleet = ladder.fleet
+    base_w = ladder.base_w
+    counted_w = beyond(asked.credit_w, watts_w) - beyond(asked.credit_w, base_w)
+    given_w = tree.totals(summed(fleet.feeder, counted_w, len(asked.room_w)))
+    left_w = np.append(max(room_w, 0.0), asked.room_w[1:]) - given_w
+    binding = settled.walk.blocked >= 0
+    binding[0] = True
+    better_w = repaired(
+        tree,
+        ladder,
+        price_usd_per_mwh=asked.price_usd_per_mwh,
+        credit_w=asked.credit_w,
+        watts_w=watts_w,
+        movable=asked.running(),
+        left_w=left_w,
+        unfenced_left_w=capped.others_left_w,
+        binding=binding,
+    )
+    moved = np.flatnonzero(better_w != watts_w)
+    if not len(moved):
+        return top, watts_w
+    top[moved] = points_at(ladder, moved, better_w[moved])
+    return top, better_w

@@ -6,6 +6,7 @@ each second (readings, leases) lives in columns of the same length elsewhere.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from types import MappingProxyType
 
 import numpy as np
@@ -37,6 +38,10 @@ class Fleet:
         host: index into `hosts`, -1 where a device overlaps none; shape (n,).
         ids: device ids as a column, for quick picking; shape (n,).
         modes: name of each point; shape (p,).
+        point_device: column of the device that each point belongs to; shape (p,).
+        point_feeder: column of that device's feeder; shape (p,).
+        worded: whether any point earns anything beside its hashes.
+        points_each: how many points each device has, if all have as many; else 0.
         wear_usd_per_cycle, table_bytes, table_build_s: as on Device; shape (n,).
     """
 
@@ -63,6 +68,10 @@ class Fleet:
     wear_usd_per_cycle: Floats
     table_bytes: Floats
     table_build_s: Floats
+    point_device: Ints
+    point_feeder: Ints
+    worded: bool
+    points_each: int
 
     @classmethod
     def of(cls, devices: Iterable[Device], tree: FeederTree) -> "Fleet":
@@ -84,10 +93,11 @@ class Fleet:
         nominal_w = np.array([p.watts_w for p in points], dtype=np.float64)
         # A continuous device's lease is the very limit that its gate or driver enforces.
         slack = np.repeat(np.where(continuous, 0.0, tolerance), counts)
+        feeder = _ints([tree.index[d.feeder] for d in rows])
         return cls(
             devices=rows,
             index=MappingProxyType(index),
-            feeder=_ints([tree.index[d.feeder] for d in rows]),
+            feeder=feeder,
             first=frozen(np.concatenate(([0], np.cumsum(counts))).astype(np.int64)),
             point_w=frozen(nominal_w),
             point_limit_w=frozen(nominal_w * (1.0 + slack)),
@@ -108,14 +118,22 @@ class Fleet:
             wear_usd_per_cycle=_floats([d.wear_usd_per_cycle for d in rows]),
             table_bytes=_floats([float(d.table_bytes) for d in rows]),
             table_build_s=_floats([d.table_build_s for d in rows]),
+            point_device=frozen(np.repeat(np.arange(len(rows)), counts)),
+            point_feeder=frozen(np.repeat(feeder, counts)),
+            worded=any(p.revenue_usd_per_h for p in points),
+            points_each=int(counts[0]) if len(rows) and (counts == counts[0]).all() else 0,
         )
 
     def __len__(self) -> int:
         return len(self.devices)
 
+    def devices_of(self, points: Ints) -> Ints:
+        """Columns of the devices that points belong to; to divide is faster than to look up."""
+        return points // self.points_each if self.points_each else self.point_device[points]
+
     def columns_of(self, ids: Iterable[str]) -> Ints:
         """Columns of the named devices; -1 for one that is not in the fleet."""
-        return np.fromiter((self.index.get(i, -1) for i in ids), dtype=np.int64)
+        return np.fromiter(map(self.index.get, ids, repeat(-1)), dtype=np.int64)
 
     def mode_of(self, column: int, point: int) -> str:
         """Name of a device's point, counted from its first."""

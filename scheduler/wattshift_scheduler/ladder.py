@@ -1,7 +1,7 @@
 """The ladder: every step of every device, in order of what its watts are worth.
 
 Each device's operating points are reduced to their concave envelope (stopping inside it would be
-worse than a mix of its ends), and the edges of all envelopes, the *rungs*, are sorted by value per
+worse than a mix of its ends), and the edges of all envelopes, the *rungs*, are ranked by value per
 watt. Filling the site is walking up the ladder, shedding is walking down. Values are gross of the
 energy price: the price is the same for every watt, so it says where the walk ends, never its order.
 
@@ -9,44 +9,57 @@ Between sleep and work lies the cost of a cycle. Spread over the time D that a d
 to hold, it makes the first rung of a running machine worth more, because leaving it costs a cycle,
 and that of a sleeping one less: a watt costs (lost value x D + cycle) / (watts x D). A card whose
 table was freed has such a cost, too, until it has built that anew; one that only idles keeps it.
+
+Rungs stand on the fleet's table of points. Nothing needs them in order before a feeder is full, and
+then those alone that lie below it: `keys` sort them.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen
+from wattshift_scheduler.envelopes import Steps
+from wattshift_scheduler.envelopes import envelopes as envelopes
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.ranking import Columns, alike, rank
+from wattshift_scheduler.rungs import HOUR_S as HOUR_S
+from wattshift_scheduler.rungs import Part
 from wattshift_scheduler.values import Values
 
-QUICK_S = 1.0
-"""A device that hashes again within this time loses nothing worth counting by a restart."""
+HORIZONS = 3
+"""Orders that are kept, each for a time over which the cost of a cycle is spread: that of no end
+known, and those of the caps that come and go."""
 
-HOUR_S = 3600.0
+FEW_SHARE = 0.125
+"""If no more of the devices have turned between sleep and work, those alone are ranked anew."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
-    """All rungs of the fleet, best first. `r` rungs of `n` devices.
+class Turned:
+    """How a ladder was made of another: some devices were ranked anew.
 
     Attributes:
-        device: column of the device that a rung belongs to; shape (r,).
-        point: operating point that the rung ends at, counted from the device's first; shape (r,).
-        start_w, end_w: lease watts below and above the rung, W; shape (r,).
-        usd_per_mwh: what the rung ranks by, falling: its gross value and, between sleep and work,
-            the cycle's cost over the horizon; shape (r,).
-        gross_usd_per_mwh: what the rung's watts earn before energy; shape (r,).
-        first: whether the rung leads up from the device's lowest point; shape (r,).
-        base_w: lease watts of each device's lowest point, W; shape (n,).
-        cycle_usd: what one sleep and wake of each device costs, USD; shape (n,).
-        first_w, first_usd_per_mwh: span and gross value of each device's first rung; NaN where it
-            has none; shape (n,).
-        best_w, best_usd_per_mwh: the same of the step from its lowest point that earns most by
-            watt: at a price above that it cannot but lose; shape (n,).
-        awake: devices that were counted as running; shape (n,).
-        cold: devices that rest and have a table to build before they earn; shape (n,).
-        horizon_s: D, over which a cycle's cost was spread, s; infinite: it was not counted.
+        token: of the ladder before.
+        devices: columns that were ranked anew, rising.
+    """
+
+    token: object
+    devices: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """All rungs, best first; `r` rungs, shape (r,) each.
+
+    Attributes:
+        device: column of the device that a rung belongs to.
+        point: operating point that the rung ends at, counted from the device's first.
+        start_w, end_w: lease watts below and above the rung, W.
+        usd_per_mwh: what it ranks by, falling.
+        gross_usd_per_mwh: what its watts earn before energy.
+        first: whether it leads up from the device's lowest point.
     """
 
     device: Ints
@@ -56,8 +69,49 @@ class Ladder:
     usd_per_mwh: Floats
     gross_usd_per_mwh: Floats
     first: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """All rungs of the fleet and their order. `n` devices, `p` points.
+
+    Attributes:
+        fleet, values: what it was made of.
+        steps: which rungs there are, on the table of points.
+        rank_usd_per_mwh: what the rung that ends at each point ranks by: its gross value and,
+            between sleep and work, the cycle's cost over the horizon; -inf where none ends;
+            shape (p,).
+        worth_usd_per_mwh: what that rung's watts earn before energy; shape (p,).
+        keys: whole numbers that rise from the best rung to the worst, equals in the order of the
+            table; the last `key_bits` bits are the point itself; shape (p,).
+        key_bits: in a fleet of a million points they leave so many to the rank that values differ
+            in order if they differ by 1e-9 of themselves.
+        base_w: lease watts of each device's lowest point, W; shape (n,).
+        cycle_usd: what one sleep and wake of each device costs, USD; shape (n,).
+        bonus_usd_per_h: what it is worth to be above the lowest point, USD/h; shape (n,).
+        first_w, first_usd_per_mwh: span and gross value of each device's first rung; NaN where it
+            has none; shape (n,).
+        best_w, best_usd_per_mwh: the same of the step from its lowest point that earns most by
+            watt: at a price above that it cannot but lose; shape (n,).
+        awake: devices that were counted as running; shape (n,).
+        cold: devices that rest and have a table to build before they earn; shape (n,).
+        horizon_s: D, over which a cycle's cost was spread, s; infinite: it was not counted.
+        token: tells this ladder from all others.
+        turned: how it was made of another; None: it was made of the whole fleet.
+        others: of the same fleet and values for other horizons, the latest first: a cap that comes
+            and goes finds its order again.
+    """
+
+    fleet: Fleet
+    values: Values
+    steps: Steps
+    rank_usd_per_mwh: Floats
+    worth_usd_per_mwh: Floats
+    keys: Ints
+    key_bits: int
     base_w: Floats
     cycle_usd: Floats
+    bonus_usd_per_h: Floats
     first_w: Floats
     first_usd_per_mwh: Floats
     best_w: Floats
@@ -65,6 +119,10 @@ class Ladder:
     awake: Bools
     cold: Bools
     horizon_s: float
+    token: object = field(default_factory=object, compare=False, repr=False)
+    turned: Turned | None = field(default=None, compare=False, repr=False)
+    others: "tuple[Ladder, ...]" = field(default=(), compare=False, repr=False)
+    _ordered: list[Ordered] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -74,8 +132,9 @@ class Ladder:
         awake: Bools | None = None,
         horizon_s: float = math.inf,
         cold: Bools | None = None,
+        last: "Ladder | None" = None,
     ) -> "Ladder":
-        """Build and sort the rungs of `fleet`.
+        """Rank the rungs of `fleet`.
 
         Args:
             fleet: the devices.
@@ -83,178 +142,112 @@ class Ladder:
             awake: devices that run; None: none does.
             horizon_s: how long the next decision is expected to hold, s.
             cold: devices that have a table to build before they earn; None: none has.
+            last: a ladder to start from. Of the same fleet, its envelopes are kept as far as the
+                change allows; of the same values and horizon, too, only those devices are ranked
+                anew that have turned. The answer is the same without it.
         """
-        usd_per_h = _gross_usd_per_h(fleet, values)
-        cycle_usd, none = _cycle_usd(fleet, usd_per_h), np.zeros(len(fleet), dtype=np.bool_)
+        none = np.zeros(len(fleet), dtype=np.bool_)
         cold = none if awake is None or cold is None else cold & ~awake
-        awake = none if awake is None else awake & (cycle_usd > 0)
-        cycle_usd = cycle_usd + np.where(cold, _build_usd(fleet, usd_per_h), 0.0)
-        bonus_usd_per_h = np.where(awake, cycle_usd, -cycle_usd) * (HOUR_S / horizon_s)
-        rungs = _Rungs.of(fleet, usd_per_h, np.maximum(bonus_usd_per_h, 0.0))
-        ranked = rungs.ranked(bonus_usd_per_h)
-        # A device's rungs stand in the order in which they must be taken: a stable sort keeps it.
-        order = np.argsort(-ranked, kind="stable")
-        first_w, first_value, best_w, best_value = rungs.by_device(len(fleet))
-        return cls(
-            device=frozen(rungs.device[order]),
-            point=frozen(rungs.point[order]),
-            start_w=frozen(rungs.start_w[order]),
-            end_w=frozen(rungs.end_w[order]),
-            usd_per_mwh=frozen(ranked[order]),
-            gross_usd_per_mwh=frozen(rungs.gross_usd_per_mwh[order]),
-            first=frozen(rungs.first[order]),
-            base_w=frozen(fleet.point_limit_w[fleet.first[:-1]]),
-            cycle_usd=frozen(cycle_usd),
-            first_w=frozen(first_w),
-            first_usd_per_mwh=frozen(first_value),
-            best_w=frozen(best_w),
-            best_usd_per_mwh=frozen(best_value),
-            awake=frozen(awake),
-            cold=frozen(cold),
-            horizon_s=horizon_s,
-        )
+        awake = none if awake is None else awake
+        if last is None or last.fleet is not fleet:
+            return _whole(fleet, values, awake, cold, horizon_s, Steps.plain(fleet))
+        if last.values != values:
+            return _whole(fleet, values, awake, cold, horizon_s, last.steps)
+        known = (last, *last.others)
+        others = tuple(replace(one, others=()) for one in known if one.horizon_s != horizon_s)
+        others = others[: HORIZONS - 1]
+        like = next((one for one in known if one.horizon_s == horizon_s), None)
+        if like is not None:
+            turned = np.flatnonzero(like._differs(awake, cold))
+            if not len(turned):
+                return like if like is last else replace(like, others=others)
+            if len(turned) <= FEW_SHARE * len(fleet):
+                return replace(_patched(like, turned, awake, cold), others=others)
+        made = _whole(fleet, values, awake, cold, horizon_s, last.steps)
+        return replace(made, others=others)
 
     def __len__(self) -> int:
-        return len(self.device)
+        return int(np.count_nonzero(self.steps.on))
 
     def worth_taking(self, price_usd_per_mwh: float) -> int:
         """How many rungs, from the top, rank above the energy they burn."""
-        return int(np.searchsorted(-self.usd_per_mwh, -price_usd_per_mwh, side="left"))
+        return int(np.count_nonzero(self.rank_usd_per_mwh > price_usd_per_mwh))
 
     def holds(self, awake: Bools, horizon_s: float, cold: Bools | None = None) -> bool:
         """Whether this order holds for devices that are `awake` or `cold`, and that horizon."""
-        same = np.array_equal(self.awake, awake & (self.cycle_usd > 0) & ~self.cold)
-        same &= not self.cold.any() if cold is None else np.array_equal(self.cold, cold & ~awake)
-        return self.horizon_s == horizon_s and same
+        cold = np.zeros(len(awake), dtype=np.bool_) if cold is None else cold & ~awake
+        return self.horizon_s == horizon_s and not self._differs(awake, cold).any()
+
+    def _differs(self, awake: Bools, cold: Bools) -> Bools:
+        counted = awake & (self.cycle_usd > 0) & ~self.cold
+        different: Bools = (counted != self.awake) | (cold != self.cold)
+        return different
+
+    @property
+    def ordered(self) -> Ordered:
+        """All rungs in order; sorted when that is first asked for."""
+        if not self._ordered:
+            ends = np.sort(self.keys[self.steps.on]) & ((1 << self.key_bits) - 1)
+            device, starts = self.fleet.point_device[ends], self.steps.start[ends]
+            columns = (
+                device,
+                ends - self.fleet.first[device],
+                self.fleet.point_limit_w[starts],
+                self.fleet.point_limit_w[ends],
+                self.rank_usd_per_mwh[ends],
+                self.worth_usd_per_mwh[ends],
+                self.steps.first[device] == ends,
+            )
+            self._ordered.append(Ordered(*(frozen(column) for column in columns)))
+        return self._ordered[0]
 
 
 def build_usd(fleet: Fleet, values: Values) -> Floats:
     """What each device does not earn at its top while it builds its table, USD; shape (n,)."""
-    return _build_usd(fleet, _gross_usd_per_h(fleet, values))
-
-
-def _gross_usd_per_h(fleet: Fleet, values: Values) -> Floats:
-    """Value per hour of each point, before energy: hashes, an owner's word, reserve by gates."""
-    fenced = np.repeat(fleet.fenced, np.diff(fleet.first))
-    reserve = np.where(fenced, values.reserve_usd_per_mwh * fleet.point_limit_w / 1e6, 0.0)
-    return fleet.point_h_per_s * values.usd_per_hash_hour + fleet.point_usd_per_h + reserve
-
-
-def _cycle_usd(fleet: Fleet, usd_per_h: Floats) -> Floats:
-    """Wear, and what the device does not earn while it boots and warms up to its top; shape (n,).
-
-    Energy is not taken off: a machine that boots draws its watts and hashes nothing with them.
-    """
-    top = fleet.first[1:] - 1
-    up_s = fleet.point_transition_s[top]
-    lost_usd = np.maximum(usd_per_h[top], 0.0) * up_s / HOUR_S
-    return fleet.wear_usd_per_cycle + np.where(up_s >= QUICK_S, lost_usd, 0.0)
-
-
-def _build_usd(fleet: Fleet, usd_per_h: Floats) -> Floats:
-    """As `_cycle_usd`: the energy of building is that of hashing for as long."""
-    top = fleet.first[1:] - 1
-    lost_usd: Floats = np.maximum(usd_per_h[top], 0.0) * fleet.table_build_s / HOUR_S
+    lost_usd = np.zeros(len(fleet))
+    for devices in alike(fleet, np.arange(len(fleet))):
+        part = Part.of(fleet, values, devices)
+        build_h = fleet.table_build_s[part.rows] / HOUR_S
+        lost_usd[part.rows] = np.maximum(part.usd_per_h[:, -1], 0.0) * build_h
     return lost_usd
 
 
-def envelopes(watts_w: Floats, usd_per_h: Floats) -> Bools:
-    """Which points lie on the upper concave envelope of their device; shape (devices, points).
-
-    Points must rise in watts. Both ends always lie on it. From each point the envelope goes on to
-    the one that is reached most steeply, the furthest of equals (the gift-wrapping of a hull).
-    """
-    count = watts_w.shape[1]
-    on = np.zeros(watts_w.shape, dtype=np.bool_)
-    row, at = np.arange(len(watts_w)), np.zeros(len(watts_w), dtype=np.int64)
-    on[:, 0] = True
-    while (at < count - 1).any():
-        rise_w = watts_w - watts_w[row, at][:, None]
-        rise_usd = usd_per_h - usd_per_h[row, at][:, None]
-        steep = np.full(watts_w.shape, -np.inf)
-        np.divide(rise_usd, rise_w, out=steep, where=rise_w > 0)
-        at = count - 1 - np.argmax(steep[:, ::-1], axis=1)
-        on[row, at] = True
-    return on
+def _whole(
+    fleet: Fleet, values: Values, awake: Bools, cold: Bools, horizon_s: float, steps: Steps
+) -> Ladder:
+    n, count = len(fleet), len(fleet.point_limit_w)
+    columns, bits = Columns.empty(n, count), max(count, 1).bit_length()
+    steps = rank(columns, fleet, values, steps, np.arange(n), awake, cold, horizon_s, bits)
+    return Ladder(
+        fleet=fleet,
+        values=values,
+        steps=steps,
+        key_bits=bits,
+        base_w=frozen(fleet.point_limit_w[fleet.first[:-1]]),
+        horizon_s=horizon_s,
+        **columns.frozen(),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Rungs:
-    """The rungs of all devices, device by device, each device's from the lowest up.
-
-    `climbed_w` and `earned_usd_per_h` count from the device's lowest point to the rung's end.
-    """
-
-    device: Ints
-    point: Ints
-    start_w: Floats
-    end_w: Floats
-    gross_usd_per_mwh: Floats
-    first: Bools
-    climbed_w: Floats
-    earned_usd_per_h: Floats
-
-    def ranked(self, bonus_usd_per_h: Floats) -> Floats:
-        """What each rung ranks by when to be above sleep is worth `bonus_usd_per_h`, USD/MWh.
-
-        A device is worth its best step from the bottom, the bonus counted once. The rungs of that
-        step rank as one, so that none is taken before the one below it; those above keep theirs.
-        """
-        if not len(self.device):
-            return self.gross_usd_per_mwh
-        begin = np.flatnonzero(self.first)
-        earned = self.earned_usd_per_h + bonus_usd_per_h[self.device]
-        best = np.maximum.reduceat(earned / self.climbed_w * 1e6, begin)
-        best = np.repeat(best, np.diff(np.append(begin, len(self.device))))
-        return np.where(self.first, best, np.minimum(self.gross_usd_per_mwh, best))
-
-    def by_device(self, n: int) -> tuple[Floats, Floats, Floats, Floats]:
-        """Span and gross value of each device's first rung, and of its best step from below."""
-        columns = np.full((4, n), np.nan)
-        if len(self.device):
-            begin = np.flatnonzero(self.first)
-            at, value = self.device[begin], self.earned_usd_per_h / self.climbed_w * 1e6
-            columns[0, at] = (self.end_w - self.start_w)[begin]
-            columns[1, at] = self.gross_usd_per_mwh[begin]
-            columns[3, at] = np.maximum.reduceat(value, begin)
-            most_w = np.where(value >= columns[3, self.device], self.climbed_w, 0.0)
-            columns[2, at] = np.maximum.reduceat(most_w, begin)
-        return columns[0], columns[1], columns[2], columns[3]
-
-    @classmethod
-    def of(cls, fleet: Fleet, usd_per_h: Floats, lift_usd_per_h: Floats) -> "_Rungs":
-        """Envelopes of all devices; to be above its lowest point adds `lift_usd_per_h` to each."""
-        counts = np.diff(fleet.first)
-        parts = [_Rungs._empty()]
-        for count in np.unique(counts[counts > 1]):
-            columns = np.flatnonzero(counts == count)
-            at = fleet.first[columns][:, None] + np.arange(count)
-            watts_w, gross = fleet.point_limit_w[at], usd_per_h[at]
-            lifted = gross.copy()
-            lifted[:, 1:] += lift_usd_per_h[columns][:, None]
-            parts.append(_Rungs._between(columns, watts_w, gross, envelopes(watts_w, lifted)))
-        joined = [np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__]
-        order = np.argsort(joined[0], kind="stable")
-        return cls(*(column[order] for column in joined))
-
-    @staticmethod
-    def _between(columns: Ints, watts_w: Floats, gross: Floats, on: Bools) -> "_Rungs":
-        row, point = np.nonzero(on)
-        pairs = np.flatnonzero(row[1:] == row[:-1])
-        row, low, high = row[pairs], point[pairs], point[pairs + 1]
-        start_w, end_w = watts_w[row, low], watts_w[row, high]
-        return _Rungs(
-            device=columns[row],
-            point=high,
-            start_w=start_w,
-            end_w=end_w,
-            gross_usd_per_mwh=(gross[row, high] - gross[row, low]) / (end_w - start_w) * 1e6,
-            first=low == 0,
-            climbed_w=end_w - watts_w[row, 0],
-            earned_usd_per_h=gross[row, high] - gross[row, 0],
-        )
-
-    @staticmethod
-    def _empty() -> "_Rungs":
-        whole, real = np.zeros(0, dtype=np.int64), np.zeros(0)
-        return _Rungs(whole, whole, real, real, real, np.zeros(0, dtype=np.bool_), real, real)
+def _patched(last: Ladder, devices: Ints, awake: Bools, cold: Bools) -> Ladder:
+    """`last` with some devices ranked anew, because they have turned."""
+    columns = Columns.of(last)
+    steps = rank(
+        columns,
+        last.fleet,
+        last.values,
+        last.steps,
+        devices,
+        awake,
+        cold,
+        last.horizon_s,
+        last.key_bits,
+    )
+    return replace(
+        last,
+        steps=steps,
+        token=object(),
+        turned=Turned(last.token, devices),
+        _ordered=[],
+        **columns.frozen(),
+    )

@@ -1,10 +1,7 @@
 """Allocation against exact solvers, envelopes, and the edges of the feeder walk."""
 
 import dataclasses
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
+import importlib
 from typing import Any
 
 import numpy as np
@@ -12,26 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wattshift_scheduler.allocate import Allocation, allocate, fill, fit_prefix
+from wattshift_scheduler.allocate import Allocation, allocate, fit_prefix
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.ladder import Ladder, envelopes
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint
 from wattshift_scheduler.values import Values
 
+bench: Any = importlib.import_module("benchmarks.allocate_site")
+program: Any = importlib.import_module("benchmarks.allocate_lp")
+
 VALUES = Values(45.0, 0.0, 0.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    """The benchmark's own generator and solvers: one formulation for test and figure."""
-    path = Path(__file__).parents[2] / "benchmarks" / "allocate.py"
-    spec = importlib.util.spec_from_file_location("bench_allocate", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_allocate"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _device(name: str, feeder: str, rows: list[tuple[float, float]], **named: Any) -> Device:
@@ -64,41 +51,36 @@ TWO = FeederTree.of([Feeder("main", None, 1e6), Feeder("a", "main", 1e6), Feeder
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("devices", [40, 400])
-def test_continuous_watts_are_as_good_as_the_linear_program(
-    bench: ModuleType, seed: int, devices: int
-) -> None:
-    one = _cheap(bench.instance(devices, seed, per_row=10, rows_per_hall=4, whole=0.0))
+def test_continuous_watts_are_as_good_as_the_linear_program(seed: int, devices: int) -> None:
+    one = _cheap(bench.instance(devices, seed, per_rack=10, racks_per_hall=4, whole=0.0))
     found = bench.solved(one)
     assert found.binding
-    assert bench.value(one, found) == pytest.approx(bench.lp(one), rel=1e-6)
+    assert bench.value(one, found) == pytest.approx(program.lp(one).value, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("devices", [40, 400])
-def test_whole_rungs_lose_at_most_one_rung_per_binding_feeder(
-    bench: ModuleType, seed: int, devices: int
-) -> None:
-    one = _cheap(bench.instance(devices, seed, per_row=10, rows_per_hall=4, whole=1.0))
+def test_whole_rungs_lose_at_most_one_rung_per_binding_feeder(seed: int, devices: int) -> None:
+    one = _cheap(bench.instance(devices, seed, per_rack=10, racks_per_hall=4, whole=1.0))
     found = bench.solved(one)
-    worth = one.ladder.worth_taking(one.price_usd_per_mwh)
-    span_w = (one.ladder.end_w - one.ladder.start_w)[:worth]
-    net = one.ladder.usd_per_mwh[:worth] - one.price_usd_per_mwh
-    dearest = float((span_w * net).max() / 1e6)
-    gap = bench.lp(one) - bench.value(one, found)
+    rungs = one.ladder.ordered
+    net = rungs.usd_per_mwh - one.price_usd_per_mwh
+    dearest = float(((rungs.end_w - rungs.start_w) * net).max() / 1e6)
+    gap = program.lp(one).value - bench.value(one, found)
     assert -1e-9 <= gap <= dearest * len(found.binding)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_exact_answer_is_beaten_and_none_is_far(bench: ModuleType, seed: int) -> None:
-    one = bench.instance(40, seed, per_row=8, rows_per_hall=3, whole=0.8)
-    ours, exact = bench.value(one, bench.solved(one)), bench.lp(one, whole=True)
+def test_no_exact_answer_is_beaten_and_none_is_far(seed: int) -> None:
+    one = bench.instance(40, seed, per_rack=8, racks_per_hall=3, whole=0.8)
+    ours, exact = bench.value(one, bench.solved(one)), program.lp(one, whole=True).value
     assert ours <= exact * (1 + 1e-6)
     assert ours >= exact * 0.98
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_feeder_carries_no_more_than_its_room(bench: ModuleType, seed: int) -> None:
-    one = bench.instance(300, seed, per_row=10, rows_per_hall=4, whole=0.5)
+def test_every_feeder_carries_no_more_than_its_room(seed: int) -> None:
+    one = bench.instance(300, seed, per_rack=10, racks_per_hall=4, whole=0.5)
     found = bench.solved(one)
     taken_w = found.watts_w - one.ladder.base_w
     own_w = np.bincount(one.fleet.feeder, taken_w, len(one.tree.names))
@@ -110,14 +92,20 @@ def test_every_feeder_carries_no_more_than_its_room(bench: ModuleType, seed: int
     rows=st.lists(st.tuples(st.integers(1, 400), st.integers(-50, 200)), min_size=1, max_size=8),
     room_w=st.integers(0, 4000),
 )
-def test_a_device_never_stops_inside_its_envelope(rows: list[tuple[int, int]], room_w: int) -> None:
+def test_a_device_stops_inside_its_envelope_only_where_nothing_better_fits(
+    rows: list[tuple[int, int]], room_w: int
+) -> None:
     watts = np.cumsum([10.0, *(float(w) for w, _ in rows)])
     hashes = np.maximum(np.cumsum([0.0, *(float(h) for _, h in rows)]), 0.0)
     pairs = list(zip(watts.tolist(), hashes.tolist(), strict=True))
     found = _allocate([_device("d", "main", pairs)], ONE, [float(room_w)])
-    hull = np.flatnonzero(envelopes(watts[None], hashes[None]))
-    assert int(found.point[0]) in hull
-    assert found.watts_w[0] == watts[found.point[0]]
+    point = int(found.point[0])
+    assert found.watts_w[0] == watts[point]
+    fits = watts - 10.0 <= room_w
+    assert fits[point]
+    assert hashes[point] == pytest.approx(hashes[fits].max()), "more would have fitted"
+    if fits.all() and not found.binding:
+        assert envelopes(watts[None], hashes[None])[0, point]
 
 
 @given(
@@ -145,6 +133,44 @@ def test_a_full_branch_leaves_its_better_part_before_a_worse_neighbour() -> None
     found = _allocate([*good, poor], TWO, [16.0, 10.0, 100.0])
     np.testing.assert_allclose(found.watts_w, [6.0, 4.0, 6.0])
     assert set(found.binding) == {"main", "a"}
+
+
+def test_a_part_that_a_rack_gives_and_its_hall_takes_back_is_no_part() -> None:
+    tree = FeederTree.of(
+        [Feeder("main", None, 1e6), Feeder("hall", "main", 1e6), Feeder("rack", "hall", 1e6)]
+    )
+    poor = _device("poor", "rack", [(0.0, 0.0), (6.0, 6.0)], continuous=True)
+    good = _device("good", "hall", [(0.0, 0.0), (9.0, 90.0)], continuous=True)
+    found = _allocate([poor, good], tree, [1e6, 9.0, 4.0])
+    assert found.watts_w.tolist() == [0.0, 9.0]
+    assert found.point.tolist() == [0, 1]
+    assert found.binding == ("hall",)
+
+
+def test_what_one_more_watt_earns_is_told_of_the_feeder_that_alone_keeps_it_out() -> None:
+    devices = [
+        _device(f"{feeder}{i}", feeder, [(0.0, 0.0), (10.0, value)])
+        for feeder, values in (("a", (90.0, 80.0)), ("b", (70.0, 60.0)))
+        for i, value in enumerate(values)
+    ]
+    worth = [value * VALUES.usd_per_hash_hour * 1e12 / 10.0 * 1e6 for value in (80.0, 60.0)]
+    for room_w, usd in (
+        ([1e6, 15.0, 1e6], (0.0, worth[0], 0.0)),
+        ([35.0, 1e6, 1e6], (worth[1], 0.0, 0.0)),
+        # Where the root would not take it either, a full branch keeps nothing out.
+        ([20.0, 1e6, 15.0], (70.0 / 80.0 * worth[0], 0.0, 0.0)),
+        ([1e6, 1e6, 1e6], (0.0, 0.0, 0.0)),
+    ):
+        found = _allocate(devices, TWO, room_w)
+        np.testing.assert_allclose(found.feeder_usd_per_mwh, usd)
+
+
+def test_a_reserve_at_the_root_stays_with_fenced_devices_or_free() -> None:
+    miner = _device("asic", "a", [(0.0, 0.0), (80.0, 90.0)], continuous=True)
+    gate = _device("gate", "b", [(0.0, 0.0), (30.0, 1.0)], continuous=True, fenced=True)
+    for reserve_w, watts_w in ((0.0, [80.0, 20.0]), (40.0, [60.0, 30.0]), (100.0, [0.0, 30.0])):
+        found = _allocate([miner, gate], TWO, [100.0, 1e6, 1e6], reserve_w=reserve_w)
+        np.testing.assert_allclose(found.watts_w, watts_w)
 
 
 def test_what_a_large_rung_leaves_free_goes_to_a_smaller_one() -> None:
@@ -192,11 +218,13 @@ def test_fit_prefix_drops_everything_after_the_first_that_does_not_fit() -> None
     assert not keep.any()
 
 
-def test_fill_never_skips_a_step_of_one_device() -> None:
-    feeder, device = np.zeros(3, dtype=np.int64), np.array([7, 7, 8])
-    item_w, whole = np.array([50.0, 5.0, 5.0]), np.zeros(3, dtype=np.bool_)
-    given_w = fill(ONE, feeder, device, item_w, np.array([20.0]), whole)
-    assert given_w.tolist() == [0.0, 0.0, 5.0]
+def test_a_device_never_skips_a_step() -> None:
+    """A second step that would fit alone waits for the first, which does not."""
+    large = _device("large", "a", [(0.0, 0.0), (50.0, 90.0), (55.0, 95.0)])
+    small = _device("small", "a", [(0.0, 0.0), (5.0, 1.0)])
+    for room_w in ([20.0, 20.0, 1e6], [20.0, 1e6, 1e6]):
+        found = _allocate([large, small], TWO, room_w)
+        assert found.watts_w.tolist() == [0.0, 5.0]
 
 
 def test_what_an_owner_says_a_point_earns_ranks_it_beside_hashes() -> None:

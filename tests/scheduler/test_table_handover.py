@@ -293,8 +293,9 @@ def test_a_table_to_build_costs_a_first_rung_what_is_not_earned_meanwhile() -> N
     first = Ladder.of(fleet, values, rests, 3600.0, cold)
     lost_usd = 0.05 * BUILD_S / 3600.0
     assert first.cycle_usd[0] == pytest.approx(lost_usd)
-    assert warm.usd_per_mwh[0] - first.usd_per_mwh[0] == pytest.approx(lost_usd / 600.0 * 1e6)
-    assert first.gross_usd_per_mwh[0] == warm.gross_usd_per_mwh[0]
+    ranks = warm.ordered.usd_per_mwh[0], first.ordered.usd_per_mwh[0]
+    assert ranks[0] - ranks[1] == pytest.approx(lost_usd / 600.0 * 1e6)
+    assert first.ordered.gross_usd_per_mwh[0] == warm.ordered.gross_usd_per_mwh[0]
     running = Ladder.of(fleet, values, ~rests, 3600.0, cold)
     assert running.cycle_usd[0] == 0.0, "to idle frees nothing, and costs nothing"
     assert not first.holds(rests, 3600.0, ~cold)
