@@ -115,7 +115,7 @@ function stack(sample, upTo = LAYERS.length) {
 }
 
 // At most five steps of 1, 2 or 5 times a power of ten, and the first multiple above the value.
-function ruler(value) {
+export function ruler(value) {
   const size = 10 ** Math.floor(Math.log10(value / 5));
   const step = [1, 2, 5, 10].find((n) => n * size * 5 >= value) * size;
   return { step, top: Math.ceil(value / step) * step };
@@ -176,7 +176,7 @@ function areas(pen, run, x, y, ink) {
 }
 
 // Mining is hatched as well as coloured, so that it reads without colour and in print.
-function hatch(pen, colour) {
+export function hatch(pen, colour) {
   const tile = new OffscreenCanvas(8, 8);
   const brush = tile.getContext("2d");
   brush.strokeStyle = colour;

@@ -3,16 +3,19 @@
 
 import { Chart, watts } from "./chart.js";
 import { facts } from "./grid.js";
+import { PlanChart, words } from "./plan.js";
 import { Refusal, ask, follow } from "./stream.js";
 
 const POLL_MS = 2000;
 const LOG_ROWS = 120;
 const LOST_AFTER_MS = 4000;
+const PLAN_MS = 30000; // between two looks at the plan, where no decision tells of a new one
 const TOKEN_KEY = "wattshift-token";
 
 const $ = (id) => document.getElementById(id);
 const chart = new Chart($("chart"), $("readout"));
-const view = { site: null, steps: [], at: 0, linked: false, lostAt: performance.now(), subject: null, decisions: [] };
+const planned = new PlanChart($("plan"), $("plan-readout"));
+const view = { site: null, steps: [], at: 0, planAt: -Infinity, linked: false, lostAt: performance.now(), subject: null, decisions: [] };
 let token = takeToken();
 
 // A token in the address (#token=…) is moved out of it, so that it is not bookmarked or copied on.
@@ -87,6 +90,17 @@ function showGrid() {
   );
 }
 
+function showPlan(plan) {
+  const told = words(plan);
+  $("plan-panel").hidden = told === null;
+  if (told === null) return;
+  $("plan-title").textContent = plan.horizon_s ? `Plan, next ${Math.round(plan.horizon_s / 3600)} hours` : "Plan";
+  $("plan-words").textContent = told.text;
+  $("plan-words").classList.toggle("bad", told.bad);
+  $("plan").hidden = $("plan-readout").hidden = !plan.rows.length;
+  planned.show(plan);
+}
+
 function showFeeders(feeders) {
   $("feeders").replaceChildren(
     ...feeders.map((feeder) => {
@@ -94,7 +108,8 @@ function showFeeders(feeders) {
       const fill = make("i");
       fill.style.width = `${Math.min(share, 1) * 100}%`;
       const bar = make("div", share > 1.001 ? "bar full" : "bar", fill);
-      const text = make("div", "row", make("span", "", feeder.id), make("span", "soft", `${watts(feeder.committed_w)} of ${watts(feeder.limit_w)}`));
+      const both = feeder.second_parent ? `, fed by ${feeder.parent} or ${feeder.second_parent}` : "";
+      const text = make("div", "row", make("span", "", feeder.id, make("small", "", both)), make("span", "soft", `${watts(feeder.committed_w)} of ${watts(feeder.limit_w)}`));
       return make("div", "feeder", text, bar);
     }),
   );
@@ -192,6 +207,7 @@ const handlers = {
   },
   decision(decision) {
     if (view.decisions.some((d) => same(d, decision))) return; // a replay may overlap the first list
+    if (decision.action === "plan") view.planAt = -Infinity;
     view.decisions.unshift(decision);
     view.decisions.length = Math.min(view.decisions.length, 400);
     if (!view.subject || view.subject === decision.subject) soon(showLog);
@@ -231,6 +247,10 @@ async function poll() {
         showDevices(devices.devices);
         showJobs(jobs.jobs);
         soon(showGrid);
+        if (performance.now() - view.planAt > PLAN_MS) {
+          view.planAt = performance.now();
+          showPlan(await ask("/v1/plan", token));
+        }
       } catch (error) {
         if (error instanceof Refusal) throw error;
       }

@@ -18,6 +18,7 @@ from wattshift_cluster.grid.curves.steps import spans, value_at
 from wattshift_cluster.grid.peaks.kept_highest import KeptHighest
 from wattshift_cluster.grid.peaks.periods import Season
 from wattshift_cluster.grid.said import Said, Say, Steps
+from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.signals.peaks import (
     MOST_INTERVALS,
     Duty,
@@ -105,12 +106,23 @@ class PeakSource:
         self._terms, self._forecast, self._actual, self._kept = terms, forecast, actual, kept
         self._clock_s, self._pause = clock_s, pause
         self._caps: tuple[Cap, ...] = ()
+        self._ahead: tuple[Floats, Floats] | None = None
         self._heard_s = -math.inf
 
     @property
     def name(self) -> str:
         """Its name, unique in the site."""
         return self._terms.duty.name
+
+    @property
+    def interval_s(self) -> float:
+        """Over which the grid's operator averages, s."""
+        return self._terms.duty.interval_s
+
+    @property
+    def ahead(self) -> tuple[Floats, Floats] | None:
+        """When each interval that counts begins, and its chance of a new peak; as last judged."""
+        return self._ahead
 
     async def run(self, say: Say) -> None:
         """Ask and speak until cancelled; faults of the outside world are said, not raised."""
@@ -150,6 +162,7 @@ class PeakSource:
     def _judge(self, load: Load) -> tuple[Cap, ...]:
         terms = self._terms
         chance = chances(load, self._kept.all(), terms.errors, final=terms.final)
+        self._ahead = (load.starts_s, chance)
         return peak_caps(load, chance, terms.duty)
 
     async def _hear_actual(self, load: Load, now_s: float) -> tuple[str, ...]:

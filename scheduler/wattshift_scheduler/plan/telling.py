@@ -1,0 +1,125 @@
+"""What a plan says to people: what could not be met, and what will happen when."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from wattshift_scheduler.arrays import Bools, Floats, Ints
+from wattshift_scheduler.plan.machines import W_PER_KW
+from wattshift_scheduler.plan.model import Model
+from wattshift_scheduler.plan.words import Ahead, Plan
+
+MOST_TOLD = 40
+"""Events of a plan that are told; the rest are counted."""
+
+SEEN_KW = 1e-3
+"""Less is the solver's rounding."""
+
+SLEEP_SHARE = 0.5
+"""Of a kind's devices that must rest for it to be told."""
+
+DEAR_SHARE = 0.05
+"""Share by which a shadow price must lie above the price for its reason to be told."""
+
+
+def unmet(ahead: Ahead, model: Model, values: Floats) -> tuple[str, ...]:
+    """What could not be met, most important first."""
+    found = list(_short(ahead, values, model.over, "the cap lies {w} below what cannot be shed"))
+    found += _short(ahead, values, model.unserved, "services lack {w} under the cap")
+    found += _short(ahead, values, model.unready, "{w} of the services' reserve cannot be reached")
+    for columns, word in zip(model.steep, ("rises", "falls"), strict=True):
+        found += _short(ahead, values, columns, f"the site {word} {{w}} more steeply than it may")
+    for one, column in zip(ahead.batches, model.late, strict=True):
+        left_kwh = float(values[column]) if column >= 0 else 0.0
+        if left_kwh * W_PER_KW > 1e-4 * one.left_wh + 1e-3:
+            share = 100.0 * left_kwh * W_PER_KW / one.left_wh
+            words = f"batch {one.name}: {left_kwh:,.2f} kWh ({share:.0f} %) are not done"
+            found.append(f"{words} by its deadline in {after(one.deadline_s)}")
+    for commitment, columns in zip(ahead.commitments, model.excess, strict=True):
+        words = f"promise {commitment.name}: the site draws {{w}} too much"
+        found += _short(ahead, values, columns, words)
+    return tuple(found)
+
+
+def _short(ahead: Ahead, values: Floats, columns: Ints, words: str) -> Iterator[str]:
+    """What gives way by watts, at its worst."""
+    kw = np.where(columns >= 0, values[columns], 0.0)
+    if kw.max(initial=0.0) > SEEN_KW:
+        at = int(np.argmax(kw))
+        count = int((kw > SEEN_KW).sum())
+        most = words.format(w=f"{kw[at] * W_PER_KW:,.0f} W")
+        yield f"{most} in {after(at * ahead.step_s)} ({count} intervals in all)"
+
+
+def events(ahead: Ahead, plan: Plan) -> Plan:
+    """The plan with its events, in order of time."""
+    told = [*_batches(ahead, plan), *_sleeps(ahead, plan), *_scarce(ahead, plan)]
+    told += _promises(ahead)
+    told.sort(key=lambda one: one[0])
+    words = [text for _, text in told[:MOST_TOLD]]
+    if len(told) > MOST_TOLD:
+        words.append(f"and {len(told) - MOST_TOLD} more")
+    return replace(plan, events=tuple(words))
+
+
+Told = tuple[float, str]
+
+
+def _batches(ahead: Ahead, plan: Plan) -> Iterator[Told]:
+    for i, one in enumerate(ahead.batches):
+        for begin, end in spans(plan.batch_w[:, i] > SEEN_KW * W_PER_KW):
+            mean_w = float(plan.batch_w[begin:end, i].mean())
+            yield (
+                begin * ahead.step_s,
+                f"{when(ahead, begin, end)}: batch {one.name} runs at {mean_w:,.0f} W",
+            )
+
+
+def _sleeps(ahead: Ahead, plan: Plan) -> Iterator[Told]:
+    for i, kind in enumerate(ahead.kinds):
+        if not kind.count or len(kind.points_w) < 2:
+            continue
+        rests = plan.awake[:, i] <= (1.0 - SLEEP_SHARE) * kind.count
+        for begin, end in spans(rests):
+            fewest = float(plan.awake[begin:end, i].min())
+            dear = float(plan.shadow_usd_per_mwh[begin:end].max())
+            text = f"{kind.count - fewest:,.0f} of {kind.count:,} {kind.name} rest"
+            reason = f"a MWh costs up to {dear:,.0f} USD"
+            yield begin * ahead.step_s, f"{when(ahead, begin, end)}: {text}: {reason}"
+
+
+def _scarce(ahead: Ahead, plan: Plan) -> Iterator[Told]:
+    beyond = plan.shadow_usd_per_mwh - plan.price_usd_per_mwh
+    dear = beyond > DEAR_SHARE * np.abs(plan.price_usd_per_mwh) + 1.0
+    full = plan.site_w >= plan.cap_w * (1.0 - 1e-6)
+    for begin, end in spans(dear):
+        why = "the cap is full" if full[begin:end].any() else "of peaks, promises or deadlines"
+        most = float(beyond[begin:end].max())
+        text = f"a watt is worth up to {most:,.0f} USD/MWh above its price: {why}"
+        yield begin * ahead.step_s, f"{when(ahead, begin, end)}: {text}"
+
+
+def _promises(ahead: Ahead) -> Iterator[Told]:
+    for one in ahead.commitments:
+        begin_s = max(one.starts_s - ahead.start_s, 0.0)
+        text = f"in {after(begin_s)}: {one.name} holds the site below {one.limit_w:,.0f} W"
+        if one.ends_s > ahead.start_s:
+            yield begin_s, text
+
+
+def spans(holds: Bools) -> list[tuple[int, int]]:
+    """The runs of intervals in which something holds: first, and one after the last."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], holds, [False])).astype(np.int8)))
+    return [(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
+
+
+def when(ahead: Ahead, begin: int, end: int) -> str:
+    """A run of intervals, for people: from the plan's start."""
+    return f"in {after(begin * ahead.step_s)}, for {after((end - begin) * ahead.step_s)}"
+
+
+def after(span_s: float) -> str:
+    """A span for people: hours and minutes."""
+    minutes = round(span_s / 60.0)
+    return f"{minutes // 60} h {minutes % 60:02d}" if minutes >= 60 else f"{minutes} min"
