@@ -2,8 +2,8 @@
 
 Only watts that are drawn now can be shed: an idle device has nothing to give. A gate gives its
 watts within one launch of its agent's answer; everything else within its own transition time. What
-is promised to grid events already, and the reserve that the plan keeps for bursts of inference,
-is taken off: no watt is offered twice.
+is promised to grid events already, and the reserve that is kept for bursts of inference, by what
+was seen of them or by the plan, is taken off: no watt is offered twice.
 """
 
 import math
@@ -72,14 +72,13 @@ def flexibility(state: State, now_s: float) -> tuple[Flexibility, ...]:
     """What the site can shed within each deadline, tightest first."""
     shed, owed = _sheddable(state, now_s), obligations(state, now_s)
     duration_s = _duration_s(state, now_s)
-    return tuple(
-        _within(deadline_s, shed, owed, state.reserve_w, duration_s) for deadline_s in DEADLINES_S
-    )
+    kept_w = state.reserve.services_w
+    return tuple(_within(deadline_s, shed, owed, kept_w, duration_s) for deadline_s in DEADLINES_S)
 
 
 def obligations(state: State, now_s: float) -> tuple[Obligation, ...]:
     """What is promised to grid events: those to come, and what those in force have not got yet."""
-    leased_w = float(np.nansum(state.ledger.lease_w))
+    leased_w = state.leased_w()
     live = [e for e in all_events(state.signals) if e.stands(now_s) and e.commitment_w > 0]
     begun = [event for event in live if event.starts_s <= now_s]
     plans_w = [state.memory.plans.get((e.source, e.id), math.nan) for e in begun]

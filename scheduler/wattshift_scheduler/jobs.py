@@ -70,8 +70,10 @@ class Rule(StrEnum):
     QUOTA_WATTS = "quota-watts"
     QUOTA_GPUS = "quota-gpus"
     FAIR_SHARE = "fair-share"
+    WORTH = "worth"
     HELD = "held"
     BACK_OFF = "back-off"
+    PLAN = "plan"
     CLUSTER_DOWN = "cluster-down"
 
 

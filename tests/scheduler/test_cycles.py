@@ -261,7 +261,7 @@ def test_a_better_machine_displaces_a_running_one_only_for_more_than_both_cycles
 def _order(devices: list[Device], awake: list[bool], horizon_s: float) -> list[int]:
     fleet = Fleet.of(devices, TREE)
     ladder = Ladder.of(fleet, VALUES, np.array(awake), horizon_s)
-    return [int(device) for device in ladder.device]
+    return [int(device) for device in ladder.ordered.device]
 
 
 def _apart(order: list[int], other: list[int]) -> set[frozenset[int]]:
@@ -310,10 +310,10 @@ def test_the_cost_of_a_watt_is_that_of_the_design() -> None:
         ladder = Ladder.of(fleet, VALUES, np.array([True]), horizon_s)
         watt_hours = 1000.0 * hours
         expected = (0.1 * hours + 0.1 * BOOT_S / 3600.0 + 0.3) / watt_hours * 1e6
-        assert ladder.usd_per_mwh[0] == pytest.approx(expected)
-        assert ladder.gross_usd_per_mwh[0] == pytest.approx(WORTH_USD_PER_MWH)
+        assert ladder.ordered.usd_per_mwh[0] == pytest.approx(expected)
+        assert ladder.ordered.gross_usd_per_mwh[0] == pytest.approx(WORTH_USD_PER_MWH)
         asleep = Ladder.of(fleet, VALUES, np.array([False]), horizon_s)
-        assert asleep.usd_per_mwh[0] == pytest.approx(2 * WORTH_USD_PER_MWH - expected)
+        assert asleep.ordered.usd_per_mwh[0] == pytest.approx(2 * WORTH_USD_PER_MWH - expected)
 
 
 def test_wear_moves_the_first_rung_alone_and_ranks_stay_in_a_devices_order() -> None:
@@ -321,16 +321,16 @@ def test_wear_moves_the_first_rung_alone_and_ranks_stay_in_a_devices_order() -> 
     points = tuple(OperatingPoint(m, w, h * HASHES, 30.0) for m, w, h in rows)
     device = Device("d", "asic", "a", "main", points, 2000.0, 0.0, wear_usd_per_cycle=2.0)
     fleet = Fleet.of([device], TREE)
-    plain = Ladder.of(fleet, VALUES)
-    awake = Ladder.of(fleet, VALUES, np.array([True]), 3600.0)
+    plain = Ladder.of(fleet, VALUES).ordered
+    awake = Ladder.of(fleet, VALUES, np.array([True]), 3600.0).ordered
     asleep = Ladder.of(fleet, VALUES, np.array([False]), 3600.0)
     assert awake.point.tolist() == plain.point.tolist() == [1, 2, 3]
     np.testing.assert_allclose(awake.usd_per_mwh[1:], plain.usd_per_mwh[1:])
     assert awake.usd_per_mwh[0] > plain.usd_per_mwh[0]
     # To wake for a part of its watts is not worth a cycle: its rungs rank as the whole.
-    assert asleep.point.tolist() == [1, 2, 3]
+    assert asleep.ordered.point.tolist() == [1, 2, 3]
     whole = (0.18 - float(asleep.cycle_usd[0])) / 2000.0 * 1e6
-    np.testing.assert_allclose(asleep.usd_per_mwh, whole)
+    np.testing.assert_allclose(asleep.ordered.usd_per_mwh, whole)
 
 
 def test_a_gate_and_whatever_is_back_within_a_second_cost_no_cycle() -> None:

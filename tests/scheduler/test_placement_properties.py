@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wattshift_scheduler import worth
 from wattshift_scheduler.compute import filling, placement, preemption, ranking, shedding
 from wattshift_scheduler.compute.board import Board
 from wattshift_scheduler.compute.ground import Ground, path_of
@@ -330,7 +331,7 @@ MUTATIONS: list[tuple[str, Any, str, Any, str]] = [
     ("none is young", ranking, "young", lambda *_: False, "young"),
     ("nobody gives way", preemption.Preemption, "room", lambda *_: None, "minimum"),
     ("power before batch", placement, "shed", _power_first, "power"),
-    ("every class gives all", shedding, "FLEXIBILITY_LOSS", (0.5,) * 4, "class"),
+    ("every class gives all", worth, "FLEXIBILITY_LOSS", (0.5,) * 4, "class"),
     ("points are forgotten", ranking, "effective", lambda job, *_: -job.terms.priority, "lasting"),
 ]
 

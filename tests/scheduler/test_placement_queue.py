@@ -12,6 +12,7 @@ from benchmarks import placement_pass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wattshift_scheduler import worth
 from wattshift_scheduler.compute import filling, placement, pools, shedding, verdicts
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placement, place
@@ -184,7 +185,7 @@ def _out_of_order(done: Placement, cap_w: float) -> list[str]:
     for one in done.placed:
         if one.unit_limit_w is None:
             continue
-        steps = [100.0, *(step.watts_w for step in shedding.steps_of(one.job))]
+        steps = [100.0, *(step.watts_w for step in worth.allowed(one.job))]
         higher_w = steps[steps.index(one.unit_limit_w) - 1]
         drawn_w = one.units * higher_w
         for other in done.placed:
@@ -192,7 +193,7 @@ def _out_of_order(done: Placement, cap_w: float) -> list[str]:
                 continue
             unit_w = other.job.unit_w if other.unit_limit_w is None else other.unit_limit_w
             if other.job.terms.flexibility > one.job.terms.flexibility:
-                unit_w = min([100.0, *(step.watts_w for step in shedding.steps_of(other.job))])
+                unit_w = min([100.0, *(step.watts_w for step in worth.allowed(other.job))])
             drawn_w += other.units * unit_w
         if drawn_w <= cap_w + 1e-6:
             found.append(f"{one.job.id} at {one.unit_limit_w:.0f} W")

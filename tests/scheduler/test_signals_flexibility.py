@@ -11,6 +11,7 @@ from wattshift_scheduler import events as ev
 from wattshift_scheduler.flexibility import DEADLINES_S, Obligation, flexibility, obligations
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.reducers import reduce
+from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.signals.words import Cap, GridEvent
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Site
 from wattshift_scheduler.state import State, initial
@@ -84,7 +85,7 @@ def test_a_promise_is_kept_by_the_slowest_watts_that_are_in_time() -> None:
 
 
 def test_the_reserve_for_bursts_is_not_for_sale() -> None:
-    state = replace(drawing(1000.0, 1000.0, 1000.0), reserve_w=700.0)
+    state = replace(drawing(1000.0, 1000.0, 1000.0), reserve=Reserve(plan_w=700.0))
     rows = flexibility(state, NOW_S)
     assert [one.deliverable_w for one in rows] == [300.0, 300.0, 1300.0, 2300.0, 2300.0]
     assert {one.promised_w for one in rows} == {700.0}

@@ -5,9 +5,11 @@ down, so that a try which does not work out is taken back exactly.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wattshift_scheduler.compute.cards import Cards
+from wattshift_scheduler.compute.displacing import Displacing
 from wattshift_scheduler.compute.ground import Asks, Ground, gpus_of, labels_of, path_of, suits
 from wattshift_scheduler.compute.seats import Kin, Seat
 from wattshift_scheduler.compute.tenants import EPS_W, Shares
@@ -19,6 +21,9 @@ UNASKED_BORNE_SHARE = 0.05
 """Share of a node's most watts that others may draw there unasked before its own work has to make
 room: that most is an owner's word and no breaker (feeders count all of it), and a little helper
 beside it should not cost a whole unit."""
+
+USD_DIGITS = 6
+"""Two nodes at which mining loses the same USD/h to so many digits are alike."""
 
 Mark = tuple[int, int, list[float]]
 
@@ -74,6 +79,8 @@ class Board:
         self._fails: list[float] = []
         self._below: dict[frozenset[int], frozenset[int]] = {}
         self._log: list[tuple[Seat, int, int]] = []
+        free_w = [float(watts_w) for watts_w in ground.free_w]
+        self.displacing = Displacing(ground.mined, ground.site.tree, self.path, self.names, free_w)
         self.freed = self.since = self.moves = 0
 
     def kin(self, job: Job) -> Kin:
@@ -102,9 +109,11 @@ class Board:
             and self.cards[row].total >= asks[1] - EPS_W
             and suits(asks[0], labels)
         )
-        leaves: dict[int, list[int]] = {}
+        # Nodes of one feeder are alike, but for gated devices that draw beside their work.
+        leaves: dict[tuple[int, int], list[int]] = {}
+        held_w = self.displacing.held_w
         for row in sorted(rows, key=lambda row: self.names[row]):
-            leaves.setdefault(self.path[row][0], []).append(row)
+            leaves.setdefault((self.path[row][0], row if held_w[row] else -1), []).append(row)
         self._rows.append(rows)
         self.leaves.append(list(leaves.values())[::-1])
         self._fails.append(math.inf)
@@ -132,10 +141,11 @@ class Board:
         )
 
     def best(self, seat: Seat) -> int | None:
-        """The node for one more unit: where it leaves the most room at the fullest feeder above.
+        """The node for one more unit: where mining loses least by it.
 
         A node on which the job holds more than is counted comes first, since nothing moves then.
-        Ties go to the node with the most watts left, then by name. None if no node has room.
+        Ties go to where it leaves the most room at the fullest feeder above, then to the node with
+        the most watts left, then by name. None if no node has room.
         """
         kin = seat.kin
         if seat.unit_w >= self._fails[kin.number]:
@@ -148,9 +158,11 @@ class Board:
                     return row
         found: int | None = None
         found_w = left_w = -math.inf
-        # Nodes of one feeder share what is above it, so feeders are looked at, the emptiest first.
+        found_usd = math.inf
+        # Nodes of one feeder share what is above it, so feeders are looked at, the best first.
         leaves, least_w, need_w = self.leaves[kin.number], seat.drawn_w - EPS_W, seat.unit_w - EPS_W
         room_w, cap_w, used_w = self.room_w, self.cap_w, self.used_w
+        displacing = self.displacing if self.displacing.known else None
         order = []
         for i, some in enumerate(leaves):
             tight_w = math.inf
@@ -158,15 +170,18 @@ class Board:
                 if room_w[feeder] < tight_w:
                     tight_w = room_w[feeder]
             if tight_w >= least_w:
-                order.append((tight_w, i))
+                at, usd = some[0], 0.0
+                if displacing is not None:
+                    usd = round(displacing.usd_per_h(at, used_w[at], seat.unit_w), USD_DIGITS)
+                order.append((-usd, tight_w, i))
         order.sort(reverse=True)
-        for tight_w, leaf in order:
-            if tight_w < found_w - EPS_W:
+        for less_usd, tight_w, leaf in order:
+            if -less_usd > found_usd or tight_w < found_w - EPS_W:
                 break
             for row in leaves[leaf]:
                 here_w = cap_w[row] - used_w[row]
                 if here_w >= need_w and here_w > left_w + EPS_W and self.fits(seat, row):
-                    found, found_w, left_w = row, tight_w, here_w
+                    found, found_usd, found_w, left_w = row, -less_usd, tight_w, here_w
         if found is None and seat.limit_w is None:
             self._fails[kin.number] = min(seat.unit_w, self._fails[kin.number])
         return found
@@ -196,7 +211,10 @@ class Board:
         self.shares.add(seat.kin.tenant, watts_w, units * gpus)
         # What a node that does not answer holds is counted by its bound.
         if self.up[row]:
-            self.used_w[row] += watts_w
+            before_w = self.used_w[row]
+            self.used_w[row] = before_w + watts_w
+            if self.displacing.known:
+                self.displacing.moved(row, before_w, self.used_w[row])
             drawn_w, room_w = units * seat.drawn_w, self.room_w
             for feeder in self.path[row]:
                 room_w[feeder] -= drawn_w
@@ -215,6 +233,15 @@ class Board:
             for feeder in self.path[row] if self.up[row] else ():
                 self.room_w[feeder] += units * (before_w - seat.drawn_w)
         self._fails = [math.inf] * len(self._fails)
+        self.since += 1
+        self.moves += 1
+
+    def keep(self, watts_w: Sequence[float]) -> None:
+        """Take room of every feeder away from what is placed from here on, or give it back, W; not
+        taken back by `undo`."""
+        self.room_w = [room_w - kept_w for room_w, kept_w in zip(self.room_w, watts_w, strict=True)]
+        self._fails = [math.inf] * len(self._fails)
+        self.freed += 1
         self.since += 1
         self.moves += 1
 

@@ -68,7 +68,7 @@ class Expected:
             caps, now_s = ground.caps, ground.now_s
             edges = {edge for cap in caps for edge in (cap.starts_s, cap.ends_s)}
             at_s = sorted(edge for edge in edges if edge is not None and edge > now_s)[:MOST_EDGES]
-            kept = 1.0 - ground.site.rules.margin_share
+            kept = 1.0 - float(ground.site.tree.shares(ground.site.rules.margin_share)[0])
             most_w, gain_w = -math.inf, []
             for edge in at_s:
                 cap_w = arbitrate(caps, float(ground.site.tree.limit_w[0]), edge).cap_w

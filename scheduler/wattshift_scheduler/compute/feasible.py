@@ -134,7 +134,7 @@ def _deny(rule: Rule, words: str, bound_by: str, need_w: float, have_w: float) -
 def _limit_w(ground: Ground, feeder: int) -> float:
     """What a feeder may carry with no cap in force: its limit less the margin and other load."""
     rules, tree = ground.site.rules, ground.site.tree
-    limit_w = float(tree.limit_w[feeder]) * (1.0 - rules.margin_share)
+    limit_w = float(tree.usable_w(rules.margin_share)[feeder])
     return limit_w - (rules.other_load_w if feeder == 0 else 0.0)
 
 

@@ -5,12 +5,14 @@ worker, or their whole gang, before any of the same priority gets further ones. 
 borrow beyond its quota comes last, from what nobody else could use.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
 from wattshift_scheduler.compute import ranking
 from wattshift_scheduler.compute.board import Board, Mark
+from wattshift_scheduler.compute.giving_way import GivingWay
 from wattshift_scheduler.compute.preemption import Claim, Memory, Preemption
 from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.shedding import relax
@@ -43,6 +45,7 @@ def fill(board: Board, seats: Sequence[Seat], now_s: float) -> None:
 class _Filling:
     def __init__(self, board: Board, seats: Sequence[Seat], now_s: float) -> None:
         self._board, self._now_s = board, now_s
+        self._mining = GivingWay(board, seats)
         self._preemption = Preemption(board, seats)
         able = [seat for seat in seats if seat.wanted and self._may_start(seat)]
         self._services = sorted(
@@ -64,6 +67,9 @@ class _Filling:
         if seat.job.not_before_s > self._now_s:
             seat.why = Rule.BACK_OFF
             return False
+        if self._board.ground.waits_s.get(seat.job.id, -math.inf) > self._now_s:
+            seat.why = Rule.PLAN
+            return False
         if not seat.kin.rows:
             seat.why = Rule.CLUSTER_DOWN
             return False
@@ -83,17 +89,21 @@ class _Filling:
 
     def batch(self, *, idle: bool) -> None:
         """Give batch jobs of each effective priority a first worker each, then further ones."""
+        self._mining.begin()
         for group in self._owning if idle else self._groups:
             # Looked at only now: one may have lost a unit to those before it.
             seats = [seat for seat in group if seat.units < seat.wanted]
             if idle:
                 seats = [seat for seat in seats if self._lacks(seat, idle=True)]
             for seat in self._fairly([s for s in seats if not s.units or s.job.terms.gang]):
+                self._mining.look(seat)
                 self._begin(seat, idle=idle)
             more = [s for s in seats if s.units and s.units < s.wanted and not s.job.terms.gang]
             for seat in self._fairly(more):
+                self._mining.look(seat)
                 while seat.units < seat.wanted and self._add(seat, young_too=False, idle=idle):
                     pass
+        self._mining.look(None)
 
     def _lacks(self, seat: Seat, *, idle: bool) -> bool:
         """Whether it wants more; of idle watts only what its quota keeps out."""
@@ -192,7 +202,9 @@ class _Filling:
         row: int | None = None
         if quota is None:
             row = board.best(seat)
-            if row is None and not idle:
+            if row is None and self._mining.keeps:
+                seat.why = Rule.WORTH
+            elif row is None and not idle:
                 row = self._preemption.room(Claim(seat, young_too))
                 if row is None and not young_too:
                     kin.full_w, kin.full_at = unit_w, self._now(seat)

@@ -1,9 +1,11 @@
 """What there is to place on: nodes with their labels and GPUs, and the watts of every feeder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wattshift_scheduler.arrays import Floats
+from wattshift_scheduler.compute.displacing import Mined
+from wattshift_scheduler.compute.rivals import Rivals
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import FeederTree, Node, Site
@@ -27,6 +29,9 @@ class Ground:
         cap: the cap in force.
         caps: all known caps, for the time at which more may fit.
         now_s: our clock, s.
+        mined: what mining would lose by watts taken at each feeder.
+        rivals: mining that batch of less worth gives way to; None: there is none.
+        waits_s: batch jobs that wait for hours of their own, by id, and until when, our clock.
     """
 
     site: Site
@@ -36,6 +41,9 @@ class Ground:
     cap: Arbitrated
     caps: tuple[Cap, ...]
     now_s: float
+    mined: Mined = field(default_factory=Mined)
+    rivals: Rivals | None = None
+    waits_s: Mapping[str, float] = field(default_factory=dict)
 
 
 def labels_of(node: Node, power: NodePower) -> Mapping[str, str]:
@@ -57,9 +65,5 @@ def suits(selector: Selector, labels: Mapping[str, str]) -> bool:
 
 
 def path_of(tree: FeederTree, node: Node) -> tuple[int, ...]:
-    """The feeders between a node and the root, its own first."""
-    found, feeder = [], tree.index[node.feeder]
-    while feeder >= 0:
-        found.append(feeder)
-        feeder = int(tree.parent[feeder])
-    return tuple(found)
+    """The feeders that carry a node, its own first and the root last."""
+    return tree.path(tree.index[node.feeder])[::-1]

@@ -92,6 +92,7 @@ def place(ground: Ground, jobs: Iterable[Job]) -> Placement:
     )
     board = Board(ground, shares)
     seats = seating.seated(board, sized)
+    board.displacing.begin()
     shed(board, seats)
     fill(board, seats, now_s)
     seats.sort(key=attrgetter("order"))

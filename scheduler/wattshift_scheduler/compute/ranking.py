@@ -9,6 +9,7 @@ other out in turn.
 
 import math
 
+from wattshift_scheduler import worth
 from wattshift_scheduler.jobs import Job, JobKind, JobState
 from wattshift_scheduler.site import Rules
 
@@ -43,10 +44,8 @@ def slack_s(job: Job, now_s: float) -> float:
     """Time to the deadline beyond what the job still needs, s; infinite without a deadline."""
     if job.deadline_s is None:
         return math.inf
-    needs_s = 0.0
-    if job.rate_per_s and job.total is not None and job.done is not None:
-        needs_s = max(job.total - job.done, 0) / job.rate_per_s
-    return job.deadline_s - now_s - needs_s
+    needs_s = worth.needs_s(job)
+    return job.deadline_s - now_s - (0.0 if math.isnan(needs_s) else needs_s)
 
 
 def young(job: Job, now_s: float) -> bool:

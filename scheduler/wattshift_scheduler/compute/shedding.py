@@ -6,6 +6,8 @@ that is not enough. Then services keep their replicas at less power, the most fl
 and no class beyond the throughput that it lets be taken. Then replicas go: down to the minimum, the
 most flexible and least valuable service first, and then below it.
 
+A batch job of a stated value goes even before mining, where that is worth more (`giving_way`).
+
 Power goes in whole steps of whole services. No service is limited that could have one step back if
 every more flexible one gave all that its class allows. What the last step took beyond need goes
 back where it is enough for a whole step: to the class that gave last, else to a more flexible one,
@@ -14,20 +16,23 @@ which therefore may stand above what its class allows while a less flexible one 
 
 from collections.abc import Iterable, Sequence
 
+from wattshift_scheduler import worth
 from wattshift_scheduler.compute import ranking
 from wattshift_scheduler.compute.board import Board, Short
+from wattshift_scheduler.compute.giving_way import GivingWay
 from wattshift_scheduler.compute.seats import Seat
-from wattshift_scheduler.jobs import FLEXIBILITY_LOSS, Job, PowerStep
 
 Taken = list[tuple[int, int]]
 """Units taken, by the row of the node."""
 
 
 def shed(board: Board, seats: Iterable[Seat]) -> None:
-    """Take units and watts from what is placed until everything fits."""
+    """Take units and watts from what is placed until everything fits, and first batch that is worth
+    less than the mining which it displaces."""
+    held = [seat for seat in seats if seat.units]
+    GivingWay(board, held).shed()
     if not board.short():
         return
-    held = [seat for seat in seats if seat.units]
     batch = sorted((seat for seat in held if not seat.kin.service), key=lambda s: loss_of(board, s))
     services = sorted((seat for seat in held if seat.kin.service), key=_flexible_first)
     gone = _drop(board, [seat for seat in batch if not seat.young], least=0)
@@ -62,16 +67,9 @@ def take_one(board: Board, seat: Seat, rows: Sequence[int]) -> Taken:
     return taken
 
 
-def steps_of(job: Job) -> tuple[PowerStep, ...]:
-    """The power steps that the flexibility class of a job allows, most watts first."""
-    least = 1.0 - FLEXIBILITY_LOSS[job.terms.flexibility]
-    allowed = (s for s in job.terms.steps if s.throughput >= least - 1e-9)
-    return tuple(s for s in allowed if s.watts_w < job.unit_w)
-
-
 def _flexible_first(seat: Seat) -> tuple[float, float, float, str]:
     job = seat.job
-    return (-job.terms.flexibility, seat.points, job.usd_per_mwh, job.id)
+    return (-job.terms.flexibility, seat.points, worth.of_service(job).usd_per_mwh, job.id)
 
 
 def _drop(board: Board, seats: Iterable[Seat], least: int | None) -> list[tuple[Seat, Taken]]:
@@ -117,7 +115,7 @@ def _broken(board: Board, row: int, short: Short) -> int:
 def _slow(board: Board, seat: Seat, short: Short) -> Short:
     """Lower the power of a service's units as far as is needed and its class allows; what is short
     then."""
-    for step in steps_of(seat.job):
+    for step in worth.allowed(seat.job):
         if not short.feeders or not _helpful(board, seat, Short(frozenset(), short.feeders)):
             break
         board.limit(seat, step.watts_w)
@@ -128,7 +126,7 @@ def _slow(board: Board, seat: Seat, short: Short) -> Short:
 def _relax(board: Board, seat: Seat) -> None:
     """Give back the power that taking whole replicas has left over."""
     limit_w = seat.drawn_w
-    higher = [step.watts_w for step in steps_of(seat.job) if step.watts_w > limit_w]
+    higher = [step.watts_w for step in worth.allowed(seat.job) if step.watts_w > limit_w]
     before = board.short()
     for watts_w in (None, *higher):
         board.limit(seat, watts_w)

@@ -62,6 +62,8 @@ def decided(
 
 def waits(state: State, now_s: float) -> frozenset[str]:
     """Nodes to which no unit with GPUs may come yet: a card was not seen free, and may still be."""
+    if not state.tables.wanted.any():
+        return frozenset()
     fleet, patience_s = state.fleet, state.site.rules.stale_after_s
     held = state.tables.wanted & ~_vacant(state, now_s)
     held &= now_s - state.tables.wanted_s < patience_s

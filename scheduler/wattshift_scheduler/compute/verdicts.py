@@ -78,9 +78,21 @@ class Judge:
             words = f"its last attempt failed ({job.reason}); the next one is at its time"
             until_s = job.not_before_s
             return self._like(seat, Admission.DEFER, why, words, "", need_w, expected_s=until_s)
+        if why is Rule.PLAN:
+            until_s = self._board.ground.waits_s[job.id]
+            words = "the plan lets it run in cheaper hours, and its deadline leaves it the time"
+            return self._like(seat, Admission.DEFER, why, words, "", need_w, expected_s=until_s)
         if why is Rule.CLUSTER_DOWN or self._down:
             return self._nowhere(seat, need_w)
+        if why is Rule.WORTH:
+            return self._worth(seat, need_w)
         return self._quota(seat, why, need_w)
+
+    def _worth(self, seat: Seat, need_w: float) -> Verdict:
+        """Mining is worth more: it gets what that leaves."""
+        words = f"{_so_far(seat)}: {seat.job.usd_per_mwh:,.0f} USD/MWh is less than the mining "
+        words += "that it would displace is worth; it waits for watts that such mining leaves"
+        return self._like(seat, Admission.DEFER, Rule.WORTH, words, "mining", need_w)
 
     def _nowhere(self, seat: Seat, need_w: float) -> Verdict:
         words = "no node that it may run on is up and open to new work"
