@@ -65,6 +65,10 @@ def _causes(
     for name in sorted(set(state.site.agents) - set(state.agents)):
         text = f"agent {name} has not answered yet: what hangs on it is counted only if known"
         yield f"agent-lost:{name}", ("warning", text)
+    if state.plan is not None and now_s >= state.plan.expires_s:
+        age_min = (now_s - state.plan.made_s) / 60.0
+        text = f"the look-ahead plan is {age_min:,.0f} min old and no longer used: ladder alone"
+        yield "plan-late", ("warning", text)
     yield from _nodes(state, now_s)
     if late.any():
         text = f"{_named(state, late)}: not seen to obey its lease in time, counted at its ceiling"

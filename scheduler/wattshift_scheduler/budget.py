@@ -2,16 +2,15 @@
 
 The root's limit is the effective cap, and a target with its trim where that lies below it. From
 each limit go the margin (a target knows none), the load that nobody leases (work on a compute node
-that asked for no watts among it), what measurement shows beyond our explanation (I9), and what the
-plan reserves.
+that asked for no watts among it), and what measurement shows beyond our explanation (I9). What is
+kept for bursts of inference is no part of this: it may mine behind a gate (`reserve`).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from wattshift_scheduler.allocate import beyond
-from wattshift_scheduler.arrays import Floats, summed
+from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.signals import overhead
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.state import State
@@ -34,7 +33,6 @@ class Budget:
         hard_w: what the root may carry after its margin if there were no target; a scalar.
         mining_w: what it may carry while mining draws above its lowest points; a scalar.
         margin_w: margin taken from the cap in force.
-        credit_w: per device, watts that overlapping compute counts already; shape (n,).
     """
 
     limit_w: Floats
@@ -42,7 +40,6 @@ class Budget:
     hard_w: float
     mining_w: float
     margin_w: float
-    credit_w: Floats
 
 
 def budget(state: State, verdict: Arbitrated, now_s: float) -> Budget:
@@ -50,20 +47,20 @@ def budget(state: State, verdict: Arbitrated, now_s: float) -> Budget:
     rules, tree = state.site.rules, state.site.tree
     stale = now_s - state.meter_at_s > rules.stale_after_s
     metered = not np.isnan(state.meter_w)
-    share = rules.stale_margin_share if metered and stale else rules.margin_share
-    limit_w = tree.limit_w * (1.0 - share)
+    least_share = rules.stale_margin_share if metered and stale else 0.0
+    limit_w = tree.usable_w(rules.margin_share, least_share)
+    share = float(tree.shares(rules.margin_share, least_share)[0])
     hard_w = min(float(tree.limit_w[0]), verdict.cap_w) * (1.0 - share)
     limit_w[0] = min(hard_w, verdict.aim_w + verdict.trim_w)
     other_w = overhead.reserved_w(state.overhead, rules.other_load_w, hard_w)
     own_w = unasked_w(state)
-    own_w[0] += other_w + state.excess_w + state.reserve_w
+    own_w[0] += other_w + state.excess_w
     return Budget(
         limit_w=limit_w,
         fixed_w=tree.totals(own_w),
         hard_w=hard_w,
         mining_w=min(float(limit_w[0]), verdict.mining_w),
         margin_w=verdict.cap_w * share,
-        credit_w=credit_w(state),
     )
 
 
@@ -88,12 +85,18 @@ def credit_w(state: State) -> Floats:
     drawn. The watts granted to the node are shared between the gated devices of that host.
     """
     fleet = state.fleet
-    bounds = [state.nodes[name].bound_w if name in state.nodes else 0.0 for name in fleet.hosts]
     overlaps = fleet.host >= 0
     shared = np.bincount(fleet.host[overlaps], minlength=len(fleet.hosts))
     # The last entry is what a device without a host finds at index -1.
-    each_w = np.append(np.array(bounds, dtype=np.float64) / np.maximum(shared, 1), 0.0)
+    bounds_w = np.array(host_bounds_w(state), dtype=np.float64)
+    each_w = np.append(bounds_w / np.maximum(shared, 1), 0.0)
     return each_w[fleet.host]
+
+
+def host_bounds_w(state: State) -> tuple[float, ...]:
+    """The most that compute may draw on each host of gated devices, W."""
+    nodes = state.nodes
+    return tuple([nodes[name].bound_w if name in nodes else 0.0 for name in state.fleet.hosts])
 
 
 def compute_w(state: State, watts: dict[str, float]) -> Floats:
@@ -102,12 +105,6 @@ def compute_w(state: State, watts: dict[str, float]) -> Floats:
     for node in state.site.nodes:
         load[state.site.tree.index[node.feeder]] += watts[node.name]
     return load
-
-
-def devices_w(state: State, watts_w: Floats, credit: Floats) -> Floats:
-    """Sum device watts at their own feeders, overlap counted once; shape (feeders,)."""
-    counted = beyond(credit, watts_w)
-    return summed(state.fleet.feeder, counted, len(state.site.tree.names))
 
 
 def excess_w(

@@ -4,11 +4,12 @@ Each command has an id and ends in a LeasesReplied or CommandEnded event with th
 makes one of them up (not ok, "timeout") when no answer comes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
-from wattshift_scheduler.arrays import Floats, Ints
+from wattshift_scheduler.arrays import Floats, Ints, Texts
+from wattshift_scheduler.picked import Picked
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class GrantLeases:
         agent: the agent that owns the devices.
         boot_id: the boot of the agent that the validity below refers to.
         epoch: fencing token of this controller (I6).
-        devices: ids, the rows of the columns below.
+        devices: ids, the rows of the columns below; many are picked only when they are read.
         sequence: rises with every lease of a device within an epoch.
         modes: operating point to take.
         watts_w: most that the device may draw, W.
@@ -31,11 +32,110 @@ class GrantLeases:
     agent: str
     boot_id: str
     epoch: int
-    devices: tuple[str, ...]
+    devices: Sequence[str]
     sequence: Ints
-    modes: tuple[str, ...]
+    modes: Sequence[str]
     watts_w: Floats
     valid_until_boot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the grants of one step share: its columns, each agent's rows together.
+
+    Attributes:
+        first_id: command id of the first grant; the others follow.
+        agents, boot_ids, valid_until_boot_s: see `GrantLeases`, grant by grant.
+        ends: where the rows of each grant begin and those of the last one end.
+        epoch, ids, names, watts_w, sequence: the columns, ids and names of points to be picked.
+        devices, modes: which of these each row picks.
+    """
+
+    first_id: int
+    agents: Sequence[str]
+    boot_ids: Sequence[str]
+    valid_until_boot_s: Sequence[float]
+    ends: Sequence[int]
+    epoch: int
+    ids: Texts
+    devices: Ints
+    sequence: Ints
+    names: Texts
+    modes: Ints
+    watts_w: Floats
+
+    def grants(self) -> "list[GrantLeases]":
+        """The grants, one an agent; each takes its rows from the columns when it is read."""
+        return [Granted(self, i) for i in range(len(self.agents))]
+
+    def rows(self, number: int) -> slice:
+        """The rows of one grant."""
+        return slice(self.ends[number], self.ends[number + 1])
+
+
+class Granted(GrantLeases):
+    """One grant of a batch. A step may make hundreds, so its parts are worked out when read."""
+
+    __slots__ = ("batch", "number")
+    batch: Batch
+    number: int
+
+    def __init__(self, batch: Batch, number: int) -> None:
+        """The grant that stands at this place of the batch."""
+        object.__setattr__(self, "batch", batch)
+        object.__setattr__(self, "number", number)
+
+    def __repr__(self) -> str:
+        return repr(self.plain())
+
+    def plain(self) -> GrantLeases:
+        """The same on its own."""
+        return GrantLeases(**{one.name: getattr(self, one.name) for one in fields(GrantLeases)})
+
+    @property
+    def id(self) -> int:
+        """Its command id."""
+        return self.batch.first_id + self.number
+
+    @property
+    def agent(self) -> str:
+        """The agent that owns the devices."""
+        return self.batch.agents[self.number]
+
+    @property
+    def boot_id(self) -> str:
+        """The boot of that agent."""
+        return self.batch.boot_ids[self.number]
+
+    @property
+    def epoch(self) -> int:
+        """Fencing token of this controller (I6)."""
+        return self.batch.epoch
+
+    @property
+    def devices(self) -> Sequence[str]:
+        """Ids of its devices."""
+        return Picked(self.batch.ids, self.batch.devices[self.batch.rows(self.number)])
+
+    @property
+    def sequence(self) -> Ints:
+        """Lease numbers."""
+        return self.batch.sequence[self.batch.rows(self.number)]
+
+    @property
+    def modes(self) -> Sequence[str]:
+        """Operating points to take."""
+        return Picked(self.batch.names, self.batch.modes[self.batch.rows(self.number)])
+
+    @property
+    def watts_w(self) -> Floats:
+        """Most that each device may draw, W."""
+        return self.batch.watts_w[self.batch.rows(self.number)]
+
+    @property
+    def valid_until_boot_s(self) -> float:
+        """End of the leases on the agent's boot clock, s."""
+        return self.batch.valid_until_boot_s[self.number]
 
 
 @dataclass(frozen=True, slots=True)

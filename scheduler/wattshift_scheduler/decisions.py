@@ -4,13 +4,14 @@ A decision about one thing is a `Decision`. A change of many leases at once is o
 columns, because a cap change may move 100,000 devices; `rows` spells it out device by device.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats
+from wattshift_scheduler.picked import Later
 
 Input: TypeAlias = float | int | str | bool | None
 
@@ -46,10 +47,10 @@ class Cycles:
         runs: it is leased above its lowest point.
     """
 
-    cost_usd: Floats
-    payback_s: Floats
-    kept: Bools
-    runs: Bools
+    cost_usd: Floats | Later
+    payback_s: Floats | Later
+    kept: Bools | Later
+    runs: Bools | Later
 
 
 def kept_words(cost_usd: float, payback_s: float, *, runs: bool) -> str:
@@ -77,8 +78,8 @@ class Moves:
 
     Attributes:
         at_s: our clock, s.
-        devices: ids.
-        modes: mode that each is granted.
+        devices: ids, picked only when they are read.
+        modes: mode that each is granted, likewise.
         from_w, to_w: lease watts before and after, W; NaN before a first lease.
         next_usd_per_mwh: gross value of the rung above the new point, NaN at the top.
         inputs: what the whole change rests on: cap, origin, price, marginal value, binding feeders.
@@ -86,20 +87,20 @@ class Moves:
     """
 
     at_s: float
-    devices: tuple[str, ...]
-    modes: tuple[str, ...]
+    devices: Sequence[str]
+    modes: Sequence[str]
     from_w: Floats
     to_w: Floats
-    next_usd_per_mwh: Floats
+    next_usd_per_mwh: Floats | Later
     inputs: Mapping[str, Input]
     cycles: Cycles | None = None
 
     def rows(self) -> Iterator[Decision]:
         """Spell the change out, one Decision per device."""
-        for i, device in enumerate(self.devices):
-            yield self._row(i, device)
+        for i, (device, mode) in enumerate(zip(self.devices, self.modes, strict=True)):
+            yield self._row(i, device, mode)
 
-    def _row(self, i: int, device: str) -> Decision:
+    def _row(self, i: int, device: str, mode: str) -> Decision:
         from_w, to_w = float(self.from_w[i]), float(self.to_w[i])
         next_value = float(self.next_usd_per_mwh[i])
         first = np.isnan(from_w)
@@ -108,12 +109,12 @@ class Moves:
         if from_w == to_w:
             action, before = "keep", "stays at"
         why = self._kept(i) or self._why(next_value) + self._wake_cost(i, next_value)
-        reason = f"{before} {to_w:,.0f} W ({self.modes[i]}): {why}"
+        reason = f"{before} {to_w:,.0f} W ({mode}): {why}"
         inputs = {
             **self.inputs,
             "from_w": None if first else from_w,
             "to_w": to_w,
-            "mode": self.modes[i],
+            "mode": mode,
             "next_usd_per_mwh": None if np.isnan(next_value) else next_value,
             **self._figures(i),
         }
@@ -158,7 +159,7 @@ class Moves:
     def _why(self, next_value: float) -> str:
         cap = f"cap {self.inputs['cap_w']:,.0f} W ({self.inputs['cap_origin']}){self._below()}"
         if np.isnan(next_value):
-            return f"it runs at its top under {cap}"
+            return f"it runs at its top under {cap}{self._lends()}"
         known = self.inputs["price_usd_per_mwh"]
         if known is None:
             return "the energy price is unknown, and nothing mines at an unknown price"
@@ -175,8 +176,20 @@ class Moves:
         binding = self.inputs["binding"] or "nothing"
         return (
             f"its next rung is worth {next_value:,.1f} USD/MWh, the marginal watt {worth}; "
-            f"{binding} binds under {cap}"
+            f"{binding} binds under {cap}{self._kept_back()}"
         )
+
+    def _kept_back(self) -> str:
+        """What services have of the watts before any price: a reserve, and what gates lend."""
+        kept_w = self.inputs.get("reserve_w")
+        told = f"; {float(kept_w):,.0f} W stay with gates or free for services" if kept_w else ""
+        return told + self._lends()
+
+    def _lends(self) -> str:
+        lent_w = self.inputs.get("lent_w")
+        if not lent_w:
+            return ""
+        return f"; gates lend services {float(lent_w):,.0f} W until slower devices follow"
 
 
 AnyDecision: TypeAlias = Decision | Moves

@@ -3,12 +3,13 @@
 Columns in an event are aligned with its `devices`. NaN is unknown; it is never zero (I3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
 from wattshift_scheduler.jobs import Job
+from wattshift_scheduler.plan.words import Standing
 from wattshift_scheduler.signals.overhead import Overhead
 from wattshift_scheduler.signals.words import Cap, GridEvent, Override, Target
 from wattshift_scheduler.site import Device
@@ -105,7 +106,7 @@ class LeasesReplied:
     """
 
     command: int
-    devices: tuple[str, ...]
+    devices: Sequence[str]
     sequence: Ints
     accepted: Bools
     reasons: tuple[str, ...]
@@ -299,9 +300,13 @@ class CommandEnded:
 
 @dataclass(frozen=True, slots=True)
 class PlanUpdated:
-    """The look-ahead planner has spoken: watts to keep free for what it sees coming."""
+    """The look-ahead planner has spoken.
 
-    reserve_w: float
+    Attributes:
+        plan: what holds from now on until it expires; None: there is no plan, nor is one to come.
+    """
+
+    plan: Standing | None
 
 
 Event: TypeAlias = (

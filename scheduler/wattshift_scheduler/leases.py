@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Bools, Floats, Ints
+from wattshift_scheduler.arrays import ALL, Bools, Floats, Ints, Rows, put
 from wattshift_scheduler.fleet import Fleet
 
 TTL_SLACK = 1.01
@@ -51,7 +51,7 @@ class Ledger:
         point: operating point last granted, -1 if none.
         lease_w: watts of the last grant, NaN if none.
         held_w: most watts that any lease which may still live allows.
-        held_until_s: when the last of those leases is dead by our count.
+        held_until_s: when the last of those leases is dead by our count; kept of gates.
         until_s: when the last grant is dead by our count; -inf if none.
         bound_w: proven bound of the draw at what was last written to the device.
         acked: the agent has taken the last grant.
@@ -95,71 +95,124 @@ class Ledger:
         )
 
 
-def ceilings(fleet: Fleet, ledger: Ledger, seen: Telemetry, now_s: float, stale_s: float) -> Floats:
-    """The most that every device can draw with no further command from us, W; shape (n,).
+def ceilings(
+    fleet: Fleet,
+    ledger: Ledger,
+    seen: Telemetry,
+    now_s: float,
+    stale_s: float,
+    at: Rows = ALL,
+) -> Floats:
+    """The most that devices can draw with no further command from us, W; shape (rows,).
 
     Args:
         fleet, ledger, seen: the devices, what was promised to them, what was read from them.
         now_s: our clock, s.
         stale_s: age at which a reading is unknown, s.
+        at: which devices.
     """
-    gate_w = np.where(now_s < ledger.held_until_s, ledger.held_w, fleet.safe_w)
-    written_w = np.fmax(ledger.bound_w, np.where(ledger.point >= 0, ledger.lease_w, np.nan))
-    ceiling_w = np.where(fleet.fenced, gate_w, written_w)
-    unknown = ~fleet.fenced & (seen.foreign | (seen.failed & (now_s - seen.at_s > stale_s)))
-    ceiling_w = np.where(unknown, np.maximum(ceiling_w, fleet.nameplate_w), ceiling_w)
+    fenced, lease_w, seen_w = fleet.fenced[at], ledger.lease_w[at], seen.watts_w[at]
+    live = now_s - seen.at_s[at] <= stale_s
+    gate_w = np.where(now_s < ledger.held_until_s[at], ledger.held_w[at], fleet.safe_w[at])
+    written_w = np.fmax(ledger.bound_w[at], np.where(ledger.point[at] >= 0, lease_w, np.nan))
+    ceiling_w = np.where(fenced, gate_w, written_w)
+    unknown = ~fenced & (seen.foreign[at] | (seen.failed[at] & ~live))
+    ceiling_w = np.where(unknown, np.maximum(ceiling_w, fleet.nameplate_w[at]), ceiling_w)
     # A gate's device may be shared with inference, whose watts its sensor shows too: those are
     # counted with the compute node, and an excess of the whole is caught by the site meter.
-    fresh = ~fleet.fenced & (now_s - seen.at_s <= stale_s)
-    return np.fmax(ceiling_w, np.where(fresh, seen.watts_w, np.nan))
+    return np.fmax(ceiling_w, np.where(~fenced & live, seen_w, np.nan))
 
 
 def granted(
     ledger: Ledger,
     columns: Ints,
+    changed: Ints,
     point: Ints,
     watts_w: Floats,
     *,
+    raised: Ints,
+    gates: Ints,
     until_s: Floats,
     now_s: float,
 ) -> Ledger:
     """Write down grants: ceilings rise at once, and nothing falls yet.
 
+    A lease that is as high as the one before, or lower, raises no bound: none ever lies below a
+    lease that may live. Only what changes is copied, for a cut may move most devices.
+
     Args:
-        columns: devices that are granted; shape (k,).
-        point, watts_w: what they are granted; shape (k,).
-        until_s: end of the lease by our count, our clock; shape (k,).
+        ledger: before the grants.
+        columns: devices that are granted, rising; shape (k,).
+        changed: those of them that are granted something else than before.
+        point, watts_w: what every device holds afterwards; shape (n,). They are kept.
+        raised: those that may hold more afterwards, or whose gate had closed.
+        gates: fenced devices: they alone fall when the last of their leases ends.
+        until_s: end of the lease by our count, our clock; shape (n,).
         now_s: our clock, s.
     """
-    new = _copy(ledger)
-    changed = (ledger.point[columns] != point) | (ledger.lease_w[columns] != watts_w)
-    moved = columns[changed]
-    new.sequence[columns] += 1
-    new.changed_s[moved] = now_s
-    new.acked[moved] = False
-    new.confirmed[moved] = False
-    new.point[columns] = point
-    new.lease_w[columns] = watts_w
-    new.held_w[columns] = np.maximum(ledger.held_w[columns], watts_w)
-    dead = now_s >= ledger.held_until_s[columns]
-    new.held_w[columns[dead]] = watts_w[dead]
-    new.held_until_s[columns] = np.maximum(
-        np.where(dead, until_s, ledger.held_until_s[columns]), until_s
+    due = _marked(len(ledger.point), columns)
+    kept = ~(due if len(changed) == len(columns) else _marked(len(due), changed))
+    held_w, bound_w, rows_w = ledger.held_w, ledger.bound_w, watts_w[raised]
+    if len(raised):
+        dead = now_s >= ledger.held_until_s[raised]
+        most_w = np.maximum(held_w[raised], rows_w)
+        held_w = put(held_w, raised, np.where(dead, rows_w, most_w))
+        bound_w = put(bound_w, raised, np.maximum(bound_w[raised], rows_w))
+    gates = gates[due[gates]]
+    last_s = np.maximum(ledger.held_until_s[gates], until_s[gates])
+    changed_s = np.where(kept, ledger.changed_s, now_s) if len(changed) else ledger.changed_s
+    return replace(
+        ledger,
+        sequence=ledger.sequence + due,
+        point=point,
+        lease_w=watts_w,
+        held_w=held_w,
+        held_until_s=put(ledger.held_until_s, gates, last_s),
+        # One pass over all is cheaper than a copy and a write to most of them.
+        until_s=np.where(due, until_s, ledger.until_s),
+        bound_w=bound_w,
+        acked=ledger.acked & kept,
+        confirmed=ledger.confirmed & kept,
+        changed_s=changed_s,
+        issued_s=np.where(due, now_s, ledger.issued_s),
     )
-    new.until_s[columns] = until_s
-    new.bound_w[columns] = np.maximum(ledger.bound_w[columns], watts_w)
-    new.issued_s[columns] = now_s
-    return new
+
+
+def _marked(n: int, columns: Ints) -> Bools:
+    marked = np.zeros(n, dtype=np.bool_)
+    marked[columns] = True
+    return marked
+
+
+ANSWERED = ("acked", "acked_s", "held_w", "held_until_s")
+CONFIRMED = ("confirmed", "bound_w")
+
+
+def private(ledger: Ledger) -> Ledger:
+    """A ledger whose columns that answers and readings change belong to the caller alone."""
+    return _copy(ledger, *ANSWERED, *CONFIRMED)
 
 
 def answered(
-    ledger: Ledger, columns: Ints, sequence: Ints, accepted: Bools, now_s: float
+    ledger: Ledger,
+    columns: Ints,
+    sequence: Ints,
+    accepted: Bools,
+    now_s: float,
+    *,
+    ours: bool = False,
 ) -> Ledger:
     """An agent took or refused leases. A taken one replaces every older one it held.
 
     Only an answer to the newest sequence counts: an old answer says nothing of the newest lease.
+
+    Args:
+        ledger: as before the answer.
+        columns, sequence, accepted: the devices answered for, and how; shape (k,) each.
+        now_s: our clock, s.
+        ours: the ledger is `private` to the caller: it is changed itself, and not a copy of it.
     """
-    new = _copy(ledger)
+    new = ledger if ours else _copy(ledger, *ANSWERED)
     taken = columns[accepted & (sequence == ledger.sequence[columns])]
     first = taken[~ledger.acked[taken]]
     new.acked[taken] = True
@@ -188,6 +241,9 @@ def adopted(ledger: Ledger, columns: Ints, point: Ints, held_w: Floats, now_s: f
     new.point[rows] = point[strange]
     new.lease_w[rows] = held_w[strange]
     new.changed_s[rows] = now_s
+    # A lease above the nameplate is believed: no bound ever lies below a lease that may live.
+    new.bound_w[rows] = np.fmax(new.bound_w[rows], held_w[strange])
+    new.held_w[rows] = np.fmax(new.held_w[rows], held_w[strange])
     return new
 
 
@@ -204,34 +260,58 @@ def forgotten(ledger: Ledger, fleet: Fleet, columns: Ints) -> Ledger:
     return new
 
 
-def confirm(fleet: Fleet, ledger: Ledger, seen: Telemetry, now_s: float, stale_s: float) -> Ledger:
-    """Let ceilings fall where devices were seen to obey their leases."""
-    granted_point = ledger.point >= 0
-    after = granted_point & ledger.acked & (seen.at_s > ledger.acked_s)
-    after &= now_s - seen.at_s <= stale_s
-    flat = fleet.first[:-1] + np.maximum(ledger.point, 0)
-    by_watts = seen.watts_w <= ledger.lease_w
-    settled = now_s >= ledger.changed_s + fleet.point_transition_s[flat]
-    slow = seen.hashrate_h_per_s <= fleet.point_h_per_s[flat] * (1.0 + fleet.tolerance)
-    by_hashes = np.isnan(seen.watts_w) & settled & slow
-    limited = np.isnan(seen.limit_w) | (seen.limit_w <= ledger.lease_w * (1.0 + fleet.tolerance))
-    obeyed = after & ~seen.foreign & ~seen.failed & limited & (by_watts | by_hashes)
-    obeyed |= fleet.fenced & granted_point & ledger.acked
+def confirm(
+    fleet: Fleet,
+    ledger: Ledger,
+    seen: Telemetry,
+    now_s: float,
+    stale_s: float,
+    at: Rows = ALL,
+    *,
+    ours: bool = False,
+) -> Ledger:
+    """Let ceilings fall where devices were seen to obey their leases.
+
+    Args:
+        fleet, ledger, seen: the devices, what was promised to them, what was read from them.
+        now_s: our clock, s.
+        stale_s: age at which a reading is unknown, s.
+        at: devices to look at: those that were read or answered for.
+        ours: as for `answered`.
+    """
+    point, lease_w, acked = ledger.point[at], ledger.lease_w[at], ledger.acked[at]
+    at_s, watts_w, bound_w = seen.at_s[at], seen.watts_w[at], ledger.bound_w[at]
+    tolerance, limit_w = fleet.tolerance[at], seen.limit_w[at]
+    granted_point, fresh = point >= 0, now_s - at_s <= stale_s
+    after = granted_point & acked & (at_s > ledger.acked_s[at]) & fresh
+    flat = fleet.first[:-1][at] + np.maximum(point, 0)
+    by_watts = watts_w <= lease_w
+    settled = now_s >= ledger.changed_s[at] + fleet.point_transition_s[flat]
+    slow = seen.hashrate_h_per_s[at] <= fleet.point_h_per_s[flat] * (1.0 + tolerance)
+    by_hashes = np.isnan(watts_w) & settled & slow
+    limited = np.isnan(limit_w) | (limit_w <= lease_w * (1.0 + tolerance))
+    obeyed = after & ~seen.foreign[at] & ~seen.failed[at] & limited & (by_watts | by_hashes)
+    obeyed |= fleet.fenced[at] & granted_point & acked
     # Watts above the bound disprove it, and stay believed when the readings stop (I3).
-    fresh = now_s - seen.at_s <= stale_s
-    seen_w = np.fmax(ledger.bound_w, np.where(fresh, seen.watts_w, np.nan))
-    return replace(
-        ledger,
-        confirmed=np.where(obeyed, True, ledger.confirmed & ~(after & ~(by_watts | by_hashes))),
-        bound_w=np.where(obeyed, ledger.lease_w, seen_w),
-    )
+    seen_w = np.fmax(bound_w, np.where(fresh, watts_w, np.nan))
+    new = ledger if ours else _copy(ledger, *CONFIRMED)
+    new.confirmed[at] = obeyed | ledger.confirmed[at] & ~(after & ~(by_watts | by_hashes))
+    new.bound_w[at] = np.where(obeyed, lease_w, seen_w)
+    return new
 
 
-def overdue(fleet: Fleet, ledger: Ledger, now_s: float, factor: float) -> Bools:
+def overdue(fleet: Fleet, ledger: Ledger, now_s: float, factor: float, at: Rows = ALL) -> Bools:
     """Devices that should have settled on their last grant by now and were not seen to."""
-    flat = fleet.first[:-1] + np.maximum(ledger.point, 0)
-    due_s = ledger.changed_s + fleet.point_transition_s[flat] * factor + 2.0
-    return (ledger.point >= 0) & ~ledger.confirmed & (now_s > due_s)
+    open_ = (ledger.point[at] >= 0) & ~ledger.confirmed[at]
+    late: Bools = open_ & (now_s > overdue_s(fleet, ledger, factor, at))
+    return late
+
+
+def overdue_s(fleet: Fleet, ledger: Ledger, factor: float, at: Rows = ALL) -> Floats:
+    """When devices should have settled on their last grant, our clock; -inf without one."""
+    flat = fleet.first[:-1][at] + np.maximum(ledger.point[at], 0)
+    due_s: Floats = ledger.changed_s[at] + fleet.point_transition_s[flat] * factor + 2.0
+    return due_s
 
 
 def settled_s(fleet: Fleet, ledger: Ledger, now_s: float, factor: float) -> float:
@@ -270,13 +350,19 @@ def realigned(ledger: Ledger, old: Fleet, new: Fleet) -> Ledger:
 def realigned_telemetry(seen: Telemetry, old: Fleet, new: Fleet) -> Telemetry:
     """The telemetry of a changed fleet: new devices are unknown."""
     fresh = Telemetry.unknown(len(new))
-    for i, device in enumerate(old.devices):
-        to = new.index.get(device.id)
-        if to is not None:
-            for name in Telemetry.__slots__:
-                getattr(fresh, name)[to] = getattr(seen, name)[i]
+    source = old.columns_of(device.id for device in new.devices)
+    to = np.flatnonzero(source >= 0)
+    for name in Telemetry.__slots__:
+        getattr(fresh, name)[to] = getattr(seen, name)[source[to]]
     return fresh
 
 
-def _copy(ledger: Ledger) -> Ledger:
-    return Ledger(**{name: getattr(ledger, name).copy() for name in Ledger.__slots__})
+def private_telemetry(seen: Telemetry) -> Telemetry:
+    """The same readings in columns that belong to the caller alone."""
+    return Telemetry(**{name: getattr(seen, name).copy() for name in Telemetry.__slots__})
+
+
+def _copy(ledger: Ledger, *names: str) -> Ledger:
+    """The ledger with copies of some columns, without names of all: nobody else sees a change."""
+    copied = names or Ledger.__slots__
+    return replace(ledger, **{name: getattr(ledger, name).copy() for name in copied})

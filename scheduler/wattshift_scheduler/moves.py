@@ -2,46 +2,61 @@
 
 A raise is granted only while the sum of *ceilings* stays within every feeder's limit, so what one
 device gives up reaches another only after it was seen to be gone.
+
+A cut must not cost what the site has, but what it moves: only devices are looked at that may not
+hold what is wanted (`at`), and a grant names its devices by their columns.
 """
 
 from dataclasses import dataclass, replace
+from itertools import count, repeat
 
 import numpy as np
 
 from wattshift_scheduler import leases
 from wattshift_scheduler.allocate import Allocation, beyond, fit_prefix
-from wattshift_scheduler.arrays import Bools, Floats, Ints
-from wattshift_scheduler.commands import GrantLeases
+from wattshift_scheduler.arrays import Bools, Floats, Ints, Rows, Texts, put
+from wattshift_scheduler.commands import Batch, GrantLeases
 from wattshift_scheduler.decisions import Cycles, Input, Moves
+from wattshift_scheduler.envelopes import spread
+from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.picked import Later, Picked, PickedLater
 from wattshift_scheduler.state import Sent, State
 from wattshift_scheduler.tables import EMPTY
 
 REPEAT_S = 1.0
 """A lease that its agent has not answered is sent again after this time."""
 
-STEPS = 100
-"""A continuous device is leased in hundredths of its top: the gate knows no finer intensity."""
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What each device should hold now; shape (n,) each."""
+    """What each device should hold now.
+
+    Attributes:
+        point, watts_w: what it should hold; shape (n,).
+        changed: columns of devices whose lease is to change, or is their first, rising.
+        raised: those of them whose ceiling may rise.
+        moving: devices that did not hold what is wanted.
+    """
 
     point: Ints
     watts_w: Floats
-    changed: Bools
+    changed: Ints
+    raised: Ints
+    moving: Ints
 
 
 def target(
     state: State,
     wanted: Allocation,
     *,
+    at: Rows,
     stuck: Bools,
     short: Bools,
     ceiling_w: Floats,
     credit_w: Floats,
     headroom_w: Floats,
     waits: Bools | None = None,
+    silent: Bools | None = None,
     now_s: float,
 ) -> Target:
     """Decide which of the wanted changes may happen now.
@@ -49,91 +64,178 @@ def target(
     Args:
         state: the present state.
         wanted: the allocation to move to.
-        stuck: devices that cannot be relied on now; they keep what they hold.
-        short: devices below a feeder that stays too full without the stuck ones; there a stuck
-            device is asked to shed as well, for it may still obey.
+        at: the devices that may not hold what is wanted, rising: all others do.
+        stuck: devices that cannot be relied on now; they keep what they hold; shape (n,).
+        short: feeders that stay too full without the stuck devices below them, or have one above
+            them that does; there a stuck device is asked to shed as well, for it may still obey;
+            shape (feeders,).
         ceiling_w: the most each device can draw, W; shape (n,).
         credit_w: overlap with compute, W; shape (n,).
         headroom_w: watts by which the sum of ceilings may still rise, W; shape (feeders,).
-        waits: devices whose turn to raise has not come; None: all may.
+        waits: devices whose turn to raise has not come; shape (n,). None: all may.
+        silent: devices whose agent would not hear of a change; shape (n,). None: there is none.
         now_s: our clock, s.
     """
-    fleet, ledger = state.fleet, state.ledger
+    fleet, ledger, base_w = state.fleet, state.ledger, state.ladder.base_w[at]
     # A gate whose lease has ended holds nothing: to renew it would be to raise it.
-    new = (ledger.point < 0) | (fleet.fenced & (now_s >= ledger.held_until_s))
-    watts_w = _quantised(state, wanted.watts_w)
-    held_w = np.where(new, np.inf, ledger.lease_w)
-    flat = fleet.first[:-1] + np.maximum(ledger.point, 0)
-    settled = ledger.confirmed & (now_s >= ledger.changed_s + fleet.point_transition_s[flat])
-    lower = (~stuck | short) & (watts_w < held_w)
+    new = (ledger.point[at] < 0) | (fleet.fenced[at] & (now_s >= ledger.held_until_s[at]))
+    watts_w, lease_w, idle = _quantised(state, wanted, at), ledger.lease_w[at], stuck[at]
+    lower = (watts_w < lease_w) | new
+    if idle.any():
+        lower &= ~idle | short[fleet.feeder[at]]
     # A first lease is a raise too, unless it only asks for the lowest point.
-    first = new & (watts_w > state.ladder.base_w)
-    able = ~stuck if waits is None else ~stuck & ~waits
-    raising = np.flatnonzero(able & ((~new & settled & (watts_w > held_w)) | first))
-    order = raising[np.lexsort((raising, -_worth(state, wanted)[raising]))]
-    rise_w = np.maximum(
-        beyond(credit_w[order], watts_w[order]) - beyond(credit_w[order], ceiling_w[order]), 0.0
-    )
-    fits = fit_prefix(state.site.tree, fleet.feeder[order], rise_w, headroom_w)
+    first = new & (watts_w > base_w)
     go = lower & ~first
-    go[order[fits]] = True
-    lowest = new & ~go
-    hold = ~go & ~new
+    able = ~idle if waits is None else ~idle & ~waits[at]
+    raising = np.flatnonzero(able & (first | (~new & (watts_w > lease_w))))
+    if len(raising):
+        raising = raising[first[raising] | _settled(state, _columns(at, raising), now_s)]
+        rows = _columns(at, raising)
+        rise_w = beyond(credit_w[rows], watts_w[raising]) - beyond(credit_w[rows], ceiling_w[rows])
+        order = np.lexsort((rows, -_worth(state, wanted, rows)))
+        item_w, feeder = np.maximum(rise_w, 0.0)[order], fleet.feeder[rows[order]]
+        raising = raising[order[fit_prefix(state.site.tree, feeder, item_w, headroom_w)]]
+        go[raising] = True
+    moving = new | ~(watts_w == lease_w)
+    if silent is not None:
+        go, new = go & ~silent[at], new & ~silent[at]
+    risen, changed = new.copy(), _columns(at, go | new)
+    risen[raising] = go[raising]
+    moves_all = np.count_nonzero(moving) == len(changed)
+    point, held_w = _held(state, wanted, at, watts_w, go, new, changed, moves_all)
     return Target(
-        point=np.where(go, wanted.point, np.where(hold, ledger.point, 0)),
-        watts_w=np.where(go, watts_w, np.where(hold, ledger.lease_w, state.ladder.base_w)),
-        changed=go | lowest,
+        point=point,
+        watts_w=held_w,
+        changed=changed,
+        raised=_columns(at, risen),
+        moving=changed if moves_all else _columns(at, moving),
     )
 
 
-def _worth(state: State, wanted: Allocation) -> Floats:
-    """Gross value of the best rung that each device would still climb, for the order of raises."""
-    ladder = state.ladder
-    open_rungs = ladder.end_w <= wanted.watts_w[ladder.device] + 1e-6
-    held_w = np.where(state.ledger.point < 0, ladder.base_w, state.ledger.lease_w)
-    open_rungs &= ladder.end_w > held_w[ladder.device] + 1e-6
-    rows = np.flatnonzero(open_rungs)[::-1]
-    worth = np.full(len(state.fleet), -np.inf)
-    worth[ladder.device[rows]] = ladder.usd_per_mwh[rows]
-    return worth
+def _held(
+    state: State,
+    wanted: Allocation,
+    at: Rows,
+    watts_w: Floats,
+    go: Bools,
+    new: Bools,
+    changed: Ints,
+    moves_all: bool,
+) -> tuple[Ints, Floats]:
+    """Point and watts of every device, once those that `go` hold what is wanted, and those of the
+    `new` that cannot have their first watts yet hold their lowest point. `moves_all`: no device is
+    left that would move and may not."""
+    point, held_w = state.ledger.point, state.ledger.lease_w
+    if not len(changed):
+        return point, held_w
+    lowest = _columns(at, new & ~go)
+    rows = _columns(at, go) if len(lowest) else changed
+    if len(rows):
+        point = point.copy()
+        point[rows] = wanted.point[rows]
+        if isinstance(at, slice) and moves_all and not len(lowest):
+            return point, watts_w
+        held_w = held_w.copy()
+        held_w[rows] = watts_w[rows] if isinstance(at, slice) else watts_w[go]
+    return put(point, lowest, 0), put(held_w, lowest, state.ladder.base_w[lowest])
 
 
-def _quantised(state: State, watts_w: Floats) -> Floats:
-    fleet = state.fleet
-    top_w = fleet.point_limit_w[fleet.first[1:] - 1] if len(fleet) else np.zeros(0)
-    step_w = top_w / STEPS
-    floored = np.floor(watts_w / np.where(step_w > 0, step_w, 1.0) + 1e-9) * step_w
-    return np.where(fleet.continuous, np.maximum(floored, state.ladder.base_w), watts_w)
+def _columns(at: Rows, some: Ints | Bools) -> Ints:
+    """The columns of some of the rows `at`, told by their numbers or marked."""
+    rows: Ints = (
+        np.flatnonzero(some) if some.dtype == np.bool_ else some.astype(np.int64, copy=False)
+    )
+    return rows if isinstance(at, slice) else at[rows]
+
+
+def _settled(state: State, rows: Ints, now_s: float) -> Bools:
+    """Devices that have reached their last point and were seen to."""
+    fleet, ledger = state.fleet, state.ledger
+    flat = fleet.first[:-1][rows] + np.maximum(ledger.point[rows], 0)
+    due_s = ledger.changed_s[rows] + fleet.point_transition_s[flat]
+    settled: Bools = ledger.confirmed[rows] & (now_s >= due_s)
+    return settled
+
+
+def _worth(state: State, wanted: Allocation, rows: Ints) -> Floats:
+    """What the best rung ranks by that each device would still climb, for the order of raises."""
+    ladder, first = state.ladder, state.fleet.first
+    point = state.ledger.point[rows]
+    held_w = np.where(point < 0, ladder.base_w[rows], state.ledger.lease_w[rows])
+    counts = first[1:][rows] - first[:-1][rows]
+    begin, flat = np.cumsum(counts) - counts, spread(first, rows)
+    end_w = state.fleet.point_limit_w[flat]
+    climbed = end_w <= np.repeat(wanted.watts_w[rows], counts) + 1e-6
+    climbed &= end_w > np.repeat(held_w, counts) + 1e-6
+    return np.maximum.reduceat(np.where(climbed, ladder.rank_usd_per_mwh[flat], -np.inf), begin)
+
+
+def _quantised(state: State, wanted: Allocation, at: Rows) -> Floats:
+    """Wanted watts in whole steps, of devices that can be leased any."""
+    orders, watts_w = state.present.orders, wanted.watts_w[at].copy()
+    columns, step_w, some = orders.continuous, orders.step_w, orders.continuous
+    if not isinstance(at, slice):
+        some = np.flatnonzero(state.fleet.continuous[at])
+        columns = at[some]
+        step_w = step_w[np.searchsorted(orders.continuous, columns)]
+    if len(some):
+        floored = np.floor(watts_w[some] / step_w + 1e-9) * step_w
+        watts_w[some] = np.maximum(floored, state.ladder.base_w[columns])
+    return watts_w
 
 
 def grant(
-    state: State, wanted: Target, next_usd_per_mwh: Floats, inputs: dict[str, Input], now_s: float
+    state: State, held: Target, wanted: Allocation, inputs: dict[str, Input], now_s: float
 ) -> tuple[State, tuple[GrantLeases, ...], tuple[Moves, ...]]:
-    """Issue the leases that are due: changes, renewals, and what was never answered."""
-    fleet, ledger, rules = state.fleet, state.ledger, state.site.rules
-    unheard = ~ledger.acked & (now_s - ledger.issued_s >= REPEAT_S) & ~_waiting(state)
-    due = wanted.changed | unheard | (now_s - ledger.issued_s >= rules.lease_renew_s)
-    due |= _held_tables(state, now_s)
-    due &= ~state.silent(now_s)
-    columns = np.flatnonzero(due)
+    """Issue the leases that are due: changes, renewals, and what was never answered.
+
+    Args:
+        state: the present state.
+        held: what each device should hold now.
+        wanted: the allocation on the way to which that lies.
+        inputs: what the change rests on.
+        now_s: our clock, s.
+    """
+    ledger, heard, orders = state.ledger, state.present.heard, state.present.orders
+    due, columns = _again(state, now_s), held.changed
+    if heard.silent.any():
+        due &= ~orders.spread(heard.silent)
+    if due.any():
+        due[columns] = True
+        columns = np.flatnonzero(due)
     if not len(columns):
         return state, (), ()
-    before_w = ledger.lease_w.copy()
-    seen_s = [agent.seen_s if (agent := state.agents.get(a)) else -np.inf for a in fleet.agents]
-    heard_s = np.array(seen_s, dtype=np.float64)[fleet.agent[columns]]
-    until_s = heard_s + rules.lease_ttl_s * leases.TTL_SLACK
-    ledger = leases.granted(
+    before_w, after_w = ledger.lease_w[columns], held.watts_w[columns]
+    moved = before_w != after_w
+    told = columns
+    if not moved.all():
+        told, before_w, after_w = columns[moved], before_w[moved], after_w[moved]
+    until_s = orders.spread(heard.seen_s + state.site.rules.lease_ttl_s * leases.TTL_SLACK)
+    new = leases.granted(
         ledger,
         columns,
-        wanted.point[columns],
-        wanted.watts_w[columns],
+        told,
+        held.point,
+        held.watts_w,
+        raised=held.raised,
+        gates=orders.gates,
         until_s=until_s,
         now_s=now_s,
     )
-    state = replace(state, ledger=ledger)
-    state, commands = _commands(state, columns, now_s)
-    moved = columns[before_w[columns] != wanted.watts_w[columns]]
-    return state, commands, _told(state, moved, before_w, next_usd_per_mwh, inputs, now_s)
+    state, commands = _commands(state.touched(held.changed, ledger=new), columns, now_s)
+    return state, commands, _told(state, told, before_w, after_w, wanted, inputs, now_s)
+
+
+def _again(state: State, now_s: float) -> Bools:
+    """Devices whose lease is due as it is: renewals, what was never answered, held tables."""
+    ledger, rules = state.ledger, state.site.rules
+    due = ledger.issued_s <= now_s - rules.lease_renew_s
+    unheard = ~ledger.acked & (ledger.issued_s <= now_s - REPEAT_S)
+    if unheard.any():
+        due |= unheard & ~_waiting(state)
+    if state.tables.wanted.any():
+        due |= _held_tables(state, now_s)
+    return due
 
 
 def _held_tables(state: State, now_s: float) -> Bools:
@@ -142,8 +244,6 @@ def _held_tables(state: State, now_s: float) -> Bools:
     Their watts may be the same as before, so that no change of a lease says it.
     """
     tables, ledger = state.tables, state.ledger
-    if not tables.wanted.any():
-        return tables.wanted
     again = (tables.wanted_s == now_s) | (now_s - ledger.issued_s >= REPEAT_S) & ~_waiting(state)
     vacant = tables.vacant(state.fleet, ledger, now_s, state.site.rules.stale_after_s)
     due: Bools = tables.wanted & ~vacant & again
@@ -157,91 +257,96 @@ def _waiting(state: State) -> Bools:
     """
     asked = {sent.subject for sent in state.sent.values() if sent.kind == "grant_leases"}
     owes = np.array([name in asked for name in state.fleet.agents], dtype=np.bool_)
-    return owes[state.fleet.agent]
+    return state.present.orders.spread(owes)
 
 
-def _modes(state: State, columns: Ints) -> tuple[str, ...]:
-    """Names of the granted points; of a lowest one its twin where the table is to be freed, too."""
-    fleet, point = state.fleet, state.ledger.point[columns]
-    names = fleet.modes[fleet.first[columns] + point]
-    return tuple(np.where((point == 0) & state.tables.empty[columns], EMPTY, names).tolist())
+def _modes(fleet: Fleet, point: Ints, empty: Bools, columns: Ints) -> tuple[Texts, Ints]:
+    """Names of the granted points, as a column and the rows of it that the devices pick; of a
+    lowest one its twin where the table is to be freed, too."""
+    held = point[columns]
+    flat = fleet.first[columns] + held
+    emptied = (held == 0) & empty[columns] if empty.any() else None
+    if emptied is None:
+        return fleet.modes, flat
+    names = fleet.modes[flat]
+    names[emptied] = EMPTY
+    return names, np.arange(len(columns))
 
 
 def _commands(state: State, columns: Ints, now_s: float) -> tuple[State, tuple[GrantLeases, ...]]:
-    fleet = state.fleet
-    columns = columns[np.argsort(fleet.agent[columns], kind="stable")]
-    cuts = np.flatnonzero(np.diff(fleet.agent[columns])) + 1
-    commands, sent, number = [], dict(state.sent), state.next_command
-    for at in np.split(columns, cuts):
-        name = fleet.agents[fleet.agent[at[0]]]
-        agent = state.agents[name]
-        commands.append(
-            GrantLeases(
-                id=number,
-                agent=name,
-                boot_id=agent.boot_id,
-                epoch=state.epoch,
-                devices=tuple(fleet.ids[at]),
-                sequence=state.ledger.sequence[at],
-                modes=_modes(state, at),
-                watts_w=state.ledger.lease_w[at],
-                valid_until_boot_s=agent.boot_s + state.site.rules.lease_ttl_s,
-            )
-        )
-        sent[number] = Sent("grant_leases", name, now_s)
-        number += 1
-    return replace(state, sent=sent, next_command=number), tuple(commands)
+    """One command an agent, its devices in the order of their columns."""
+    fleet, ledger, orders = state.fleet, state.ledger, state.present.orders
+    epoch, ttl_s = state.epoch, state.site.rules.lease_ttl_s
+    columns, ends = orders.by_agent(columns)
+    sequence, watts_w = ledger.sequence[columns], ledger.lease_w[columns]
+    names, flat = _modes(fleet, ledger.point, state.tables.empty, columns)
+    some, first = np.flatnonzero(np.diff(ends)), state.next_command
+    agents = [fleet.agents[number] for number in orders.blocks[some].tolist()]
+    known = [state.agents[name] for name in agents]
+    batch = Batch(
+        first_id=first,
+        agents=agents,
+        boot_ids=[one.boot_id for one in known],
+        valid_until_boot_s=[one.boot_s + ttl_s for one in known],
+        ends=[*ends[some].tolist(), len(columns)],
+        epoch=epoch,
+        ids=fleet.ids,
+        devices=columns,
+        sequence=sequence,
+        names=names,
+        modes=flat,
+        watts_w=watts_w,
+    )
+    kinds, times_s = repeat("grant_leases"), repeat(now_s)
+    sent = dict(state.sent)
+    sent.update(zip(count(first), map(Sent, kinds, agents, times_s), strict=False))
+    state = replace(state, sent=sent, next_command=first + len(agents))
+    return state, tuple(batch.grants())
 
 
 def _told(
     state: State,
     moved: Ints,
     before_w: Floats,
-    next_usd_per_mwh: Floats,
+    after_w: Floats,
+    wanted: Allocation,
     inputs: dict[str, Input],
     now_s: float,
 ) -> tuple[Moves, ...]:
     if not len(moved):
         return ()
-    fleet = state.fleet
-    ids = tuple(fleet.ids[moved])
-    modes = _modes(state, moved)
-    after_w = state.ledger.lease_w[moved]
+    # What explains a move must not keep the whole state alive until somebody reads it.
+    fleet, point, empty = state.fleet, state.ledger.point, state.tables.empty
+    kept, payback_s, cycle_usd = state.turns.kept, state.turns.payback_s, state.ladder.cycle_usd
     return (
         Moves(
             now_s,
-            ids,
-            modes,
-            before_w[moved],
+            Picked(fleet.ids, moved),
+            PickedLater(lambda: _modes(fleet, point, empty, moved)),
+            before_w,
             after_w,
-            next_usd_per_mwh[moved],
+            Later(lambda: wanted.next_of(moved)),
             inputs,
-            _cycles(state, moved),
+            Cycles(
+                cost_usd=Later(lambda: cycle_usd[moved]),
+                payback_s=Later(lambda: payback_s[moved]),
+                kept=Later(lambda: kept[moved]),
+                runs=Later(lambda: point[moved] > 0),
+            ),
         ),
     )
 
 
-def _cycles(state: State, columns: Ints) -> Cycles:
-    turns = state.turns
-    return Cycles(
-        cost_usd=state.ladder.cycle_usd[columns],
-        payback_s=turns.payback_s[columns],
-        kept=turns.kept[columns],
-        runs=state.ledger.point[columns] > 0,
-    )
-
-
 def told_kept(
-    state: State,
-    before: Bools,
-    next_usd_per_mwh: Floats,
-    inputs: dict[str, Input],
-    now_s: float,
+    state: State, before: Bools, wanted: Allocation, inputs: dict[str, Input], now_s: float
 ) -> tuple[Moves, ...]:
     """Tell of devices that the cost of a cycle keeps as they are, and did not before.
 
     One whose lease has just changed is told of by that change.
     """
-    ledger = state.ledger
-    new = state.turns.kept & ~before & (ledger.point >= 0) & (ledger.changed_s < now_s)
-    return _told(state, np.flatnonzero(new), ledger.lease_w, next_usd_per_mwh, inputs, now_s)
+    kept, ledger = state.turns.kept, state.ledger
+    if kept is before:
+        return ()
+    new = np.flatnonzero(kept & ~before & (ledger.point >= 0) & (ledger.changed_s < now_s))
+    watts_w = ledger.lease_w[new]
+    return _told(state, new, watts_w, watts_w, wanted, inputs, now_s)

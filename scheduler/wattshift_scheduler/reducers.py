@@ -5,7 +5,8 @@ are facts to be journaled (a job has ended, an agent is lost).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import leases
-from wattshift_scheduler.arrays import Ints
+from wattshift_scheduler.arrays import Ints, Rows
 from wattshift_scheduler.compute import forgetting
 from wattshift_scheduler.compute import news as compute_news
 from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt, remembered
 from wattshift_scheduler.ladder import Ladder
@@ -39,12 +41,42 @@ def reduce(state: State, event: ev.Event, now_s: float) -> Reduced:
     return reducer(state, event, now_s)
 
 
+def folded(state: State, events: Iterable[ev.Event], now_s: float) -> tuple[State, list[Decision]]:
+    """Fold events into the state, in their order; the same as `reduce` one after the other.
+
+    Answers and readings come by the hundred: they write into columns that are copied once.
+    """
+    told: list[Decision] = []
+    rows: list[Ints] | None = None
+    for event in events:
+        if isinstance(event, ev.Readings | ev.LeasesReplied) and rows is None:
+            state, rows = _private(state), []
+        if isinstance(event, ev.Readings):
+            state, facts = _readings(state, event, now_s, rows)
+        elif isinstance(event, ev.LeasesReplied):
+            state, facts = _leases_replied(state, event, now_s, rows)
+        else:
+            state, facts = reduce(state, event, now_s)
+        told.extend(facts)
+    return (state.touched(np.concatenate(rows)) if rows else state), told
+
+
+def _private(state: State) -> State:
+    """The state with columns that answers and readings may write to: nobody else has them."""
+    none = np.zeros(0, dtype=np.int64)
+    ledger, seen = leases.private(state.ledger), leases.private_telemetry(state.seen)
+    return state.touched(none, ledger=ledger, seen=seen)
+
+
 def _tick(state: State, _event: ev.Tick, _now_s: float) -> Reduced:
     return state, ()
 
 
 def _joined(state: State, event: ev.DeviceJoined, now_s: float) -> Reduced:
     offered = {device.id: device for device in event.devices}
+    if len(offered) < len(event.devices):
+        twice = Counter(device.id for device in event.devices).most_common(1)[0][0]
+        raise SiteInvalid(twice, "this device id exists twice")
     known = [offered.pop(device.id, device) for device in state.fleet.devices]
     new = _with_fleet(state, [*known, *offered.values()])
     told = tuple(
@@ -83,9 +115,11 @@ def _agent_seen(state: State, event: ev.AgentSeen, now_s: float) -> Reduced:
     agents = {**state.agents, event.agent: Agent(event.boot_id, event.boot_s, event.received_s)}
     new = replace(state, agents=agents)
     if before is not None and before.boot_id != event.boot_id:
-        rows = [i for i, d in enumerate(state.fleet.devices) if d.agent == event.agent]
-        columns = np.array(rows, dtype=np.int64)
-        new = replace(new, ledger=leases.forgotten(state.ledger, state.fleet, columns))
+        names = state.fleet.agents
+        number = names.index(event.agent) if event.agent in names else -1
+        columns = np.flatnonzero(state.fleet.agent == number)
+        ledger = leases.forgotten(state.ledger, state.fleet, columns)
+        new = new.touched(columns, ledger=ledger)
         reason = "its host has rebooted: every device counts at nameplate until it is seen"
         return new, (Decision(now_s, event.agent, "reboot", reason, {"boot_id": event.boot_id}),)
     if before is not None and before.lost:
@@ -102,13 +136,18 @@ def _agent_lost(state: State, event: ev.AgentLost, now_s: float) -> Reduced:
     return replace(state, agents=agents), (Decision(now_s, event.agent, "lost", reason, {}),)
 
 
-def _readings(state: State, event: ev.Readings, now_s: float) -> Reduced:
+def _readings(
+    state: State, event: ev.Readings, now_s: float, rows_read: list[Ints] | None = None
+) -> Reduced:
+    """`rows_read`: the columns are private to the caller, who notes with this which were written;
+    None: they are copied, and noted here."""
     columns = state.fleet.columns_of(event.devices)
-    rows = np.flatnonzero(columns >= 0)
+    rows: Rows = np.flatnonzero(columns >= 0)
     at = columns[rows]
-    seen = leases.Telemetry(
-        **{name: getattr(state.seen, name).copy() for name in leases.Telemetry.__slots__}
-    )
+    if len(at) == len(columns):
+        rows = slice(None)
+    ours = rows_read is not None
+    seen = state.seen if ours else leases.private_telemetry(state.seen)
     # A failed read keeps the time of the last good sample, so that its age is told truly.
     good = ~event.failed[rows]
     seen.at_s[at[good]] = event.at_s[rows][good]
@@ -120,13 +159,21 @@ def _readings(state: State, event: ev.Readings, now_s: float) -> Reduced:
     seen.failed[at] = event.failed[rows]
     ledger = state.ledger
     if (ledger.point[at] < 0).any():
-        point = _held_points(state.fleet, at, [event.held_mode[i] for i in rows])
+        modes = [event.held_mode[i] for i in np.arange(len(columns))[rows]]
+        point = _held_points(state.fleet, at, modes)
         ledger = leases.adopted(ledger, at, point, event.held_w[rows], now_s)
-    ledger = leases.confirm(state.fleet, ledger, seen, now_s, state.site.rules.stale_after_s)
-    return replace(state, seen=seen, ledger=ledger, tables=_tables(state, event, at, rows)), ()
+    ledger = leases.confirm(
+        state.fleet, ledger, seen, now_s, state.site.rules.stale_after_s, at, ours=ours
+    )
+    if rows_read is not None:
+        rows_read.append(at)
+    if ledger is not state.ledger or seen is not state.seen:
+        state = state.touched(at, ledger=ledger, seen=seen)
+    tables = _tables(state, event, at, rows)
+    return state if tables is state.tables else replace(state, tables=tables), ()
 
 
-def _tables(state: State, event: ev.Readings, at: Ints, rows: Ints) -> Tables:
+def _tables(state: State, event: ev.Readings, at: Ints, rows: Rows) -> Tables:
     """What is held of cards' memory; most events are of devices that have no table."""
     if not state.fleet.table_bytes[at].any():
         return state.tables
@@ -147,26 +194,40 @@ def _held_points(fleet: Fleet, columns: Ints, modes: list[str]) -> Ints:
     return np.array(found, dtype=np.int64)
 
 
-def _leases_replied(state: State, event: ev.LeasesReplied, now_s: float) -> Reduced:
+def _leases_replied(
+    state: State, event: ev.LeasesReplied, now_s: float, rows_read: list[Ints] | None = None
+) -> Reduced:
+    """`rows_read`: as for `_readings`."""
+    ours = rows_read is not None
     columns = state.fleet.columns_of(event.devices)
     rows = np.flatnonzero(columns >= 0)
+    at, stale_s = columns[rows], state.site.rules.stale_after_s
     ledger = leases.answered(
-        state.ledger, columns[rows], event.sequence[rows], event.accepted[rows], now_s
+        state.ledger, at, event.sequence[rows], event.accepted[rows], now_s, ours=ours
     )
-    ledger = leases.confirm(state.fleet, ledger, state.seen, now_s, state.site.rules.stale_after_s)
-    told = tuple(
-        Decision(now_s, device, "refused", f"its agent refused a lease: {reason}", {})
-        for device, ok, reason in zip(event.devices, event.accepted, event.reasons, strict=True)
-        if not ok
+    ledger = leases.confirm(state.fleet, ledger, state.seen, now_s, stale_s, at, ours=ours)
+    told = (
+        tuple(
+            Decision(now_s, device, "refused", f"its agent refused a lease: {reason}", {})
+            for device, ok, reason in zip(event.devices, event.accepted, event.reasons, strict=True)
+            if not ok
+        )
+        if not event.accepted.all()
+        else ()
     )
-    return replace(state.ended(event.command), ledger=ledger), told
+    if rows_read is not None:
+        rows_read.append(at)
+    state = state if ledger is state.ledger else state.touched(at, ledger=ledger)
+    return state.ended(event.command), told
 
 
 def _hashprice(state: State, event: ev.HashpriceSeen, now_s: float) -> Reduced:
     new, before = event.usd_per_ph_day, state.quote
     if new != state.values.hashprice_usd_per_ph_day:
         values = replace(state.values, hashprice_usd_per_ph_day=new)
-        state = replace(state, values=values, ladder=Ladder.of(state.fleet, values))
+        state = replace(
+            state, values=values, ladder=Ladder.of(state.fleet, values, last=state.ladder)
+        )
     last = before.told_usd_per_ph_day
     moved = (new is None) != (last is None) or (
         new is not None and last is not None and abs(new - last) > HASHPRICE_TOLD_SHARE * last
@@ -262,7 +323,7 @@ def _undeployed(state: State, job: Job) -> bool:
 
 
 def _plan(state: State, event: ev.PlanUpdated, _now_s: float) -> Reduced:
-    return replace(state, reserve_w=max(0.0, event.reserve_w)), ()
+    return replace(state, plan=event.plan), ()
 
 
 REDUCERS: Mapping[type, Callable[[State, Any, float], Reduced]] = MappingProxyType(

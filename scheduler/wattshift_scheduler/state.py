@@ -3,15 +3,19 @@
 import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Bools
+from wattshift_scheduler.arrays import Bools, Ints
+from wattshift_scheduler.carried import Carried
 from wattshift_scheduler.cycles import Turns
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.leases import Ledger, Telemetry
+from wattshift_scheduler.plan.words import Standing
+from wattshift_scheduler.reserve import Bursts, Reserve
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.signals.memory import Memory
 from wattshift_scheduler.signals.overhead import Overhead
@@ -112,9 +116,8 @@ class NodePower:
         return max(self.most_w - self.relief_w, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A command that waits for its end."""
+class Sent(NamedTuple):
+    """A command that waits for its end. A cut makes hundreds: a tuple is made fastest."""
 
     kind: str
     subject: str
@@ -145,6 +148,7 @@ class Outlook:
     price_usd_per_mwh: float = math.nan
     marginal_usd_per_mwh: float = math.nan
     binding: tuple[str, ...] = ()
+    feeder_usd_per_mwh: tuple[float, ...] = ()
     feeder_committed_w: tuple[float, ...] = ()
     shortfall_w: float = 0.0
 
@@ -169,13 +173,16 @@ class State:
         overhead: what is drawn beside the devices, learnt; None while nothing is believed.
         meter_w, meter_at_s: last reading of the site meter; NaN unknown.
         excess_w: measured watts beyond what the ledger explains, held and slowly released (I9).
-        reserve_w: watts that the look-ahead plan wants kept free.
+        plan: the look-ahead plan that stands, expired or not; None without.
+        bursts: how the demand of services has moved.
+        reserve: what is kept ready for them and for the grid, as of the last decision.
         sent: commands without an end yet.
         next_command: id of the next command.
         alarms: by id.
         outlook: figures of the last decision.
         verdict: the cap in force at the last decision.
         decided_s: when the last decision was made, our clock.
+        carried: what the next decision need not work out anew; no memory, see there.
     """
 
     site: Site
@@ -197,7 +204,9 @@ class State:
     meter_w: float = math.nan
     meter_at_s: float = -math.inf
     excess_w: float = 0.0
-    reserve_w: float = 0.0
+    plan: Standing | None = None
+    bursts: Bursts = field(default_factory=Bursts)
+    reserve: Reserve = field(default_factory=Reserve)
     sent: Mapping[int, Sent] = field(default_factory=dict)
     next_command: int = 1
     alarms: Mapping[str, Alarm] = field(default_factory=dict)
@@ -205,6 +214,35 @@ class State:
     quote: Quote = field(default_factory=Quote)
     verdict: Arbitrated | None = None
     decided_s: float = -math.inf
+    carried: Carried | None = field(default=None, compare=False, repr=False)
+
+    def touched(
+        self, rows: Ints, *, ledger: Ledger | None = None, seen: Telemetry | None = None
+    ) -> "State":
+        """The state with another ledger or telemetry, which differ from its own in `rows` alone."""
+        ledger = self.ledger if ledger is None else ledger
+        seen = self.seen if seen is None else seen
+        carried = self.carried
+        if carried is not None and carried.belongs(self.fleet, self.ledger, self.seen):
+            carried = carried.followed(ledger, seen, rows)
+        return replace(self, ledger=ledger, seen=seen, carried=carried)
+
+    @property
+    def present(self) -> Carried:
+        """What is carried, once a decision has brought it up to now."""
+        assert self.carried is not None, "a decision begins with upkeep.brought"
+        return self.carried
+
+    def forgotten(self) -> "State":
+        """The state without what is carried: the next decision works everything out anew."""
+        return replace(self, carried=None)
+
+    def leased_w(self) -> float:
+        """The sum of all leases, W."""
+        carried, lease_w = self.carried, self.ledger.lease_w
+        if carried is not None and carried.lease_w is lease_w:
+            return carried.leased_w
+        return float(np.nansum(lease_w))
 
     @property
     def caps(self) -> tuple[Cap, ...]:
@@ -223,7 +261,9 @@ class State:
 
     def ended(self, command: int) -> "State":
         """The state without a command that has had its end."""
-        return replace(self, sent={k: v for k, v in self.sent.items() if k != command})
+        sent = dict(self.sent)  # copied whole: to go over it would cost agents by agents a second
+        sent.pop(command, None)
+        return replace(self, sent=sent)
 
     def silent(self, now_s: float) -> Bools:
         """Devices whose agent is not answering now; shape (n,)."""

@@ -401,6 +401,8 @@ def bad_wire() -> SimpleNamespace:
     """The rig, for the property tests and for those that take a guard away."""
     return SimpleNamespace(
         actions=len(ACTIONS),
+        Rig=Rig,
+        seeded=seeded,
         play=lambda seed, wear_usd, history: Rig(seed, wear_usd).play(history),
         first_found=first_found,
         overtaken_by_a_late_raise=overtaken_by_a_late_raise,

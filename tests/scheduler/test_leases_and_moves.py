@@ -34,8 +34,11 @@ def _granted(ledger: Ledger, point: int, watts_w: float, now_s: float) -> Ledger
     return leases.granted(
         ledger,
         BOTH,
+        BOTH[(ledger.point != point) | (ledger.lease_w != watts_w)],
         np.full(2, point),
         np.full(2, watts_w),
+        raised=BOTH,
+        gates=BOTH[1:],
         until_s=np.full(2, now_s + 15.0),
         now_s=now_s,
     )
@@ -66,6 +69,16 @@ def test_an_answer_to_an_older_lease_proves_nothing() -> None:
     ledger = _answered(_granted(Ledger.empty(FLEET), 0, 110.0, 0.0), 1.0, behind=1)
     assert not ledger.acked.any()
     assert _ceilings(ledger, Telemetry.unknown(2), 1.0) == pytest.approx([1100, 1000])
+
+
+def test_a_late_answer_to_a_raise_does_not_lower_the_ceiling_of_the_cut_that_followed() -> None:
+    raised = _granted(_answered(_granted(Ledger.empty(FLEET), 0, 110.0, 0.0), 1.0), 1, 1000.0, 2.0)
+    lowered = _granted(raised, 0, 110.0, 3.0)
+    late = _answered(lowered, 4.0, behind=1)
+    assert _ceilings(late, Telemetry.unknown(2), 4.0)[1] == 1000.0
+    # Without its guard any answer would count as one to the newest lease.
+    unguarded = _answered(lowered, 4.0)
+    assert _ceilings(unguarded, Telemetry.unknown(2), 4.0)[1] == 110.0
 
 
 def test_a_gate_falls_to_its_safe_point_when_its_lease_ends_and_an_asic_does_not() -> None:

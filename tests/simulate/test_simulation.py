@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +168,11 @@ def test_without_a_guard_breaches_appear(
 def _raised_only(target: moves.Target, args: Sequence[Any]) -> moves.Target:
     ledger = args[0].ledger
     keep = (ledger.point >= 0) & (target.watts_w < ledger.lease_w)
-    return moves.Target(
-        np.where(keep, ledger.point, target.point),
-        np.where(keep, ledger.lease_w, target.watts_w),
-        target.changed & ~keep,
+    return replace(
+        target,
+        point=np.where(keep, ledger.point, target.point),
+        watts_w=np.where(keep, ledger.lease_w, target.watts_w),
+        changed=target.changed[~keep[target.changed]],
     )
 
 

@@ -41,7 +41,7 @@ def jumped(state: State, by_s: float) -> State:
         seen=seen,
         agents=agents,
         # A jump is no time between decisions, but what a device lost meanwhile it has lost.
-        turns=replace(state.turns, regret_usd=state.turns.later_usd(by_s)),
+        turns=state.turns.passed(by_s),
         meter_at_s=state.meter_at_s + by_s,
         decided_s=state.decided_s + by_s,
     )

@@ -15,11 +15,10 @@ from typing import Any
 
 from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.errors import ConfigInvalid, Fault
+from wattshift_scheduler import floors
+from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.site import (
-    Device,
-    OperatingPoint,
-)
+from wattshift_scheduler.site import Device, OperatingPoint, Site
 
 MAX_DEVICES = 20_000
 
@@ -118,6 +117,16 @@ def devices_of(config: SiteConfig, fleet: Sequence[Mapping[str, Any]]) -> tuple[
                 )
             )
     return tuple(devices)
+
+
+def fitting(site: Site, devices: tuple[Device, ...], file: str) -> tuple[Device, ...]:
+    """The devices, where the site's feeders carry them at rest. Raises ConfigInvalid naming the
+    feeder of `file` that does not."""
+    try:
+        floors.check(site, devices)
+    except SiteInvalid as fault:
+        raise ConfigInvalid([Fault(file, f"feeder {fault.item}", None, fault.reason)]) from None
+    return devices
 
 
 def read_fleet(path: str | Path | None, config: SiteConfig) -> tuple[Device, ...]:

@@ -335,11 +335,12 @@ def run_simulation(
         hashprice_column=hashprice_column,
         scheme=Scheme(config.economics.scheme),
     )
+    # The modelled agents are there from the start, so none is waited for.
+    site = replace(blueprint.site_of(config), agents=())
     return simulate(
-        # The modelled agents are there from the start, so none is waited for.
-        replace(blueprint.site_of(config), agents=()),
+        site,
         _values(config),
-        modelled.read_fleet(fleet, config),
+        modelled.fitting(site, modelled.read_fleet(fleet, config), str(site_path)),
         modelled.jobs_of(config),
         driven,
         days=days,

@@ -96,7 +96,7 @@ def over_committed(before: State, after: State, now_s: float) -> Iterator[str]:
     assert after.verdict is not None, "a decision leaves its verdict behind"
     limit_w = np.array(tree.limit_w)
     limit_w[0] = min(limit_w[0], after.verdict.cap_w)
-    limit_w *= 1.0 - rules.margin_share
+    limit_w *= 1.0 - tree.shares(rules.margin_share)
     was_w, is_w = committed_w(before, now_s), committed_w(after, now_s)
     for i in np.flatnonzero(is_w > np.maximum(limit_w, was_w) + EPSILON_W):
         yield (

@@ -122,8 +122,8 @@ def _trim(state: State, target: Target | None, now_s: float) -> Trim:
     seen = Seen(
         metered_w=state.meter_w,
         sampled_s=state.meter_at_s,
-        committed_w=state.outlook.committed_w - state.reserve_w,
-        aim_w=memory.pace.aim_w - state.reserve_w,
+        committed_w=state.outlook.committed_w,
+        aim_w=memory.pace.aim_w,
         settled_s=math.inf
         if starting
         else leases.settled_s(fleet, ledger, now_s, rules.settle_factor),
@@ -138,7 +138,7 @@ def _noticed(state: State, memory: Memory, now_s: float) -> tuple[Memory, notice
 
     Where nothing mines there is nothing to hold back; plans are remembered all the same.
     """
-    leased_w, events = float(np.nansum(state.ledger.lease_w)), all_events(state.signals)
+    leased_w, events = state.leased_w(), all_events(state.signals)
     plan = memory.plan.until(now_s, notice.counted_w(leased_w, memory.noticed_w))
     plans = notice.remembered(events, memory.plans, plan, leased_w, now_s)
     found = notice.bound(events, plans, leased_w, now_s)
