@@ -34,6 +34,7 @@ def _beside(name: str) -> Any:
 
 
 _devices, _jobs = _beside("fakedevices"), _beside("fakejobs")
+_plan = _beside("fakeplan")
 FakeGpu: Any = _devices.FakeGpu
 FakeAsic: Any = _devices.FakeAsic
 
@@ -66,6 +67,7 @@ class FakePort:
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     never: Exception | None = None
     printed: list[str] | None = None
+    planned: dict[str, Any] | None = None
 
     def reset(self) -> None:
         """Forget everything but the running server's subscription."""
@@ -392,6 +394,10 @@ class FakePort:
         step = {"deliverable_w": 540.0, "duration_s": None, "rearm_s": 0.0}
         step |= {"sure_share": 0.9, "promised_w": 0.0}
         return [{"deadline_s": 0.25, **step}, {"deadline_s": 600.0, **step}]
+
+    def plan(self, hours: float | None) -> dict[str, Any]:
+        view: dict[str, Any] = self.planned or _plan.view(36.0 if hours is None else hours)
+        return view
 
     def economics(self, pattern: str | None, limit: int) -> dict[str, Any]:
         view: dict[str, Any] = json.loads(Path(__file__).with_name("economics.json").read_text())

@@ -56,7 +56,7 @@ def test_the_promised_commands_exist() -> None:
     promised = (
         "up demo agent submit jobs job status top explain cap event token doctor config simulate"
         " version fleet busy emulate commission pool economics load node purge"
-        " report verify"
+        " report verify plan"
     )
     assert set(promised.split()) == set(COMMANDS)
     assert {("job", action) for action in ("show", "pause", "resume", "cancel", "logs")} <= set(ALL)

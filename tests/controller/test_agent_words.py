@@ -23,6 +23,10 @@ REF = AgentRef.model_validate(
 )
 
 
+def _point(watts_w: float, transition_s: float = 1.0) -> dict[str, Any]:
+    return {"mode": "x", "watts_w": watts_w, "hashrate_h_per_s": 0, "transition_s": transition_s}
+
+
 def _info(**changes: Any) -> dict[str, Any]:
     points = [
         {"mode": "sleep", "watts_w": 30, "hashrate_h_per_s": 0, "transition_s": 5},
@@ -47,7 +51,7 @@ def _reading(**changes: Any) -> dict[str, Any]:
 
 
 def test_only_the_devices_that_the_site_names_are_taken() -> None:
-    devices = agent_words.devices(REF, [_info(), _info(id="other")])
+    devices = agent_words.offer(REF, [_info(), _info(id="other")]).devices
     assert [d.id for d in devices] == ["lux-1"]
     assert devices[0].feeder == "main"
 
@@ -61,11 +65,41 @@ def test_only_the_devices_that_the_site_names_are_taken() -> None:
         {"nameplate_w": float("nan")},
         {"points": [{"mode": "x"}]},
         {"tolerance": 2.0},
+        {"points": [_point(30.0), _point(30.0)]},
+        {"points": [_point(900.0), _point(30.0)]},
+        {"points": [_point(-1.0)]},
+        {"points": [_point(float("nan"))]},
+        {"points": [_point(30.0, transition_s=float("inf"))]},
+        {"power_on_w": -1.0},
+        {"table_bytes": float("inf")},
     ],
 )
-def test_an_impossible_device_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(AnswerInvalid, match="inventory"):
-        agent_words.devices(REF, [_info(**wrong)])
+def test_an_impossible_device_is_refused_by_name_and_the_others_go_on(
+    wrong: dict[str, Any],
+) -> None:
+    offer = agent_words.offer(REF, [_info(id="lux-0"), _info(**wrong), _info(id="lux-2")])
+    assert [one.id for one in offer.devices] == ["lux-0", "lux-2"]
+    assert list(offer.refused) == ["lux-1"]
+
+
+def test_of_two_devices_with_one_id_the_first_holds() -> None:
+    offer = agent_words.offer(REF, [_info(), _info(nameplate_w=9000)])
+    assert [one.nameplate_w for one in offer.devices] == [2794.0]
+    assert "twice" in offer.refused["lux-1"]
+
+
+@pytest.mark.parametrize("infos", [[{}], ["lux-1"], [_info()] * (agent_words.DEVICES_MAX + 1)])
+def test_what_is_no_inventory_is_refused_as_a_whole(infos: list[Any]) -> None:
+    with pytest.raises(AnswerInvalid):
+        agent_words.offer(REF, infos)
+
+
+@pytest.mark.parametrize("watts_w", [-1.0, float("nan"), float("inf")])
+def test_watts_that_cannot_be_are_unknown(watts_w: float) -> None:
+    rows = [_reading(watts_w=watts_w), _reading(device="lux-2")]
+    read = agent_words.readings({"boot_s": 100.0, "readings": rows}, 1000.0)
+    assert math.isnan(read.watts_w[0])
+    assert read.watts_w[1] == 2800.0
 
 
 def test_null_is_unknown_and_never_zero() -> None:

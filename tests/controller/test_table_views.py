@@ -35,7 +35,7 @@ def answer(*rows: dict[str, Any]) -> dict[str, Any]:
 
 def joined(info: dict[str, Any]) -> State:
     site = Site("s", FeederTree.of([Feeder("main", None, 1e4)]))
-    (device,) = agent_words.devices(REF, [info])
+    (device,) = agent_words.offer(REF, [info]).devices
     return reduce(initial(site, Values(), 1), DeviceJoined((device,)), 0.0)[0]
 
 

@@ -9,7 +9,6 @@ import pytest
 from wattshift_cluster.cli.explain import device_text
 from wattshift_cluster.config.site import AgentRef
 from wattshift_cluster.controller import agent_words, views
-from wattshift_cluster.controller.agent_words import AnswerInvalid
 from wattshift_cluster.controller.roster import Roster
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.jobs import Job, JobKind
@@ -45,15 +44,15 @@ def _info(**changes: Any) -> dict[str, Any]:
 
 
 def test_wear_is_taken_and_an_agent_that_does_not_tell_of_it_wears_nothing() -> None:
-    (told,) = agent_words.devices(REF, [_info(wear_usd_per_cycle=0.4)])
-    (old,) = agent_words.devices(REF, [_info()])
+    (told,) = agent_words.offer(REF, [_info(wear_usd_per_cycle=0.4)]).devices
+    (old,) = agent_words.offer(REF, [_info()]).devices
     assert (told.wear_usd_per_cycle, old.wear_usd_per_cycle) == (0.4, 0.0)
 
 
 @pytest.mark.parametrize("wear", [-0.4, float("nan"), float("inf"), "much", [0.4], 1e12])
-def test_wear_that_cannot_be_makes_the_inventory_malformed(wear: object) -> None:
-    with pytest.raises(AnswerInvalid, match="inventory"):
-        agent_words.devices(REF, [_info(wear_usd_per_cycle=wear)])
+def test_a_device_with_wear_that_cannot_be_is_refused(wear: object) -> None:
+    offer = agent_words.offer(REF, [_info(wear_usd_per_cycle=wear)])
+    assert (offer.devices, list(offer.refused)) == ((), ["rig"])
 
 
 def _running(price: float) -> State:
@@ -61,7 +60,7 @@ def _running(price: float) -> State:
     site = Site("s", FeederTree.of([Feeder("main", None, 1e5)]), (), Rules())
     state = initial(site, Values(2.4, 0.0, 0.0, 0.0), 1)
     mine = Job("mine", JobKind.MINING, "mine", {"devices": ["*"]}, 0.0)
-    joined = ev.DeviceJoined(agent_words.devices(REF, [_info(wear_usd_per_cycle=0.4)]))
+    joined = ev.DeviceJoined(agent_words.offer(REF, [_info(wear_usd_per_cycle=0.4)]).devices)
     told: list[ev.Event] = [joined, ev.JobSubmitted(mine)]
     nan, no = np.full(1, np.nan), np.zeros(1, dtype=np.bool_)
     for now_s, drawn_w, paid in ((1.0, 0.0, 0.0), (2.0, 0.0, 0.0), (40.0, 900.0, price)):

@@ -23,6 +23,7 @@ from wattshift_cluster.api import (
     economics_routes,
     metrics,
     override_routes,
+    plan_routes,
     problems,
     routes,
 )
@@ -51,6 +52,7 @@ ASSETS = {
     "page.css": "text/css; charset=utf-8",
     "chart.js": "text/javascript; charset=utf-8",
     "grid.js": "text/javascript; charset=utf-8",
+    "plan.js": "text/javascript; charset=utf-8",
     "stream.js": "text/javascript; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
@@ -98,7 +100,8 @@ def create_app(port: ControllerPort, tokens: TokenStore) -> FastAPI:
     money = (economics_routes.read, economics_routes.write)
     nodes = (compute_routes.read, compute_routes.govern)
     lifted = (override_routes.read, override_routes.write, override_routes.govern)
-    for router in (routes.read, *devices, *money, *nodes, *lifted, routes.write, routes.govern):
+    reads = (routes.read, plan_routes.read)
+    for router in (*reads, *devices, *money, *nodes, *lifted, routes.write, routes.govern):
         app.include_router(router)
     app.include_router(plain)
     app.include_router(opened)

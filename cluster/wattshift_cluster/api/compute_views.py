@@ -117,6 +117,8 @@ class NodeView(TypedDict):
     themselves, and `unasked` says what both are.
     `relief_w` is what confirmed power limits take off. `units` are jobs' units there, by job.
     `forgotten`: it counts nothing, because an operator vouches that its machine is off.
+    `displaces_usd_per_mwh` is what mining would earn with one more watt on its feeder: 0 where none
+    is short of watts, None while that is not known.
     """
 
     node: str
@@ -135,6 +137,7 @@ class NodeView(TypedDict):
     gpus: float
     labels: dict[str, str]
     units: dict[str, int]
+    displaces_usd_per_mwh: NotRequired[float | None]
 
 
 class NodeList(TypedDict):

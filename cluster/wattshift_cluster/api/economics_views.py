@@ -1,6 +1,10 @@
 """The shape of what /v1/economics answers; names, units and times as in `port`."""
 
+from typing import NotRequired
+
 from typing_extensions import TypedDict
+
+from wattshift_cluster.api.rung_views import RungView
 
 
 class HashpriceView(TypedDict):
@@ -57,7 +61,10 @@ class LeaseMoneyView(AccountView):
 
 
 class DeviceMoneyView(TypedDict):
-    """One device; `verdict` is "earns", "reserve", "idles" or "unknown", `sentence` says why."""
+    """One device; `verdict` is "earns", "reserve", "idles" or "unknown", `sentence` says why.
+
+    `rung` is where it stands on the ladder.
+    """
 
     device: str
     kind: str
@@ -67,6 +74,7 @@ class DeviceMoneyView(TypedDict):
     sentence: str
     account: AccountView
     lease: LeaseMoneyView | None
+    rung: NotRequired[RungView]
 
 
 class EconomicsView(TypedDict):

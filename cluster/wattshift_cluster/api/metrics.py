@@ -36,6 +36,7 @@ MAPPED = (
     ("cap_w", "wattshift_cap_watts", "Caps in force.", "origin"),
     ("leases", "wattshift_leases", "Leases by state.", "state"),
     ("reading_age_s", "wattshift_reading_age_seconds", "Age of the last reading.", "device"),
+    ("reserve_w", "wattshift_reserve_watts", "Kept within the gates' reach, by what for.", "kind"),
     ("unasked_w", "wattshift_unasked_watts", "Drawn by work that asked for no watts.", "node"),
 )
 ROWED = (

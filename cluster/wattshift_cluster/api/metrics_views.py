@@ -23,6 +23,7 @@ class MetricsView(TypedDict, total=False):
     site_power_w: dict[str, float | None]
     feeder_power_w: dict[str, float | None]
     cap_w: dict[str, float]
+    reserve_w: dict[str, float]
     headroom_w: float | None
     price_usd_per_mwh: float | None
     hashprice_usd_per_ph_day: float | None

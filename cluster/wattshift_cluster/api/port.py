@@ -2,8 +2,9 @@
 
 The controller implements `ControllerPort` structurally and returns plain dicts of the shapes in
 `site_views`, `signal_views`, `compute_views`, `device_views`, `profile_views`, `economics_views`,
-`learnt_views` and `metrics_views`; it never imports this package. Units end the names. Unknown is
-None, never 0. Times are RFC 3339 UTC text, except in arguments, where they are Unix seconds.
+`learnt_views`, `plan_views` and `metrics_views`; it never imports this package. Units end the
+names. Unknown is None, never 0. Times are RFC 3339 UTC text, except in arguments, where they are
+Unix seconds.
 
 Events of `subscribe` (name: data):
 
@@ -83,6 +84,10 @@ class ControllerPort(Protocol):
 
     def flexibility(self) -> list[Mapping[str, Any]]:
         """Return one FlexibilityStep per deadline, tightest first."""
+        ...
+
+    def plan(self, hours: float | None) -> Mapping[str, Any]:
+        """Return a plan_views.PlanView of so many hours; None: all that are planned."""
         ...
 
     def metrics_snapshot(self) -> Mapping[str, Any]:

@@ -22,13 +22,17 @@ class AlarmView(TypedDict):
 class FeederView(TypedDict):
     """One limit of the power tree and the ceilings committed under it, W.
 
-    Where it has a meter of its own `power_w` is its word, None while unknown; else it is left out.
+    `margin_w` of the limit is kept free. `second_parent` stands where it is fed from two sides:
+    each must carry all of it alone, so it is committed in full under both. Where it has a meter of
+    its own `power_w` is its word, None while unknown; else it is left out.
     """
 
     id: str
     parent: str | None
     limit_w: float
     committed_w: float
+    margin_w: NotRequired[float]
+    second_parent: NotRequired[str]
     power_w: NotRequired[float | None]
     power_age_s: NotRequired[float | None]
     power_quality: NotRequired[str]
@@ -65,6 +69,24 @@ class FrequencyView(TypedDict):
     quality: str | None
     decides_within_s: float | None
     claims: list[str]
+
+
+class ReserveView(TypedDict):
+    """What is kept ready within `within_s`, W: `burst_w` for bursts of services by what was seen of
+    them, `plan_w` by the look-ahead plan, of which the larger counts; `grid_w` for grid events.
+
+    It is held by mining behind gates (`gates_w`) and by what nothing draws (`free_w`); `short_w` is
+    what lacks. `lent_w` is what gates have given up for services until slower devices follow.
+    """
+
+    burst_w: float
+    plan_w: float
+    grid_w: float
+    within_s: float
+    gates_w: float
+    free_w: float
+    lent_w: float
+    short_w: float
 
 
 class SiteView(TypedDict):
@@ -109,6 +131,7 @@ class SiteView(TypedDict):
     headroom_w: float | None
     committed_w: float
     budget_w: float
+    reserve: NotRequired[ReserveView]
     inference_w: float | None
     mining_w: float | None
     batch_w: float | None

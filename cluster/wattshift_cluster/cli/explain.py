@@ -1,10 +1,12 @@
 """`wattshift explain ID`: what something does now, and the decisions that brought it there."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from wattshift_cluster.cli.explain_compute import job_answer, node_text, why_job
+from wattshift_cluster.cli.explain_compute import job_answer, node_text, places_of, why_job
+from wattshift_cluster.cli.explain_rung import rung_text
 from wattshift_cluster.cli.job_names import SeveralJobs, of_job
 from wattshift_cluster.cli.job_text import job_text
 from wattshift_cluster.cli.options import controller_options
@@ -39,19 +41,26 @@ def explain(
       wattshift explain gpu-node-1
       wattshift explain site
 
-    Of a job: which rule decided, which limit binds and by how much, what would have to give way,
-    and when it is expected to run. Of a node: watts asked for, granted, used, and drawn unasked.
-    Of the site: the cap that is acted on, what it waits for, and what every source of signals says.
+    Of a device: its rung on the ladder and what that is worth, the next one, the marginal watt, the
+    feeder that binds, and the rule that keeps it there. Of a job: which rule decided, which limit
+    binds and by how much, what would have to give way, what its watts are worth and take from
+    mining, and when it is expected to run. Of a node: watts asked for, granted, used, and drawn
+    unasked. Of the site: the cap that is acted on, what it waits for, and what every source of
+    signals says.
     """
     with ControllerClient.find(url, token) as controller:
         site = controller.get("/v1/site") if subject == "site" else None
-        now = None if site is not None else present(controller, subject)
+        nodes = [] if site is not None else controller.get("/v1/nodes")["nodes"]
+        now = None if site is not None else present(controller, subject, nodes)
+        places = []
         if now is not None and "spec" in now:
             subject = now["id"]  # where it was called by its name
+            places = places_of(now, nodes)
         view = {
             "subject": subject,
             "now": now,
-            "why": why_job(now) if now is not None and "spec" in now else [],
+            "why": why_job(now, places) if now is not None and "spec" in now else [],
+            "places": places,
             "decisions": controller.get("/v1/decisions", subject=subject, limit=limit)["decisions"],
             "economics": None if site is not None else earning(controller, subject),
         }
@@ -62,13 +71,14 @@ def explain(
     emit(view, output, lambda one: explanation(one, inputs))
 
 
-def present(controller: ControllerClient, subject: str) -> dict[str, Any] | None:
+def present(
+    controller: ControllerClient, subject: str, nodes: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
     """Return the device, node or job that goes by that as it is now; None if there is none."""
     devices = controller.get("/v1/devices")["devices"]
     device: dict[str, Any] | None = next((one for one in devices if one["id"] == subject), None)
     if device is not None:
         return device
-    nodes = controller.get("/v1/nodes")["nodes"]
     node: dict[str, Any] | None = next((one for one in nodes if one["node"] == subject), None)
     if node is not None:
         return node
@@ -90,8 +100,8 @@ def earning(controller: ControllerClient, subject: str) -> dict[str, Any] | None
     if not view["devices"]:
         return None
     one: dict[str, Any] = view["devices"][0]
-    kept = ("verdict", "sentence", "points", "account", "lease")
-    return {**{key: one[key] for key in kept}, "hashprice": view["hashprice"]}
+    kept = ("verdict", "sentence", "points", "account", "lease", "rung")
+    return {**{key: one.get(key) for key in kept}, "hashprice": view["hashprice"]}
 
 
 def explanation(view: dict[str, Any], inputs: bool) -> str:
@@ -101,8 +111,10 @@ def explanation(view: dict[str, Any], inputs: bool) -> str:
         parts += [binding_text(view["site"]), signals_text(view["signals"])]
     now = view["now"]
     if now is not None:
-        parts += now_text(now)
+        parts += now_text(now, view.get("why", ()))
     if view["economics"] is not None:
+        if view["economics"]["rung"] is not None:
+            parts.append(rung_text(view["economics"]["rung"]))
         parts.append(money_text(view["economics"]))
     if not view["decisions"]:
         return "\n\n".join([*parts, "no decision is on record"])
@@ -119,10 +131,10 @@ def explanation(view: dict[str, Any], inputs: bool) -> str:
     return "\n\n".join(parts)
 
 
-def now_text(now: dict[str, Any]) -> list[str]:
+def now_text(now: dict[str, Any], why: Sequence[str]) -> list[str]:
     """Return what a device, a node or a job is now, in parts, for people."""
     if "spec" in now:
-        return [part for part in (job_text(now), job_answer(now)) if part]
+        return [part for part in (job_text(now), job_answer(why)) if part]
     return [node_text(now) if "node" in now else device_text(now)]
 
 

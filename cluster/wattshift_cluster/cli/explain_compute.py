@@ -3,7 +3,7 @@
 All of it follows from what the controller told: the verdict with its rule, and the units by node.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wattshift_cluster.cli.job_names import OVER
@@ -21,6 +21,8 @@ GIVES_WAY: Mapping[str, str] = {
     "quota-watts": "other jobs of {bound} must leave, or its quota be raised in the site file",
     "quota-gpus": "other jobs of {bound} must leave, or its quota be raised in the site file",
     "fair-share": "tenants below their share of watts come first; it goes on as they are served",
+    "worth": "mining that earns more than it must leave, or its stated value rise",
+    "plan": "nothing must: the plan lets it wait for hours that cost less, within its deadline",
     "held": "a person paused it: `wattshift job resume` lets it go on",
     "back-off": "its last attempt failed; it is tried again by itself",
     "cluster-down": "Ray must come back, or the node must: `wattshift node list` shows which",
@@ -28,12 +30,31 @@ GIVES_WAY: Mapping[str, str] = {
 """What would have to give way, by the rule of the verdict."""
 
 
-def why_job(one: dict[str, Any]) -> list[str]:
-    """Return the sentences that say why a job stands as it does."""
+def places_of(one: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return where a job's units are: node, feeder, watts, and what mining would earn with one watt
+    more there."""
+    known = {node["node"]: node for node in nodes}
+    asked = one["nodes"] or one["by_node"] or {}
+    return [
+        {
+            "node": name,
+            "units": units,
+            "watts_w": units * one["unit_w"],
+            "feeder": known[name]["feeder"],
+            "displaces_usd_per_mwh": known[name].get("displaces_usd_per_mwh"),
+        }
+        for name, units in sorted(asked.items())
+        if units and name in known and one["unit_w"] is not None
+    ]
+
+
+def why_job(one: dict[str, Any], places: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """Return the sentences that say why a job stands as it does; `places` as of `places_of`."""
     if one["kind"] == "mining" or one["state"] in OVER:
         return []
     found = one["verdict"]
     told = _where(one) if one["units"] else ["it has no unit now"]
+    told += [*_worth(one), *(_displaced(place) for place in places)]
     if found is None:
         return [*told, "nothing has been decided about it yet"]
     told.append(f"{found['admission'].replace('_', ' ')}, by the rule {found['rule']}: "
@@ -60,6 +81,26 @@ def _short(found: dict[str, Any]) -> list[str]:
         return [f"it asks for {watts(need_w)} more"]
     gap = f": {watts(need_w - have_w)} short" if need_w > have_w else ""
     return [f"it asks for {watts(need_w)} more, {limit} has {watts(have_w)} for it{gap}"]
+
+
+def _worth(one: dict[str, Any]) -> list[str]:
+    """What a unit is worth, by the hour and by the watt."""
+    usd_per_h, unit_w = one["spec"].get("value_usd_per_h"), one["unit_w"]
+    if not usd_per_h or not unit_w:
+        return []
+    by_watt = number(1e6 * usd_per_h / unit_w, "USD/MWh", 0)
+    return [f"a unit is worth {number(usd_per_h, 'USD/h')}, {by_watt} of its watts"]
+
+
+def _displaced(place: dict[str, Any]) -> str:
+    """What mining goes without for the units on one node."""
+    told = f"{watts(place['watts_w'])} on {place['node']}, feeder {place['feeder']}: "
+    usd = place["displaces_usd_per_mwh"]
+    if usd is None:
+        return f"{told}what mining would do with them is not known yet"
+    if not usd:
+        return f"{told}no mining goes without watts for them"
+    return f"{told}mining that goes without would earn {number(usd, 'USD/MWh', 0)} with one more"
 
 
 def _where(one: dict[str, Any]) -> list[str]:
@@ -90,10 +131,9 @@ def _limits(one: dict[str, Any]) -> list[str]:
     return told
 
 
-def job_answer(one: dict[str, Any]) -> str:
+def job_answer(why: Sequence[str]) -> str:
     """Return the sentences about a job, a line each; empty where there is nothing to say."""
-    told = why_job(one)
-    return "\n".join(f"{'why' if at == 0 else '':5}{line}" for at, line in enumerate(told))
+    return "\n".join(f"{'why' if at == 0 else '':5}{line}" for at, line in enumerate(why))
 
 
 def node_text(one: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "busy": ("busy", "busy", "Start a server with mining out of its way."),
     "load": ("load", "load", "Load-test a service: open loop, any HTTP, or an LLM."),
     "economics": ("economics", "economics", "Say what hashing earns and what it costs."),
+    "plan": ("plan", "plan", "Show what the next hours hold."),
     "explain": ("explain", "explain", "Say why a device, a job or the site is as it is."),
     "cap": ("cap", "cap", "Set, clear or show caps."),
     "event": ("event", "event", "Inject a grid event."),

@@ -59,6 +59,7 @@ def site_text(site: dict[str, Any]) -> str:
         ("cap", f"{cap_text(site)}, margin {watts(site['margin_w'])}"),
         *cap_rows(site),
         ("headroom", f"{watts(site['headroom_w'])}, committed {watts(site['committed_w'])}"),
+        *reserve_rows(site),
         ("inference", watts(site["inference_w"])),
         ("mining", watts(site["mining_w"])),
         ("batch", watts(site["batch_w"])),
@@ -76,8 +77,8 @@ def site_text(site: dict[str, Any]) -> str:
         text += f"\n\n{meter}: power is unknown and the margin is widened."
     if site.get("compute"):
         text += "\n\n" + nodes_text(site["compute"]) + "\n"
-    if metered := [one for one in site["feeders"] if "power_w" in one]:
-        text += "\n\n" + feeders_text(metered) + "\n"
+    if told := [one for one in site["feeders"] if "power_w" in one or "second_parent" in one]:
+        text += "\n\n" + feeders_text(told) + "\n"
     if enrolled := site.get("frequency"):
         text += "\n\n" + frequency_text(enrolled) + "\n"
     for alarm in site["alarms"]:
@@ -85,6 +86,16 @@ def site_text(site: dict[str, Any]) -> str:
     if "devices" in site:
         text += "\n\n" + devices_text(site["devices"])
     return text
+
+
+def reserve_rows(site: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is kept ready for bursts of services and by what; nothing where none is."""
+    kept = site.get("reserve")
+    if not kept or not max(kept["burst_w"], kept["plan_w"]):
+        return []
+    held = f"by gates {watts(kept['gates_w'])}, free {watts(kept['free_w'])}"
+    short = f", {watts(kept['short_w'])} short" if kept["short_w"] else ""
+    return [("reserve", f"{watts(max(kept['burst_w'], kept['plan_w']))} ({held}{short})")]
 
 
 def _power(site: dict[str, Any]) -> str:
@@ -96,19 +107,30 @@ def _power(site: dict[str, Any]) -> str:
 
 
 def feeders_text(feeders: list[dict[str, Any]]) -> str:
-    """Return the feeders that have a meter of their own for people."""
+    """Return the feeders that have a meter of their own, or two sides, for people."""
     headers = ("FEEDER", "POWER", "AGE", "LIMIT", "COMMITTED")
     rows = [
         (
             one["id"],
-            watts(one["power_w"]),
-            age(one["power_age_s"]),
+            watts(one["power_w"]) if "power_w" in one else "no meter",
+            age(one["power_age_s"]) if "power_w" in one else "",
             watts(one["limit_w"]),
             watts(one["committed_w"]),
         )
         for one in feeders
     ]
-    return grid(headers, rows, headers[1:])
+    if not any("second_parent" in one for one in feeders):
+        return grid(headers, rows, headers[1:])
+    sides = [(*row, fed_by(one)) for row, one in zip(rows, feeders, strict=True)]
+    return grid((*headers, "FED BY"), sides, headers[1:])
+
+
+def fed_by(feeder: dict[str, Any]) -> str:
+    """Return what a feeder hangs on for people: both where it has two sides."""
+    if feeder["parent"] is None:
+        return "the grid"
+    second = feeder.get("second_parent")
+    return f"{feeder['parent']} or {second}" if second else str(feeder["parent"])
 
 
 def frequency_text(agents: list[dict[str, Any]]) -> str:

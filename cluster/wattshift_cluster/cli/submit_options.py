@@ -44,7 +44,7 @@ batch_options = _all(
     _watts("--watts", type=WATTS, required=True, help="Draw of one worker while it works."),
     _watts("--workers", type=click.IntRange(1, 1000), help="At most so many at once [1]."),
     _watts("--gang", is_flag=True, default=None, help="All workers at once, or none."),
-    _watts("--value", type=USD, help="Worth of an hour of one worker, USD [0]."),
+    _watts("--value", type=USD, help="An hour of a worker, USD; mining worth more goes first [0]."),
     _watts("--min-run", type=DURATION, help="Not paused before it ran so long [0s]."),
     _watts("--pause-within", type=DURATION, help="A chunk's time to end when it must [10s]."),
     _promise("--deadline", metavar="WHEN", help="2h from now, or 2026-12-01T18:00:00Z."),

@@ -17,6 +17,7 @@ from wattshift_cluster.cli.job_text import progress
 from wattshift_cluster.cli.node import node_state
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import UNKNOWN, age, hashrate, number, pairs, watts
+from wattshift_cluster.cli.plan_text import next_words
 from wattshift_cluster.cli.signal_text import cap_rows, cap_text
 from wattshift_cluster.cli.status import SHADOW
 from wattshift_cluster.client import ControllerClient
@@ -34,6 +35,7 @@ BARS = "▁▂▃▄▅▆▇█"
 HISTORY = 60
 LOST_AFTER_S = 60.0
 SHOWN_DEADLINES_S = (1.0, 10.0, 600.0)
+PLAN_HOURS = 6.0
 
 
 @click.command()
@@ -83,7 +85,8 @@ def picture(controller: ControllerClient, history: deque[float | None]) -> Group
     told = controller.get("/v1/decisions", limit=LOG_READ)["decisions"]
     decisions = [one for one in told if one["action"] != "account"][:LOG_ROWS]
     steps = controller.get("/v1/flexibility")["steps"]
-    parts: list[Panel | Table] = [headline(site, steps, history), *warnings(site)]
+    plan = controller.get("/v1/plan", hours=PLAN_HOURS)
+    parts: list[Panel | Table] = [headline(site, steps, history, plan), *warnings(site)]
     if metered := [one for one in site["feeders"] if "power_w" in one]:
         parts.append(feeder_table(metered))
     if site.get("compute"):
@@ -95,7 +98,10 @@ def picture(controller: ControllerClient, history: deque[float | None]) -> Group
 
 
 def headline(
-    site: dict[str, Any], steps: list[dict[str, Any]], history: deque[float | None]
+    site: dict[str, Any],
+    steps: list[dict[str, Any]],
+    history: deque[float | None],
+    plan: dict[str, Any],
 ) -> Panel:
     """Return the big figures, a line of the last minute, and what the grid asks now and next."""
     table = Table.grid(padding=(0, 3))
@@ -120,6 +126,8 @@ def headline(
         table.add_row(*(Text(name, style="dim") for name, _ in row))
         table.add_row(*(Text(value, style="bold") for _, value in row))
     asked = [("cap", cap_text(site)), *cap_rows(site), *frequency_rows(site.get("frequency", []))]
+    if plan["state"] != "off":
+        asked.append(("plan", next_words(plan, time.time())))
     lines = Text("\n".join([spark(history, site["cap_w"]), pairs(asked)]))
     return Panel(Group(table, lines), title=f"wattshift {site['name']}", title_align="left")
 

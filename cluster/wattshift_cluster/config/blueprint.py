@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wattshift_cluster.config.compute import Tenant as TenantSection
+from wattshift_cluster.config.site import Feeder as FeederSection
 from wattshift_cluster.config.site import Service, SiteConfig
 from wattshift_scheduler.jobs import Job, JobKind, PowerStep, Terms
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site, Tenant
@@ -17,7 +18,7 @@ STANDING_MINING = "mining-standing"
 def site_of(config: SiteConfig) -> Site:
     """The fixed part of the site. Raises SiteInvalid where the loader let something through."""
     section, asked = config.site, config.rules
-    tree = FeederTree.of(Feeder(f.name, f.parent, f.limit_w) for f in config.feeders)
+    tree = FeederTree.of(_feeder(one) for one in config.feeders)
     places = () if config.compute is None else config.compute.nodes
     nodes = tuple(Node(n.name, n.feeder, n.max_w, n.gpus, dict(n.labels)) for n in places)
     margin = section.margin_pct / 100.0
@@ -34,10 +35,19 @@ def site_of(config: SiteConfig) -> Site:
         ramp_down_w_per_s=asked.ramp_down_w_per_s or math.inf,
         hold_s=asked.hold_s,
         stagger_s=asked.stagger_s,
+        min_up_s=asked.min_on_s,
+        min_down_s=asked.min_off_s,
+        burst_share=asked.burst_reserve_pct / 100.0,
     )
     agents = tuple(agent.name for agent in config.agents)
     tenants = tuple(_tenant(one) for one in config.tenants)
     return Site(section.name, tree, nodes, rules, agents, tenants)
+
+
+def _feeder(one: FeederSection) -> Feeder:
+    own_pct = one.own_margin_pct
+    margin_share = None if own_pct is None else own_pct / 100.0
+    return Feeder(one.name, one.parent, one.limit_w, one.second_parent, margin_share)
 
 
 def _tenant(one: TenantSection) -> Tenant:

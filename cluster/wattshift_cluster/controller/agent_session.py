@@ -15,6 +15,7 @@ from wattshift_cluster.config.site import AgentRef
 from wattshift_cluster.controller import agent_words
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.inbox import Inbox
+from wattshift_cluster.controller.refusals import Refusals
 from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.wire.link import Link, LinkError
 from wattshift_scheduler import events as ev
@@ -41,6 +42,7 @@ class AgentSession:
         keep: Callable[[Iterable[Device]], None],
         asking: Link,
         heard: Callable[[str, Mapping[str, Any], float], None],
+        refusals: Refusals,
     ) -> None:
         """Prepare; `run` does the work.
 
@@ -49,7 +51,9 @@ class AgentSession:
             asking: for an operator's asks, so that a slow one holds up no lease.
             keep: remembers devices beyond a restart.
             heard: told each answer, of which agent and when on our clock, s.
+            refusals: told what is announced, and says what of it may be leased.
         """
+        self._refusals = refusals
         self._asking = asking
         self._keep = keep
         self._heard = heard
@@ -112,8 +116,10 @@ class AgentSession:
         answer = await self._link.call("hello")
         received_s = self._clock.now_s()
         infos = answer.get("devices", [])
-        devices = agent_words.devices(self._ref, infos)
-        self._roster.offered(self._ref.name, infos)
+        offer = agent_words.offer(self._ref, infos)
+        devices = self._refusals.sifted(self._ref.name, offer, received_s)
+        others = self._refusals.of_others(self._ref.name)
+        self._roster.offered(self._ref.name, [i for i in infos if str(i["id"]) not in others])
         self._keep(devices)
         self._inbox.put(
             [agent_words.seen(self._ref.name, answer, received_s), ev.DeviceJoined(devices)]
@@ -132,11 +138,16 @@ class AgentSession:
             events.append(agent_words.replied(command, answer))
         events.append(self._read(answer, received_s))
         self._heard(self._ref.name, answer, received_s)
-        if answer.get("inventory_version") != self._version:
+        changed = answer.get("inventory_version") != self._version
+        if changed or self._refusals.freed(self._ref.name):
             self._version = None
         return events
 
     def _read(self, answer: Mapping[str, Any], received_s: float) -> ev.Readings:
+        if others := self._refusals.of_others(self._ref.name):
+            # What it says of another agent's device must not stand for what that one says.
+            rows = [row for row in answer["readings"] if str(row.get("device")) not in others]
+            answer = {**answer, "readings": rows}
         readings = agent_words.readings(answer, received_s)
         self._roster.read(answer["readings"], received_s)
         return readings

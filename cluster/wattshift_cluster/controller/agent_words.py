@@ -1,10 +1,12 @@
 """Translate between the agents' wire (plain dicts, see docs/protocol.md) and the core's columns.
 
 Pure, so that a malformed answer is a test and not an incident: whatever does not fit raises
-`AnswerInvalid`, and the agent counts as lost for that round.
+`AnswerInvalid`, and the agent counts as lost for that round. Of an inventory that is one the bad
+devices alone are refused; of a reading a figure that cannot be is unknown.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from wattshift_cluster.config.site import AgentRef
 from wattshift_cluster.errors import WattshiftError
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.commands import GrantLeases
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.site import Device, OperatingPoint
@@ -25,14 +28,44 @@ class AnswerInvalid(WattshiftError):
     """An agent said something that the protocol does not allow."""
 
 
-def devices(ref: AgentRef, infos: Sequence[Mapping[str, Any]]) -> tuple[Device, ...]:
-    """The devices of an agent that this site may lease. Raises AnswerInvalid."""
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an agent has: devices that this site may lease, and why each other one of it may not.
+
+    `refused` holds reasons by the id of a device that cannot exist as it was told.
+    """
+
+    devices: tuple[Device, ...]
+    refused: Mapping[str, str]
+
+
+def offer(ref: AgentRef, infos: Sequence[Mapping[str, Any]]) -> Offer:
+    """Sort out what an agent announces: one bad device does not keep the others out.
+
+    Raises:
+        AnswerInvalid: it is no list of devices with ids, or a longer one than fits.
+    """
     if len(infos) > DEVICES_MAX:
         raise AnswerInvalid(f"{ref.name} offers {len(infos)} devices, at most {DEVICES_MAX} fit")
     try:
-        return tuple(_device(ref, info) for info in infos if _ours(ref, str(info["id"])))
-    except (KeyError, TypeError, ValueError, SiteInvalid) as fault:
+        named = [(str(info["id"]), info) for info in infos]
+    except (KeyError, TypeError) as fault:
         raise AnswerInvalid(f"{ref.name}: its inventory is malformed: {fault!r}") from fault
+    taken: dict[str, Device] = {}
+    refused: dict[str, str] = {}
+    for name, info in named:
+        if not _ours(ref, name):
+            continue
+        if name in taken:
+            refused[name] = "it is announced twice: the first holds"
+            continue
+        try:
+            taken[name] = _device(ref, info)
+        except SiteInvalid as fault:
+            refused[name] = fault.reason
+        except (KeyError, TypeError, ValueError, OverflowError) as fault:
+            refused[name] = f"it is malformed: {fault!r}"
+    return Offer(tuple(taken.values()), refused)
 
 
 def _ours(ref: AgentRef, device: str) -> bool:
@@ -81,10 +114,10 @@ def readings(answer: Mapping[str, Any], received_s: float) -> ev.Readings:
             devices=tuple(str(row["device"]) for row in rows),
             # A sample cannot come from the future, whatever its clock says.
             at_s=received_s - np.maximum(boot_s - _column(rows, "at_boot_s"), 0.0),
-            watts_w=_column(rows, "watts_w"),
-            limit_w=_column(rows, "enforced_limit_w"),
-            hashrate_h_per_s=_column(rows, "hashrate_h_per_s"),
-            held_w=_column(leases, "watts_w"),
+            watts_w=_known(_column(rows, "watts_w")),
+            limit_w=_known(_column(rows, "enforced_limit_w")),
+            hashrate_h_per_s=_known(_column(rows, "hashrate_h_per_s")),
+            held_w=_known(_column(leases, "watts_w")),
             held_for_s=_column(leases, "valid_until_boot_s") - boot_s,
             held_mode=tuple(str(lease.get("mode") or "") for lease in leases),
             foreign=np.array([bool(row.get("foreign_write")) for row in rows], dtype=np.bool_),
@@ -96,7 +129,12 @@ def readings(answer: Mapping[str, Any], received_s: float) -> ev.Readings:
         raise AnswerInvalid(f"malformed readings: {fault!r}") from fault
 
 
-def _column(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _known(amounts: Floats) -> Floats:
+    """The same with what cannot be, negative or without end, as unknown (I3)."""
+    return np.where(np.isfinite(amounts) & (amounts >= 0), amounts, np.nan)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Floats:
     """A column of numbers; None and a missing key are unknown (NaN), never zero."""
     values = (row.get(key) for row in rows)
     return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)

@@ -1,10 +1,11 @@
 """Who stands beside the controller: told what is decided, or asked; none of them is waited for."""
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from wattshift_cluster.economics.feed import Known
 from wattshift_cluster.grid.meters.reading import MeterReading
+from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.decisions import AnyDecision
 from wattshift_scheduler.state import Alarm, State
 
@@ -39,4 +40,36 @@ class Hashprice(Protocol):
 
     async def confirm(self, by: str) -> list[str]:
         """Take what is held; returns the figures that are now in force."""
+        ...
+
+
+class Lookahead(Protocol):
+    """Who plans the next hours."""
+
+    @property
+    def alarms(self) -> Mapping[str, Alarm]:
+        """Alarms about the plan, by id."""
+        ...
+
+    def view(self, now_s: float, hours: float | None) -> dict[str, Any]:
+        """The plan as people are shown it; so many hours of it, None for all."""
+        ...
+
+
+class PeakAhead(Protocol):
+    """A source that knows when a whole grid may peak (grid.peaks.coincident.PeakSource)."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def interval_s(self) -> float:
+        """Over which the grid's operator averages, s."""
+        ...
+
+    @property
+    def ahead(self) -> tuple[Floats, Floats] | None:
+        """When each interval begins, and its chance of a new peak; None while unknown."""
         ...

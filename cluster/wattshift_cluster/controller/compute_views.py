@@ -118,7 +118,22 @@ def nodes(state: State) -> list[View]:
         for name, count in (one.nodes if one.by_node is None else one.by_node).items():
             if count:
                 units.setdefault(name, {})[one.id] = count
-    return [_node(node, state.nodes.get(node.name), units[node.name]) for node in state.site.nodes]
+    return [
+        {
+            **_node(node, state.nodes.get(node.name), units[node.name]),
+            "displaces_usd_per_mwh": displaces_usd_per_mwh(state, node.feeder),
+        }
+        for node in state.site.nodes
+    ]
+
+
+def displaces_usd_per_mwh(state: State, feeder: str) -> float | None:
+    """What mining would earn with one more watt under a feeder, USD/MWh: 0 where no feeder above it
+    keeps a rung out, None before the first decision."""
+    tree, worth = state.site.tree, state.outlook.feeder_usd_per_mwh
+    if len(worth) != len(tree.names):
+        return None
+    return max(worth[at] for at in tree.path(tree.index[feeder]))
 
 
 def _node(node: Node, power: NodePower | None, units: Mapping[str, int]) -> View:

@@ -195,7 +195,7 @@ def planned_w(state: State) -> float:
     """
     leases_w = beyond(budget.credit_w(state), state.ledger.lease_w)
     grants_w = sum(node.bound_w for node in state.nodes.values())
-    rest_w = state.outlook.other_w - state.reserve_w
+    rest_w = state.outlook.other_w
     return float(leases_w.sum()) + grants_w + rest_w
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from wattshift_cluster.config.plan import wants_plan
 from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.controller.evidence import EvidenceFeed
 from wattshift_cluster.controller.feeders import drawn_w, known
@@ -62,6 +63,11 @@ def feeds_of(controller: Controller) -> Sequence[Feed]:
     hashprice = hashprice_feed(config, controller.clock.now_s())
     if hashprice is not None:
         feeds.append(HashpriceTask(controller, hashprice))
+    if wants_plan(config):
+        # Most of what it takes is imported where it is used: not every site plans.
+        from wattshift_cluster.controller.plan.feed import PlanFeed
+
+        feeds.append(PlanFeed(controller))
     return feeds
 
 

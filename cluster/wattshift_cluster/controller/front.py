@@ -8,6 +8,7 @@ from wattshift_cluster.controller.device_desk import DeviceDesk
 from wattshift_cluster.controller.fleet_desk import FleetDesk, FleetOrder
 from wattshift_cluster.controller.job_desk import JobDesk
 from wattshift_cluster.controller.learnt_desk import LearntDesk
+from wattshift_cluster.controller.plan import off as plan_off
 from wattshift_cluster.controller.roster import Entry
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.controller.signal_desk import SignalDesk
@@ -118,6 +119,13 @@ class Front:
         """What the site can shed by each deadline."""
         return list(views.flexibility_steps(self._c.state, self._c.clock.now_s()))
 
+    def plan(self, hours: float | None) -> View:
+        """What the next hours hold: so many of them, None for all that are planned."""
+        c = self._c
+        if c.lookahead is None:
+            return plan_off.view(c.config.plan.enabled)
+        return c.lookahead.view(c.clock.now_s(), hours)
+
     def economics(self, pattern: str | None, limit: int) -> View:
         """What hashing earns and costs now, and what it came to so far."""
         c = self._c
@@ -165,6 +173,7 @@ class Front:
             ],
             "shares": _share_rows(entries),
             "jobs": views.job_rows(c.state),
+            "reserve_w": c.state.reserve.by_kind,
             "node_power_w": compute_views.node_power_rows(c.state),
             "unasked_w": {one["node"]: one["unasked_w"] for one in site["compute"]},
             "job_units": compute_views.unit_rows(c.state),

@@ -7,6 +7,7 @@ handed over; reads have a connection of their own.
 """
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -20,6 +21,7 @@ from wattshift_cluster.controller import kept_signals
 from wattshift_cluster.controller.kept_signals import Kept
 from wattshift_cluster.errors import WattshiftError
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
+from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.events import SignalChanged
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt, remembered
 from wattshift_scheduler.signals.standing import OPERATOR
@@ -191,10 +193,16 @@ class Journal:
         """Devices that these agents have ever offered and that nobody removed.
 
         A controller that starts while an agent is silent must count its devices, not forget them.
+        One that an older version took and this one refuses is left out: its agent announces it
+        again, and then a person is told.
         """
         wanted = set(agents)
+        found: list[Device] = []
         rows = self._reader.execute("SELECT agent, body FROM devices ORDER BY id").fetchall()
-        return [_device(json.loads(body)) for agent, body in rows if agent in wanted]
+        for body in (body for agent, body in rows if agent in wanted):
+            with contextlib.suppress(SiteInvalid):
+                found.append(_device(json.loads(body)))
+        return found
 
     def keep_devices(self, devices: Iterable[Device]) -> None:
         """Remember what an agent offers; written soon, in order."""

@@ -24,6 +24,7 @@ def market_feeds(controller: Controller) -> list[Feed]:
         config.root.limit_w,
         clock_s=controller.clock.now_s,
     )
+    controller.peaks_ahead += found.peaks
     controller.samplers += [_unknown_is_nan(one.sample) for one in found.demand]
     return [SourceFeed(controller, one) for one in found.all]
 

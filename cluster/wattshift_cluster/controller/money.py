@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from wattshift_cluster.controller import rung_views
 from wattshift_cluster.controller.books import Account, Books, LeaseAccount
 from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.views import known
@@ -81,7 +82,10 @@ def economics(
         "hashprice": _hashprice(state, feed, scheme, now_s),
         "price_usd_per_mwh": rates.price_usd_per_mwh,
         "reserve_usd_per_mwh": rates.reserve_usd_per_mwh,
-        "devices": [device_money(state, books, rates, i) for i in columns[:most]],
+        "devices": [
+            {**device_money(state, books, rates, i), "rung": rung_views.rung(state, i, now_s)}
+            for i in columns[:most]
+        ],
         "devices_left_out": max(len(columns) - most, 0),
         "total": _account(books.total()),
         "leases": [_lease(one) for one in reversed(ended[-ENDED_SHOWN:])],

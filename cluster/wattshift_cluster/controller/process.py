@@ -25,6 +25,7 @@ from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.process import die_with_parent, stop_event
 from wattshift_cluster.wire.token import read_token
+from wattshift_scheduler.pages import keep_pages
 
 log = structlog.get_logger()
 
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.with_parent:
         die_with_parent()
+    keep_pages()
     try:
         asyncio.run(run_controller(load_site(arguments.site)))
     except WattshiftError as fault:

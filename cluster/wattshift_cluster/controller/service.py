@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -19,16 +20,19 @@ from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.service_route import route_of
 from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.controller import foreseen, places_taken, signal_views, views
+from wattshift_cluster.controller.agent_session import AgentSession
 from wattshift_cluster.controller.audience import Audience, spelled
-from wattshift_cluster.controller.beside import Hashprice, Witness
+from wattshift_cluster.controller.beside import Hashprice, Lookahead, PeakAhead, Witness
 from wattshift_cluster.controller.books import Books
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.feeders import FeederMeters
+from wattshift_cluster.controller.floor_alarms import FloorAlarms
 from wattshift_cluster.controller.frequency_book import REMEMBERED, FrequencyBook
 from wattshift_cluster.controller.history import GAP_S, History
 from wattshift_cluster.controller.inbox import Inbox
 from wattshift_cluster.controller.journal import REMADE, Journal
 from wattshift_cluster.controller.outlet import Outlet
+from wattshift_cluster.controller.refusals import Refusals
 from wattshift_cluster.controller.replica_watts import ReplicaWatts
 from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.controller.sessions import Tokens as Tokens
@@ -73,6 +77,7 @@ class Controller:
     Attributes:
         samplers: told each sample of the site meter: W, None unknown, and its time, s. Quick.
         after_turn: called when a turn is over. Quick.
+        peaks_ahead: sources that know when a whole grid may peak.
         recent: the newest decisions, in memory; the journal has them a moment later.
     """
 
@@ -93,9 +98,13 @@ class Controller:
         self.roster = Roster(self.books.add)
         self.hashprice: Hashprice | None = None
         self.witness: Witness | None = None
+        self.lookahead: Lookahead | None = None
+        self.peaks_ahead: list[PeakAhead] = []
         self.tally = Tally()
         self.meter_quality = "unknown"
         self.feeders = FeederMeters(config)
+        self.refusals = Refusals(self.tell)
+        self.floors = FloorAlarms()
         self.frequency = FrequencyBook(lambda name: journal.decisions(name, None, REMEMBERED))
         self.meter_alarms: Mapping[str, Alarm] = {}
         self.samplers: list[Callable[[float | None, float], None]] = []
@@ -116,9 +125,7 @@ class Controller:
         )
         self._shadow = AsIf(self.roster) if config.site.mode == "shadow" else None
         self.audience = Audience(self.state.epoch)
-        self._agents = agent_sessions(
-            config, tokens, self.inbox, self.roster, clock, journal.keep_devices, self._answered
-        )
+        self._agents = self._sessions(tokens)
         nodes = tuple(node.name for node in self.state.site.nodes)
         way = to_bridge(config, tokens, self.inbox, nodes, self._active_jobs, self.state.epoch)
         self.bridge = None if way is None else way.session
@@ -140,11 +147,32 @@ class Controller:
             self._agents, self.bridge, self.inbox, shadow=shadow, limits=self._limits
         )
         now_s = clock.now_s()
-        known = tuple(journal.devices(agent.name for agent in config.agents))
-        self.inbox.put([ev.DeviceJoined(known)] if known else [])
+        self._recall_devices()
         self._stand(now_s)
         if dropped := self.signal_book.dropped(now_s):
             self.tell(*dropped)
+
+    def _sessions(self, tokens: Tokens) -> dict[str, AgentSession]:
+        keep = self.journal.keep_devices
+        return agent_sessions(
+            self.config,
+            tokens,
+            self.inbox,
+            self.roster,
+            self.clock,
+            keep,
+            self._answered,
+            self.refusals,
+        )
+
+    def _recall_devices(self) -> None:
+        """Count what the journal knows, until the agents tell.
+
+        A device hangs where the site file has its agent now, wherever that was before.
+        """
+        feeders = {agent.name: agent.feeder for agent in self.config.agents}
+        known = tuple(replace(d, feeder=feeders[d.agent]) for d in self.journal.devices(feeders))
+        self.inbox.put([ev.DeviceJoined(known)] if known else [])
 
     def _stand(self, now_s: float) -> None:
         """Submit the jobs that the site file names, where none has their place."""
@@ -218,6 +246,7 @@ class Controller:
         else:
             events = self.replica_watts.heard(events, before, now_s)
         self.state, commands, decisions = step(before, [*events, ev.Tick()], now_s)
+        decisions = (*decisions, *self.floors.judge(self.state, now_s))
         took_s = time.perf_counter() - started
         outlook = self.state.outlook
         self.tally.stepped(took_s, outlook.committed_w, outlook.budget_w, now_s)
@@ -259,8 +288,11 @@ class Controller:
             **self.state.alarms,
             **self.meter_alarms,
             **self.feeders.alarms,
+            **self.refusals.alarms,
+            **self.floors.alarms,
             **self.sources.alarms,
             **({} if self.witness is None else self.witness.alarms),
+            **({} if self.lookahead is None else self.lookahead.alarms),
         }
 
     def site_view(self, now_s: float) -> dict[str, Any]:

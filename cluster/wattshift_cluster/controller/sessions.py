@@ -9,6 +9,7 @@ from wattshift_cluster.controller.agent_session import AgentSession
 from wattshift_cluster.controller.bridge_session import BridgeSession
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.inbox import Inbox
+from wattshift_cluster.controller.refusals import Refusals
 from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.wire.link import Link
 from wattshift_scheduler.jobs import JobKind, JobState
@@ -49,8 +50,9 @@ def agent_sessions(
     clock: Clock,
     keep: Callable[[Iterable[Device]], None],
     heard: Callable[[str, Mapping[str, Any], float], None],
+    refusals: Refusals,
 ) -> dict[str, AgentSession]:
-    """One session for each agent of the site file; see AgentSession for `keep` and `heard`."""
+    """One session for each agent of the site file; see AgentSession for the last three."""
     made = {}
     for ref in config.agents:
         token = tokens.agents[ref.name]
@@ -64,6 +66,7 @@ def agent_sessions(
             keep,
             _link(ref.address, token, ASK_S),
             heard,
+            refusals,
         )
     return made
 

@@ -32,7 +32,7 @@ def site(
     state: State, roster: Roster, meter_quality: str, tick: int, now_s: float, mode: str
 ) -> View:
     """The site now (api.site_views.SiteView); `mode` is the site file's."""
-    outlook, rules = state.outlook, state.site.rules
+    outlook, rules, kept = state.outlook, state.site.rules, state.reserve
     age_s = now_s - state.meter_at_s
     stale = not age_s <= rules.stale_after_s
     measured = measured_w(state, now_s)
@@ -50,6 +50,7 @@ def site(
         "headroom_w": known(outlook.budget_w - outlook.committed_w),
         "committed_w": known(outlook.committed_w),
         "budget_w": known(outlook.budget_w),
+        "reserve": {**{f"{k}_w": w for k, w in kept.by_kind.items()}, "within_s": kept.within_s},
         "inference_w": _granted_w(state, JobKind.SERVICE),
         "mining_w": measured,
         "batch_w": _granted_w(state, JobKind.BATCH),
@@ -88,12 +89,15 @@ def _granted_w(state: State, kind: JobKind) -> float:
 
 def _feeders(state: State) -> list[View]:
     tree, committed_w = state.site.tree, state.outlook.feeder_committed_w
+    usable_w = tree.usable_w(state.site.rules.margin_share)
     return [
         {
             "id": name,
             "parent": None if tree.parent[i] < 0 else tree.names[int(tree.parent[i])],
             "limit_w": float(tree.limit_w[i]),
             "committed_w": committed_w[i] if committed_w else 0.0,
+            "margin_w": float(tree.limit_w[i] - usable_w[i]),
+            **({} if tree.second[i] < 0 else {"second_parent": tree.names[int(tree.second[i])]}),
         }
         for i, name in enumerate(tree.names)
     ]
