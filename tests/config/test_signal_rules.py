@@ -26,6 +26,9 @@ ramp_up = "6MW/min"
 ramp_down = 500
 hold = "5m"
 stagger = "60s"
+min_on = "10m"
+min_off = 60
+burst_reserve_pct = 95
 """
 VTN = """
 [[{kind}]]
@@ -45,7 +48,9 @@ def test_the_rules_reach_the_core(tmp_path: Path) -> None:
     rules = blueprint.site_of(load(tmp_path, RULES)).rules
     assert (rules.act_at_confidence, rules.hold_s, rules.stagger_s) == (0.8, 300.0, 60.0)
     assert (rules.ramp_up_w_per_s, rules.ramp_down_w_per_s) == (pytest.approx(1e5), 500.0)
+    assert (rules.min_up_s, rules.min_down_s, rules.burst_share) == (600.0, 60.0, 0.95)
     usual = blueprint.site_of(load(tmp_path, "")).rules
+    assert (usual.min_up_s, usual.min_down_s, usual.burst_share) == (300.0, 300.0, 0.99)
     assert (usual.ramp_up_w_per_s, usual.ramp_down_w_per_s) == (math.inf, math.inf)
     assert (usual.hold_s, usual.stagger_s) == (0.0, 0.0)
 
