@@ -4,7 +4,7 @@ The fleet is modelled (see `allocate_site`): by default 100,000 ASICs, each of i
 five rungs, in 2,500 racks under halls, of which a third bind. The same instance goes to HiGHS as a
 linear program, in the same run and on one core as well. A replan is what a change of all values
 costs: every rung ranked anew, all feeders filled, and repaired. Times are wall clock on the machine
-at hand (measured). As the controller does, the bench keeps freed memory (`pages`).
+at hand (measured). As the controller does, the bench keeps freed memory (`controller.pages`).
 """
 
 import statistics
@@ -29,7 +29,7 @@ from benchmarks.allocate_site import (
     value,
 )
 
-from wattshift_scheduler.pages import keep_pages
+from wattshift_cluster.controller.pages import keep_pages
 
 DEVICES = 100_000
 CUT_SHARE = 0.25

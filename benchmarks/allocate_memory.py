@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.allocate_growth import replan_ms
 from benchmarks.allocate_site import instance, solved
 
-from wattshift_scheduler.pages import keep_pages
+from wattshift_cluster.controller.pages import keep_pages
 
 DEADLINE_S = 900.0
 

@@ -21,11 +21,11 @@ from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.feeds import feeds_of
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.journal import Journal
+from wattshift_cluster.controller.pages import keep_pages
 from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.process import die_with_parent, stop_event
 from wattshift_cluster.wire.token import read_token
-from wattshift_scheduler.pages import keep_pages
 
 log = structlog.get_logger()
 
