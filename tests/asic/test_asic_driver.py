@@ -206,7 +206,7 @@ def test_a_mute_machine_hits_the_deadline(on_miner, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_machine_that_falls_silent_on_an_open_connection_hits_the_deadline(on_miner, kind):
     async def scenario(miner):
-        driver = await driver_of(miner, deadline_s=0.5)
+        driver = await driver_of(miner, deadline_s=2.0)
         await driver.prepare()
         await miner.inject(Fault.MUTE)
         with pytest.raises(AsicUnreachable):
