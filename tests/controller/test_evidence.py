@@ -1,166 +1,44 @@
-"""A controller's evidence: what it logs settles an event and proves it, whatever the disk does."""
+"""A controller's evidence: what it logs settles an event and proves it."""
 
 import asyncio
-import contextlib
-import errno
 import json
 import math
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.controller.evidence_yard import (
+    EVENT,
+    SITE_FILE,
+    START_S,
+    Yard,
+    lines_of,
+    reading,
+    until,
+)
 
 from wattshift_cluster.cli.main import main
 from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller import evidence
 from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.evidence import EvidenceFeed
-from wattshift_cluster.controller.evidence_words import Batches, Energies, planned_w
+from wattshift_cluster.controller.evidence_words import Batches, Energies
 from wattshift_cluster.controller.feeds import feeds_of
-from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.grid.meters.reading import MeterReading
-from wattshift_cluster.settle import log as settle_log
 from wattshift_cluster.settle.bodies import SITE
-from wattshift_cluster.settle.day_file import DayFile
-from wattshift_cluster.settle.lines import Kind, Line
-from wattshift_cluster.settle.log import Evidence, Pace
+from wattshift_cluster.settle.lines import Kind
 from wattshift_cluster.settle.report import report
 from wattshift_cluster.settle.verify import verify
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.commands import GrantLeases
 from wattshift_scheduler.decisions import Decision, Moves
 from wattshift_scheduler.jobs import Job, JobKind, JobState, Terms
 from wattshift_scheduler.signals.words import Cap, GridEvent
-from wattshift_scheduler.site import Device, OperatingPoint
-
-START_S = 1_900_000_200.0
-"""The event's start, on a border of the intervals; it is told 10 minutes before."""
-
-SITE_FILE = """
-[site]
-name = "yard"
-state_dir = "state"
-margin_pct = 0
-other_load = "500W"
-[[feeders]]
-name = "main"
-limit = "10kW"
-[[agents]]
-name = "rack"
-address = "127.0.0.1:1"
-token_file = "token"
-feeder = "main"
-[grid]
-default_price_usd_per_mwh = 20
-[mining]
-devices = ["*"]
-[settlement]
-resource = "yard-1"
-[[settlement.programs]]
-name = "peak"
-method = "before_after"
-price = 100
-[[settlement.hosted]]
-tenant = "acme"
-devices = ["rig"]
-overhead_pct = 10
-"""
-RIG = Device(
-    "rig",
-    "asic",
-    "rack",
-    "main",
-    (OperatingPoint("sleep", 30, 0, 5), OperatingPoint("full", 3000, 1e14, 5)),
-    3000.0,
-)
-EVENT = GridEvent("e1", "utility", "peak", START_S - 600, START_S, START_S + 600, 2000.0)
-
-
-class HandClock:
-    """Unix time as it is set."""
-
-    def __init__(self, at_s: float) -> None:
-        self.at_s = at_s
-
-    def now_s(self) -> float:
-        return self.at_s
-
-
-def reading(watts_w: float | None, at_s: float, age_s: float = 0.0) -> MeterReading:
-    return MeterReading(watts_w, at_s, age_s, "emulated")
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110 - a thread has no event for tests
-            await asyncio.sleep(0.002)
-
-
-class Yard:
-    """A site of one machine that follows its lease at once, its agent played by the test."""
-
-    def __init__(self, folder: Path, at_s: float = START_S - 1600) -> None:
-        self.folder, self.clock = folder, HandClock(at_s)
-        folder.mkdir(exist_ok=True)
-        (folder / "site.toml").write_text(SITE_FILE)
-        (folder / "token").write_text("0" * 64)
-        config = load_site(folder / "site.toml", environ={})
-        self.journal = Journal.open(config.site.state_dir / "journal.sqlite")
-        self.c = Controller(config, self.journal, self.clock, Tokens({"rack": b"0" * 32}, None))
-        self.c.outlet.send = self._granted  # type: ignore[method-assign]
-        self.c.roster.offered("rack", [{"id": "rig", "quality": "measured"}])
-        self.c.inbox.put([ev.DeviceJoined((RIG,))])
-        self.watts_w = 3000.0
-        self.evidence = config.site.state_dir / "evidence"
-
-    @contextlib.asynccontextmanager
-    async def logging(self) -> AsyncIterator[EvidenceFeed]:
-        """The evidence feed at work, cancelled in the end as the controller does."""
-        feed = EvidenceFeed(self.c, self.evidence, pace=Pace(retry_s=0.01), again_s=0.01)
-        task = asyncio.create_task(feed.run())
-        try:
-            await until(lambda: feed._energies is not None or task.done())
-            yield feed
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    def turn(self, *events: ev.Event) -> None:
-        """One turn, with fresh readings of the machine and of the meter."""
-        now_s = self.clock.at_s
-        hashes = 1e14 if self.watts_w > 30.0 else 0.0
-        row = {"device": "rig", "watts_w": self.watts_w, "hashrate_h_per_s": hashes}
-        self.c.roster.read([row], now_s)
-        one, no = np.ones(1), np.zeros(1, dtype=np.bool_)
-        read = (("rig",), now_s * one, self.watts_w * one, math.nan * one, hashes * one)
-        held = (self.watts_w * one, 10.0 * one, ("full" if hashes else "sleep",), no, no)
-        self.c.inbox.put([ev.AgentSeen("rack", "boot", now_s, now_s), ev.Readings(*read, *held)])
-        self.c.inbox.put(list(events))
-        self.c.turn(self.c.inbox.take())
-        if self.c.witness is not None:
-            told_w = 500.0 + self.watts_w + 0.01 * (now_s % 7)
-            self.c.witness.sampled(SITE, reading(told_w, now_s), now_s)
-
-    def _granted(self, command: Any) -> None:
-        """Do as the core commands, at once."""
-        assert isinstance(command, GrantLeases)
-        self.watts_w = 30.0 if command.modes[-1] == "sleep" else 3000.0
-        yes = np.ones(len(command.devices), dtype=np.bool_)
-        words = ("",) * len(command.devices)
-        reply = ev.LeasesReplied(command.id, command.devices, command.sequence, yes, words)
-        self.c.inbox.put([reply])
-
-    def play(self, to_s: float, feed: EvidenceFeed) -> None:
-        while self.clock.at_s < to_s:
-            self.clock.at_s += 4.0
-            self.turn()
-            feed.look()
 
 
 @pytest.fixture
@@ -168,14 +46,6 @@ def yard(tmp_path: Path) -> Iterator[Yard]:
     made = Yard(tmp_path / "yard")
     yield made
     made.journal.close()
-
-
-def lines_of(folder: Path, kind: Kind | None = None) -> list[Line]:
-    """The lines of a log that must hold."""
-    lines: list[Line] = []
-    found = verify(folder, (), lines.append)
-    assert found.ok, found.fault
-    return [line for line in lines if kind in (None, line.kind)]
 
 
 @pytest.fixture(scope="module")
@@ -234,187 +104,6 @@ def test_the_command_line_settles_and_verifies_it(settled: Path, tmp_path: Path)
     day = next(copy.glob("2*.jsonl"))
     day.write_bytes(day.read_bytes().replace(b'"cap_w":1000.0', b'"cap_w":9000.0', 1))
     assert CliRunner().invoke(main, ["verify", folder]).exit_code == 1
-
-
-def test_a_kill_leaves_a_log_that_the_next_controller_goes_on_with(
-    yard: Yard, tmp_path: Path
-) -> None:
-    async def killed() -> None:
-        async with yard.logging() as feed:
-            yard.turn(ev.SignalChanged("drill", (), events=(EVENT,)))
-            yard.play(yard.clock.at_s + 60, feed)
-            held = feed._log
-            assert held is not None
-            await until(lambda: held.health().waiting == 0)
-            await yard.journal.signals_kept()
-            shutil.copytree(yard.folder, tmp_path / "left")
-
-    asyncio.run(killed())
-    assert not verify(tmp_path / "left" / "state" / "evidence").closed
-    again = Yard(tmp_path / "left", yard.clock.at_s + 30)
-
-    async def goes_on() -> None:
-        async with again.logging() as feed:
-            again.turn()
-            again.play(again.clock.at_s + 60, feed)
-
-    asyncio.run(goes_on())
-    again.journal.close()
-    found = verify(again.evidence)
-    assert (found.ok, found.closed, len(found.gaps)) == (True, True, 1)
-    told = [line.body["id"] for line in lines_of(again.evidence, Kind.EVENT)]
-    assert told == ["e1", "e1"], "the event was not heard anew: the journal knew it"
-
-
-def test_a_full_disk_is_an_alarm_and_control_goes_on(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = DayFile.append
-    full = True
-
-    def append(self: DayFile, data: bytes) -> None:
-        if full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(self, data)
-
-    def alarms() -> dict[str, str]:
-        return {one["id"]: one["text"] for one in Front(yard.c).site()["alarms"]}
-
-    def looked(feed: EvidenceFeed) -> bool:
-        feed.look()
-        return "evidence" in alarms()
-
-    async def scene() -> None:
-        nonlocal full
-        async with yard.logging() as feed:
-            yard.turn()
-            monkeypatch.setattr(DayFile, "append", append)
-            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 7000.0),)))
-            await until(lambda: looked(feed))
-            assert "No space left" in alarms()["evidence"]
-            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 6000.0),)))
-            assert yard.c.state.outlook.cap_w == 6000.0, "control goes on"
-            full = False
-            await until(lambda: not looked(feed))
-
-    asyncio.run(scene())
-    caps = [line.body["cap_w"] for line in lines_of(yard.evidence, Kind.CAP)]
-    assert caps == [None, 10_000.0, 7000.0, 6000.0, None], "nothing was lost meanwhile"
-    actions = {line.body["action"] for line in lines_of(yard.evidence, Kind.DECISION)}
-    assert {"alarm", "all clear"} <= actions
-
-
-def test_lines_that_are_lost_are_an_alarm(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scene() -> None:
-        async with yard.logging() as feed:
-            monkeypatch.setattr(settle_log, "QUEUE_MOST", 0)
-            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 7000.0),)))
-            feed.look()
-            assert "were lost" in feed.alarms["evidence-lost"].text
-            monkeypatch.undo()
-            for _ in range(2):  # the alarm's own line was lost too
-                yard.clock.at_s += 601
-                feed.look()
-            assert not feed.alarms
-            yard.turn()
-
-    asyncio.run(scene())
-    assert verify(yard.evidence).dropped > 0
-    assert lines_of(yard.evidence, Kind.CAP)[-2].body["cap_w"] == 7000.0, "it is told later"
-
-
-def test_a_fault_of_ours_ends_the_log_and_not_the_controller(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(state: Any) -> float:
-        raise KeyError("node")
-
-    monkeypatch.setattr(evidence, "LOOK_S", 0.01)
-
-    async def scene() -> None:
-        async with yard.logging() as feed:
-            yard.turn()
-            monkeypatch.setattr(evidence, "planned_w", broken)
-            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 7000.0),)))
-            assert yard.c.state.outlook.cap_w == 7000.0
-            await until(lambda: "evidence" in feed.alarms)
-            assert "it has stopped" in feed.alarms["evidence"].text
-            monkeypatch.setattr(evidence, "planned_w", planned_w)
-            await until(lambda: not feed.alarms)
-            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 6000.0),)))
-
-    asyncio.run(scene())
-    found = verify(yard.evidence)
-    assert (found.ok, found.closed) == (True, True)
-    assert len(found.gaps) >= 1, "it says that there was a time without it"
-    caps = [line.body["cap_w"] for line in lines_of(yard.evidence, Kind.CAP)]
-    assert caps[-3:] == [7000.0, 6000.0, None]
-
-
-def test_a_disk_that_is_nearly_full_is_left_to_the_journal(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    least = evidence.FREE_LEAST_BYTES
-
-    async def scene() -> None:
-        async with yard.logging() as feed:
-            monkeypatch.setattr(evidence, "FREE_LEAST_BYTES", 1 << 62)
-            feed.look()
-            assert "nearly full" in feed.alarms["evidence"].text
-            yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 7000.0),)))
-            monkeypatch.setattr(evidence, "FREE_LEAST_BYTES", least)
-            feed.look()
-            assert not feed.alarms
-            assert 7000.0 not in [line.body["cap_w"] for line in lines_of(yard.evidence, Kind.CAP)]
-            yard.turn()
-
-    asyncio.run(scene())
-    assert lines_of(yard.evidence, Kind.CAP)[-2].body["cap_w"] == 7000.0, "it is told later"
-    assert [*lines_of(yard.evidence, Kind.DROPPED)[0].body["why"]] == ["the disk is nearly full"]
-
-
-def test_a_log_that_cannot_be_opened_is_an_alarm_and_tried_again(yard: Yard) -> None:
-    yard.evidence.parent.mkdir(exist_ok=True)
-    yard.evidence.write_text("not a folder")
-
-    async def scene() -> None:
-        feed = EvidenceFeed(yard.c, yard.evidence, again_s=0.01)
-        task = asyncio.create_task(feed.run())
-        await until(lambda: "evidence" in feed.alarms)
-        yard.turn(ev.SignalChanged("drill", (Cap("c", "drill", 7000.0),)))
-        assert yard.c.state.outlook.cap_w == 7000.0
-        yard.evidence.unlink()
-        await until(lambda: not feed.alarms)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(scene())
-    assert 7000.0 in [line.body["cap_w"] for line in lines_of(yard.evidence, Kind.CAP)]
-
-
-def test_stopped_while_it_opens_it_closes_what_it_opened(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, begun = Evidence.open.__func__, asyncio.Event()  # type: ignore[attr-defined]
-
-    async def scene() -> None:
-        loop = asyncio.get_running_loop()
-
-        def slow(*args: Any, **more: Any) -> Evidence:
-            loop.call_soon_threadsafe(begun.set)
-            opened = real(Evidence, *args, **more)
-            assert isinstance(opened, Evidence)
-            return opened
-
-        monkeypatch.setattr(Evidence, "open", slow)
-        task = asyncio.create_task(EvidenceFeed(yard.c, yard.evidence).run())
-        await begun.wait()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(scene())
-    assert verify(yard.evidence).closed
-    assert real(Evidence, yard.evidence, site="yard").close(), "nobody holds it any more"
 
 
 def test_every_change_of_an_event_is_logged_once(yard: Yard) -> None:

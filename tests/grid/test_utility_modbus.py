@@ -5,24 +5,28 @@ import math
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
-from pymodbus.client import AsyncModbusTcpClient
+from tests.grid.utility_rig import (
+    CONNECTION_W,
+    FALLBACK_W,
+    HEARTBEAT_S,
+    HOST,
+    Rig,
+    config,
+    master,
+    run,
+    running,
+    until,
+)
 
-from wattshift_cluster.config.utility import UtilityModbus
-from wattshift_cluster.grid.said import Said
 from wattshift_cluster.grid.utility import port as port_module
-from wattshift_cluster.grid.utility.frames import Code, RequestRefused, read_request
+from wattshift_cluster.grid.utility.frames import Code, RequestRefused
 from wattshift_cluster.grid.utility.held import Held, HeldFile, Pulse
-from wattshift_cluster.grid.utility.modbus_server import UtilityModbusSource
 from wattshift_cluster.grid.utility.registers import (
     BY_NAME,
     TABLE,
@@ -33,115 +37,6 @@ from wattshift_cluster.grid.utility.registers import (
     encode,
 )
 from wattshift_cluster.grid.utility.status import AlarmBit, SiteFigures, StateWord, state_word
-
-HOST = "127.9.0.1"
-CONNECTION_W = 10e6
-FALLBACK_W = 4e6
-HEARTBEAT_S = 30.0
-FIGURES = SiteFigures(
-    draw_w=5.5e6,
-    draw_age_s=1.26,
-    cap_w=6e6,
-    least_w=1e6,
-    sheds_w=(1e6, 1.5e6, 2e6, 3e6, None),
-    alarms={"meter-stale": "warning", "agent-lost:a": "warning", "overdue": "critical"},
-    software="1.2.3",
-)
-
-
-class Clock:
-    """Seconds that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def config(**more: Any) -> UtilityModbus:
-    given = {"listen": f"{HOST}:0", "peers": ("127.9.0.0/16",), "fallback": FALLBACK_W}
-    return UtilityModbus(**(given | {"heartbeat": HEARTBEAT_S} | more))
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if happened():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("did not happen within 10 s")
-
-
-class Rig:
-    """A running source, what it said, and its clock."""
-
-    def __init__(self, folder: Path, **more: Any) -> None:
-        self.clock = Clock()
-        self.said: list[Said] = []
-        self.source = UtilityModbusSource(
-            config(**more),
-            folder,
-            lambda: FIGURES,
-            connection_w=CONNECTION_W,
-            clock_s=self.clock,
-            steady_s=self.clock,
-        )
-
-    @property
-    def caps_w(self) -> dict[str, float]:
-        return {cap.id: cap.limit_w for cap in self.said[-1].caps}
-
-
-@asynccontextmanager
-async def running(folder: Path, **more: Any) -> AsyncIterator[Rig]:
-    rig = Rig(folder, **more)
-    task = asyncio.create_task(rig.source.run(rig.said.append))
-    await until(lambda: rig.source.port is not None)
-    try:
-        yield rig
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-class Master:
-    """An independent Modbus client that speaks in register names."""
-
-    def __init__(self, port: int, source: str = "127.9.0.2") -> None:
-        self.client = AsyncModbusTcpClient(
-            HOST, port=port, source_address=(source, 0), timeout=5, retries=0
-        )
-
-    async def put(self, name: str, value: float) -> int:
-        """Write a register; 0, or the exception code."""
-        register = BY_NAME[name]
-        answer = await self.client.write_registers(
-            register.address, list(encode(register, value)), device_id=1
-        )
-        return int(answer.exception_code) if answer.isError() else 0
-
-    async def get(self, name: str) -> float | None:
-        register = BY_NAME[name]
-        answer = await self.client.read_input_registers(
-            register.address, count=register.words, device_id=1
-        )
-        assert not answer.isError(), answer
-        return decode(register, tuple(answer.registers))
-
-
-@asynccontextmanager
-async def master(rig: Rig) -> AsyncIterator[Master]:
-    assert rig.source.port is not None
-    made = Master(rig.source.port)
-    assert await made.client.connect()
-    try:
-        yield made
-    finally:
-        made.client.close()
-
-
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_the_table_has_no_overlap_and_each_block_no_hole() -> None:
@@ -397,67 +292,6 @@ def test_nobody_but_peers_is_served_and_no_more_than_a_few(
             assert "priority 11 (value)" in told
 
     run(test)
-
-
-def test_two_requests_that_arrive_together_are_both_served(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with running(tmp_path) as rig:
-            reader, writer = await asyncio.open_connection(
-                HOST, rig.source.port, local_addr=("127.9.0.2", 0)
-            )
-            writer.write(_one(1, 7, 5) + _one(2, 7, 6) + _one(3, 8, 1)[:-1])
-            answers = await reader.readexactly(24)
-            assert answers == _one(1, 7, 5) + _one(2, 7, 6)
-            assert rig.caps_w == {}, "the heart beat twice"
-            writer.write(_one(3, 8, 1)[-1:])
-            assert await reader.readexactly(12) == _one(3, 8, 1)
-            writer.write(b"GET / HTTP/1.1\r\n\r\n")
-            assert await reader.read() == b"", "no Modbus: hung up on"
-            writer.close()
-
-    run(test)
-
-
-def _one(transaction: int, address: int, word: int) -> bytes:
-    return struct.pack(">HHHBBHH", transaction, 0, 6, 1, 6, address, word)
-
-
-@given(
-    st.builds(
-        lambda function, body: bytes([function]) + body,
-        st.sampled_from([3, 4, 6, 16, 22, 43, 131]),
-        st.binary(max_size=40),
-    )
-)
-@settings(max_examples=100, deadline=None)
-def test_no_bytes_are_read_as_more_than_they_are(pdu: bytes) -> None:
-    try:
-        request = read_request(pdu)
-    except RequestRefused:
-        return
-    assert request.address + request.count <= 0x1_0000
-    assert request.words is None or len(request.words) == request.count
-
-
-@pytest.mark.parametrize(
-    ("pdu", "code"),
-    [
-        ("0300000000", Code.VALUE),
-        ("030000007e", Code.VALUE),
-        ("03fffe0003", Code.ADDRESS),
-        ("03000000", Code.VALUE),
-        ("06000000", Code.VALUE),
-        ("10000000", Code.VALUE),
-        ("100000000204" + "0000", Code.VALUE),
-        ("100000000203" + "00000000", Code.VALUE),
-        ("10fffe000306" + "0000" * 3, Code.ADDRESS),
-        ("1600000000ffff", Code.FUNCTION),
-    ],
-)
-def test_a_request_whose_lengths_do_not_fit_is_refused(pdu: str, code: Code) -> None:
-    with pytest.raises(RequestRefused) as no:
-        read_request(bytes.fromhex(pdu))
-    assert no.value.code is code
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
