@@ -81,8 +81,7 @@ class Server:
 
             def do_GET(self) -> None:
                 if outer.hung.is_set():
-                    # No thread may outlive its test: a traceback that one prints while another
-                    # test parses source upsets the parser of Python 3.11, which is shared.
+                    # No thread outlives its test: it would write to a socket that is gone.
                     outer.ended.wait(30)
                     return
                 body = outer.text.encode()

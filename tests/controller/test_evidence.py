@@ -218,7 +218,9 @@ METERED = SITE_FILE.replace("[grid]", '[meter]\nurl = "{url}"\n[grid]')
 
 def test_a_running_controller_logs_its_meter_and_signs_the_end(tmp_path: Path) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while (await reader.readuntil(b"\r\n\r\n")).strip():
+        while (await reader.readline()).strip():
+            while (await reader.readline()).strip():
+                pass
             sample = {"watts_w": 700.0, "at_s": clock.now_s(), "quality": "measured"}
             body = json.dumps(sample).encode()
             head = (

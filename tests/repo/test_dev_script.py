@@ -1,5 +1,6 @@
 """`./dev`: what it refuses plainly, and which packages it picks for which machine."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.parsing import parsed
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,9 +46,7 @@ def test_help_and_usage() -> None:
 
 def test_it_needs_the_standard_library_only() -> None:
     names = set(sys.stdlib_module_names)
-    import ast
-
-    for node in ast.walk(ast.parse((ROOT / "dev").read_text())):
+    for node in ast.walk(parsed((ROOT / "dev").read_text())):
         if isinstance(node, ast.Import):
             assert {alias.name.split(".")[0] for alias in node.names} <= names
         if isinstance(node, ast.ImportFrom) and node.module:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from tests.parsing import parsed
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "helm").rglob("*.md")]
@@ -53,7 +54,7 @@ def fault(words: list[str]) -> str | None:
 
 def dev_commands() -> set[str]:
     """The keys of the table that `dev` looks its commands up in."""
-    for node in ast.walk(ast.parse((ROOT / "dev").read_text())):
+    for node in ast.walk(parsed((ROOT / "dev").read_text())):
         match node:
             case ast.Assign(targets=[ast.Name(id="NEEDS")], value=ast.Dict(keys=keys)):
                 return {str(key.value) for key in keys if isinstance(key, ast.Constant)} | {"lock"}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.parsing import parsed
 
 CORE = Path(__file__).parents[2] / "scheduler" / "wattshift_scheduler"
 # What a pure module may import. Everything that reads a clock, rolls dice or touches the world is
@@ -30,7 +31,7 @@ BANNED_ATTRIBUTES = {
 
 def impurities(source: str, extra: frozenset[str] = frozenset()) -> Iterator[str]:
     """Every use of the world in one module's source."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         match node:
             case ast.Import(names=names):
                 modules = [alias.name for alias in names]

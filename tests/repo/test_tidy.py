@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.parsing import parsed
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("scheduler", "kernels", "cluster")
@@ -62,7 +63,7 @@ def name(path: Path) -> str:
 @pytest.fixture(scope="module")
 def trees() -> dict[str, ast.Module]:
     """Every module of the packages, parsed once."""
-    return {name(path): ast.parse(path.read_text()) for path in MODULES}
+    return {name(path): parsed(path.read_text()) for path in MODULES}
 
 
 def long_functions(tree: ast.Module, most: int) -> Iterator[str]:
@@ -143,4 +144,4 @@ def test_test_files_have_names_of_their_own() -> None:
 
 def test_the_size_check_bites() -> None:
     source = "def f():\n" + "    pass\n" * FUNCTION_LINES
-    assert list(long_functions(ast.parse(source), FUNCTION_LINES)) == ["f has 71 lines"]
+    assert list(long_functions(parsed(source), FUNCTION_LINES)) == ["f has 71 lines"]
