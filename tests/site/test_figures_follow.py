@@ -11,7 +11,14 @@ from wattshift_cluster.demo.scenario import Scenario
 pytestmark = [pytest.mark.demo, pytest.mark.ray, pytest.mark.timeout(300)]
 
 DEEP = Scenario(
-    32.0, cap_share=0.45, rate_per_s=7.0, cut_at=0.4, restore_at=0.8, spike_at=0.6, spike_until=0.65
+    32.0,
+    cap_share=0.45,
+    rate_per_s=7.0,
+    cut_at=0.4,
+    restore_at=0.8,
+    spike_at=0.6,
+    spike_until=0.65,
+    batch_items=96,
 )
 """A deeper and later cut, and too few requests for the promise."""
 
@@ -39,7 +46,7 @@ def test_another_scenario_gives_other_figures(
     assert figures["verdict"] == "broken"
 
     assert figures["batch_items_lost"] == 0
-    assert seen.batch_items == 18 * DEEP.seconds
+    assert seen.batch_items == DEEP.batch_items
     assert figures["seconds"] == pytest.approx(DEEP.seconds)
     for picture in ("power.png", "latency.png", "report.html", "verdict.json"):
         assert (outcome.page.parent / picture).stat().st_size > 200

@@ -38,7 +38,7 @@ from wattshift_cluster.agent.tray import Tray
 from wattshift_cluster.agent.voice import EXIT_BROKEN, EXIT_RELEASED, EXIT_TAKEN, Voice
 from wattshift_cluster.bootclock import boot_ns
 from wattshift_cluster.gate import GateInvalid, SeatTaken, WorkerGate, WorkerSeat
-from wattshift_cluster.process import die_with_parent
+from wattshift_cluster.process import die_with_parent, give_way
 from wattshift_kernels.algorithms import ALGORITHMS, by_name
 from wattshift_kernels.hasher import Hasher, HasherFailed
 from wattshift_kernels.registry import Chosen, NoHasher, choose
@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     tray, voice = Tray(options.algorithm), Voice(sys.stdout.buffer)
     signal.signal(signal.SIGTERM, lambda *_: setattr(tray, "closing", True))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the agent's to handle
-    os.setpriority(os.PRIO_PROCESS, 0, max(options.nice, os.getpriority(os.PRIO_PROCESS, 0)))
+    give_way(options.nice)
     try:
         seat = WorkerSeat(options.seat)
         gate = WorkerGate(options.gate)

@@ -12,8 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +21,20 @@ import httpx2
 from wattshift_cluster.client import ControllerClient
 from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.demo import recorder, report
+from wattshift_cluster.demo.opening import ready, settled, speed_load, until
+from wattshift_cluster.demo.pace import answer_s, paced
 from wattshift_cluster.demo.scenario import SHORTEST_S, Scenario
-from wattshift_cluster.demo.stage import Stage, build, gate_dir, load, world
+from wattshift_cluster.demo.stage import SEED, Stage, build, gate_dir, load, world
 from wattshift_cluster.demo.up import EmbeddedSite
 from wattshift_cluster.demo.utility import announce
 from wattshift_cluster.demo.verdict import Evidence, Verdict, judge
 from wattshift_cluster.errors import ConfigInvalid, Fault, TryLater
 from wattshift_cluster.process import stop_event
 
-READY_DEADLINE_S = 150.0
-SETTLE_DEADLINE_S = 60.0
-CALM_MS = 250.0
-"""Latency below which a starting service counts as warm."""
-
-BATCH_ITEMS_PER_S = 18
-"""Items of the batch job per second of scenario: about as many as keep it busy into the cut."""
 CUT_MOVES_WITHIN_S = 1.0
 """Decisions of the first second after the cut are the ones whose commands must be out in time."""
 
+BATCH_DEADLINE_S = 60.0
 DRAIN_S = 2.0
 """After the last phase: time for requests and shares in flight to come home."""
 
@@ -133,11 +128,18 @@ async def _show(site: EmbeddedSite, stage: Stage, headless: bool, target: Path) 
     token = _token(site)
     _say(f"watch it at {site.url}/#token={token}")
     client = ControllerClient(site.url, token)
-    service_url = await _ready(client)
+    service_url = await ready(client)
+    one_s = await answer_s(service_url, SEED)
+    stage = replace(stage, scenario=paced(stage.scenario, one_s))
+    play = stage.scenario
+    _say(
+        f"an answer takes {one_s * 1e3:.0f} ms here: {play.rate_per_s:g} requests per second, "
+        f"a batch job of {play.batch_items:,} texts"
+    )
     await site.children.start(load(stage, service_url))
     items = _items(stage)
     job = (await asyncio.to_thread(client.post, "/v1/jobs", _batch(stage, items)))["id"]
-    await _until(lambda: _steady(stage, client, job), SETTLE_DEADLINE_S, "the site did not settle")
+    stage = await settled(stage, client, job)
     return await _scenes(site, stage, client, job, headless, target)
 
 
@@ -160,16 +162,16 @@ async def _scenes(
     _say(f"ready: {play.seconds:g} s of scenario begin")
     viewer = None if headless else asyncio.create_task(_view(client, _token(site)))
     await _sleep_to(play.moment_s(ready_s, play.burst_at))
-    _load_factor(stage, play.burst_factor)
+    speed_load(stage, play.burst_factor * stage.calm_factor)
     await _sleep_to(play.moment_s(ready_s, play.burst_until))
-    _load_factor(stage, 1.0)
+    speed_load(stage, stage.calm_factor)
     cap_w = play.cap_share * await _power_before_w(stage)
     await _cut(stage, ready_s, cap_w)
     _say(f"the utility announces a cap of {cap_w:,.0f} W by OpenADR")
     await _sleep_to(ready_s + play.seconds)
     await site.children.end("load")
     await asyncio.sleep(DRAIN_S)
-    await _until(lambda: _finished(client, job), 60.0, "the batch job did not finish")
+    await until(lambda: _unfinished(client, job), BATCH_DEADLINE_S)
     if viewer is not None:
         viewer.cancel()
     seen = await _evidence(stage, client, base, ready_s, cap_w)
@@ -190,54 +192,14 @@ async def _cut(stage: Stage, ready_s: float, cap_w: float) -> None:
     )
 
 
-async def _ready(client: ControllerClient) -> str:
-    """Wait for every device to obey and for the service to answer; return the service's URL."""
-
-    async def serving() -> bool:
-        jobs = (await asyncio.to_thread(client.get, "/v1/jobs"))["jobs"]
-        devices = (await asyncio.to_thread(client.get, "/v1/devices"))["devices"]
-        services = [job for job in jobs if job["kind"] == "service"]
-        obeying = devices and all(one["state"] == "confirmed" for one in devices)
-        return bool(obeying and services and all(job["running"] for job in services))
-
-    await _until(serving, READY_DEADLINE_S, "the site did not get ready")
-    jobs = (await asyncio.to_thread(client.get, "/v1/jobs"))["jobs"]
-    service = next(job for job in jobs if job["kind"] == "service")
-    return str(service["url"])
-
-
-async def _steady(stage: Stage, client: ControllerClient, job: str) -> bool:
-    """Whether the start is over: rigs drew up, the batch runs, inference is warm."""
-    devices = (await asyncio.to_thread(client.get, "/v1/devices"))["devices"]
-    asics = [one for one in devices if one["kind"] == "asic"]
-    drawn = all(
-        one["watts_w"] is not None and one["watts_w"] >= 0.85 * one["leased_w"] for one in asics
-    )
-    batch = await asyncio.to_thread(client.get, f"/v1/jobs/{job}")
-    last = recorder.requests(stage.requests_file)[-20:]
-    warm = len(last) == 20 and all(r.ok and r.latency_ms < CALM_MS for r in last)
-    return drawn and warm and bool(batch["progress"] and batch["progress"]["done"])
-
-
-async def _finished(client: ControllerClient, job: str) -> bool:
+async def _unfinished(client: ControllerClient, job: str) -> str | None:
     view = await asyncio.to_thread(client.get, f"/v1/jobs/{job}")
-    return view["state"] in ("completed", "failed", "cancelled")
-
-
-async def _until(holds: Callable[[], Awaitable[bool]], deadline_s: float, otherwise: str) -> None:
-    ends_s = time.monotonic() + deadline_s
-    while not await holds():
-        if time.monotonic() > ends_s:
-            raise TryLater(f"{otherwise} within {deadline_s:g} s; see demo-report/logs")
-        await asyncio.sleep(0.5)
+    ended = view["state"] in ("completed", "failed", "cancelled")
+    return None if ended else f"the batch job is {view['state']}"
 
 
 async def _sleep_to(moment_s: float) -> None:
     await asyncio.sleep(max(moment_s - time.time(), 0.0))
-
-
-def _load_factor(stage: Stage, factor: float) -> None:
-    stage.load_control_file.write_text(json.dumps({"factor": factor}))
 
 
 async def _power_before_w(stage: Stage) -> float:
@@ -248,16 +210,12 @@ async def _power_before_w(stage: Stage) -> float:
     return sum(recent) / len(recent)
 
 
-def _item_count(stage: Stage) -> int:
-    return round(BATCH_ITEMS_PER_S * stage.scenario.seconds)
-
-
 def _items(stage: Stage) -> Path:
     """The batch job's input: numbered sentences."""
     path = stage.folder / "items.jsonl"
     rows = (
         json.dumps({"index": i, "text": f"Sentence number {i} about power, work and the grid."})
-        for i in range(_item_count(stage))
+        for i in range(stage.scenario.batch_items)
     )
     path.write_text("\n".join(rows) + "\n")
     return path
@@ -324,7 +282,7 @@ async def _evidence(
         shares_rejected=after.rejected - base.rejected,
         accepted_difficulty=after.difficulty - base.difficulty,
         hashes=after.hashes - base.hashes,
-        batch_items=_item_count(stage),
+        batch_items=stage.scenario.batch_items,
         batch_found=output.found,
         batch_duplicates=output.duplicates,
     )

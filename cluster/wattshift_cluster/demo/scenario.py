@@ -24,7 +24,8 @@ class Scenario:
         burst_factor: by how much.
         spike_at, spike_until: when energy costs `spike_usd_per_mwh`, inside the cut.
         price_usd_per_mwh, spike_usd_per_mwh: energy price otherwise and in the spike.
-        rate_per_s: mean inference requests per second outside the burst.
+        rate_per_s: mean inference requests per second outside the burst, at most.
+        batch_items: of the batch job, at most.
     """
 
     seconds: float
@@ -39,6 +40,7 @@ class Scenario:
     price_usd_per_mwh: float = 45.0
     spike_usd_per_mwh: float = 400.0
     rate_per_s: float = 18.0
+    batch_items: int = 12_000
 
     def __post_init__(self) -> None:
         order: tuple[float, ...] = (0, self.burst_at, self.burst_until, self.cut_at, self.spike_at)

@@ -32,8 +32,12 @@ HASHPRICE_USD_PER_PH_DAY = 42.3
 """Example of the economics page: difficulty 150T, 100,000 USD/BTC, fees 0.03 BTC a block."""
 
 RESERVE_USD_PER_MWH = 80.0
-DIFFICULTY = 2e-3
-"""One share per 8.6 million hashes: a few a second from one core, enough for the statistics."""
+DIFFICULTY = 4e-4
+"""One share per 1.7 million hashes: enough for the statistics from a core that mostly yields, and
+some tens a second from one that never does."""
+
+SEED = 7
+"""Of the crowd's arrivals and texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,10 @@ RACKS = tuple(sorted({machine.rack for machine in MACHINES}))
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where everything of one demo is: folder, addresses, files."""
+    """Where everything of one demo is: folder, addresses, files.
+
+    `calm_factor` is how much the crowd was slowed before the scenario began; 1: not at all.
+    """
 
     folder: Path
     api: str
@@ -74,6 +81,7 @@ class Stage:
     machines: Sequence[Machine]
     addresses: dict[str, str]
     scenario: Scenario
+    calm_factor: float = 1.0
 
     @property
     def site_file(self) -> Path:
@@ -326,7 +334,7 @@ def load(stage: Stage, url: str) -> Child:
     return Child(
         "load",
         (sys.executable, "-m", "wattshift_cluster.inference.load", "--url", url,
-         "--rate", str(stage.scenario.rate_per_s), "--seed", "7",
+         "--rate", str(stage.scenario.rate_per_s), "--seed", str(SEED),
          "--log", str(stage.requests_file), "--burst-control", str(stage.load_control_file)),
         stop_s=5.0,
     )  # fmt: skip

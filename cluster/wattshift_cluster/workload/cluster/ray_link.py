@@ -55,6 +55,9 @@ def local_environment(token_file: Path) -> dict[str, str]:
         **LOOPBACK,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
+        # Ray nices its workers to 15, replicas too: batch work at 19 would then take nearly a third
+        # of a core that both want, and everything else of the host would come before inference.
+        "RAY_worker_niceness": "0",
     }
 
 
