@@ -292,6 +292,7 @@ def _solved(
         model.integrality_ = [integer if one else real for one in whole]
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("threads", 1)
     solver.setOptionValue("mip_rel_gap", 1e-6)
     solver.setOptionValue("time_limit", 60.0)
     solver.passModel(model)

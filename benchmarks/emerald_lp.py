@@ -64,6 +64,7 @@ def _solved(
     model.a_matrix_.value_ = np.array([number for _, number in entries])
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("threads", 1)
     solver.passModel(model)
     solver.run()
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:

@@ -4,7 +4,9 @@ import dataclasses
 import itertools
 import math
 import sys
+from typing import Any
 
+import highspy
 import numpy as np
 import pytest
 
@@ -346,6 +348,28 @@ def test_a_warm_plan_says_what_a_cold_one_does_and_the_same_each_time() -> None:
 def test_without_its_solver_a_plan_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "highspy", None)
     with pytest.raises(PlannerMissing, match="install the package highspy"):
+        planned(ahead([40.0] * 4, kinds=(asic(),)))
+
+
+def test_whoever_else_solved_in_this_process_a_plan_is_made() -> None:
+    """HiGHS keeps one set of threads a process, and takes no program for another number."""
+    api: Any = highspy
+    api.Highs.resetGlobalScheduler(True)
+    other = api.Highs()
+    other.setOptionValue("output_flag", False)
+    other.setOptionValue("threads", 3)
+    column = other.addVariable(0.0, 1.0, -1.0, api.HighsVarType.kInteger)
+    other.addConstr(2.0 * column <= 1.5)
+    assert other.run() == api.HighsStatus.kOk
+    plan, _ = planned(ahead([40.0] * 4, kinds=(asic(),)))
+    assert plan.status == "optimal"
+
+
+def test_a_program_that_the_solver_refuses_is_no_lack_of_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(highspy.Highs, "run", lambda _: highspy.HighsStatus.kError)
+    with pytest.raises(RuntimeError, match="HiGHS refused a program"):
         planned(ahead([40.0] * 4, kinds=(asic(),)))
 
 

@@ -25,6 +25,8 @@ class Highs:
         except ImportError as why:
             raise PlannerMissing("a plan needs HiGHS: install the package highspy") from why
         self._api: Any = highspy
+        # Its threads are the process's: if they were made for another number, it solves nothing.
+        highspy.Highs.resetGlobalScheduler(True)
         self._limit_s, self._clock = time_limit_s, clock
         self._began_s = clock() if clock else 0.0
         self._solved_s = 0.0
@@ -34,7 +36,10 @@ class Highs:
         return self._clock() - self._began_s if self._clock else self._solved_s
 
     def solved(self, program: Program, *, whole: bool = False) -> tuple[Floats, Floats] | None:
-        """Values and duals (no duals where `whole`); None where none were found in time."""
+        """Values and duals (no duals where `whole`); None where none were found in time.
+
+        Raises RuntimeError where HiGHS takes no such program: then time is not what lacked.
+        """
         api = self._api
         left_s = max(self._limit_s - self.spent_s(), 0.0) * (WHOLE_SHARE if whole else 1.0)
         if left_s <= 0.0:
@@ -46,7 +51,8 @@ class Highs:
         for name, value in {**options, "presolve": "on" if whole else "off"}.items():
             solver.setOptionValue(name, value)
         solver.passModel(_lp(api, program, whole))
-        solver.run()
+        if solver.run() == api.HighsStatus.kError:
+            raise RuntimeError("HiGHS refused a program: nothing was solved")
         if solver.getModelStatus() == api.HighsModelStatus.kUnknown and not whole:
             # Out by more than is allowed: once more, by the other way.
             solver.setOptionValue("presolve", "on")
