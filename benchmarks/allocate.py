@@ -2,9 +2,10 @@
 
 The fleet is modelled (see `allocate_site`): by default 100,000 ASICs, each of its own make, with
 five rungs, in 2,500 racks under halls, of which a third bind. The same instance goes to HiGHS as a
-linear program, in the same run and on one core as well. A replan is what a change of all values
-costs: every rung ranked anew, all feeders filled, and repaired. Times are wall clock on the machine
-at hand (measured). As the controller does, the bench keeps freed memory (`controller.pages`).
+linear program, and to a plain numpy pass, in the same run and on one core as well. A replan is what
+a change of all values costs: every rung ranked anew, all feeders filled, and repaired. Times are
+wall clock on the machine at hand (measured). As the controller does, the bench keeps freed memory
+(`controller.pages`).
 """
 
 import statistics
@@ -16,6 +17,7 @@ from benchmarks import allocate_cut, allocate_exact
 from benchmarks.allocate_growth import exponent, growth, keep, replan_ms
 from benchmarks.allocate_lp import lp
 from benchmarks.allocate_memory import peak_mb
+from benchmarks.allocate_plain import plain_ms
 from benchmarks.allocate_site import (
     PER_AGENT,
     PER_RACK,
@@ -44,6 +46,8 @@ def run(devices: int = DEVICES) -> dict[str, Any]:
     found = solved(one)
     replan, ranking = replan_ms(one, REPEATS)
     _told(f"replan {replan:.1f} ms, of which ranking {ranking:.1f} ms")
+    plain = plain_ms(one, REPEATS)
+    _told(f"a plain pass {plain:.1f} ms")
     program = lp(one)
     racks = [name for name in found.binding if name.startswith("rack")]
     figures = {
@@ -53,6 +57,8 @@ def run(devices: int = DEVICES) -> dict[str, Any]:
         "binding_racks_pct": round(100.0 * len(racks) * PER_RACK / devices, 2),
         "replan_ms_p50": round(replan, 3),
         "ranking_ms_p50": round(ranking, 3),
+        "plain_ms_p50": round(plain, 3),
+        "replan_vs_plain": round(replan / plain, 3),
         "replan_alike_ms_p50": round(replan_ms(instance(devices, distinct=False), REPEATS)[0], 3),
         "root_cut_ms_p50": round(_root_cut_ms(one), 3),
         "gap_vs_lp_pct": round(100.0 * (1.0 - value(one, found) / program.value), 4),
