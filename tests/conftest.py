@@ -1,13 +1,21 @@
-"""Tests marked `nightly` show what goes wrong rarely or takes long to show.
+"""What holds for all tests: which are left out, and that Ctrl-C reaches what they start.
 
-The usual run, which has to be over in minutes, leaves them out.
+Tests marked `nightly` show what goes wrong rarely or takes long to show. The usual run, which has
+to be over in minutes, leaves them out.
 """
 
 import os
+import signal
 
 import pytest
 
 NIGHTLY = "WATTSHIFT_NIGHTLY"
+
+
+def pytest_configure() -> None:
+    """A shell starts its background jobs deaf to interrupts, and so all that they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

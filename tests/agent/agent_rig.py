@@ -13,6 +13,7 @@ host = "host"
 [hashing]
 devices = "cpu"
 cpu_w = "100W"
+nice = 0
 [pool]
 url = "stratum+tcp://{pool}"
 user = "demo.host"

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics.desk import OrderMalformed
 from wattshift_cluster.agent.asics.keeper import Keeper
@@ -24,11 +24,6 @@ from wattshift_cluster.fleet.curtail import State
 from wattshift_cluster.fleet.memory import MemoryDamaged, MemoryFolder
 from wattshift_cluster.wire.epochs import EpochFile
 
-_SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 Machine, eventually = bench.Machine, bench.eventually
 
 Row = dict[str, Any]

@@ -1,10 +1,9 @@
 """Which ASIC is commanded: the one that is meant, and not one that slept before us."""
 
 import asyncio
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics.machine import AS_FOUND, AsicDevice
 from wattshift_cluster.asic.driver import SLEEP
@@ -12,11 +11,6 @@ from wattshift_cluster.config.agent import Asic
 from wattshift_cluster.fleet.curtail import State
 from wattshift_cluster.fleet.memory import Memory
 
-_SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 ASIC, EMULATED, Machine = bench.ASIC, bench.EMULATED, bench.Machine
 drive, eventually, lease = bench.drive, bench.eventually, bench.lease
 

@@ -6,12 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics.fencing import Fencing
 from wattshift_cluster.agent.asics.lanes import Lanes
@@ -28,11 +27,6 @@ from wattshift_cluster.fleet.curtail import Goal, State
 from wattshift_cluster.fleet.learn import Learnt
 from wattshift_cluster.fleet.study import Tempo
 
-_SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 eventually, lease = bench.eventually, bench.lease
 Machine: Any = bench.Machine
 

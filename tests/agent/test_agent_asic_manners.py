@@ -4,11 +4,10 @@ import asyncio
 import os
 import time
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics import gate
 from wattshift_cluster.agent.asics.contact import connect_by_probe
@@ -26,11 +25,6 @@ from wattshift_cluster.emulate.listener import EmulatedMiner
 from wattshift_cluster.fleet.curtail import State
 from wattshift_cluster.fleet.memory import Memory
 
-_SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 drive, eventually, lease = bench.drive, bench.eventually, bench.lease
 Machine: Any = bench.Machine
 

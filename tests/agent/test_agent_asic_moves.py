@@ -7,12 +7,12 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics import neighbours, whereabouts
 from wattshift_cluster.agent.asics.claims import MOST_CLAIMED, Claims
@@ -34,11 +34,6 @@ from wattshift_cluster.fleet.locks import Lock, Restraint
 from wattshift_cluster.fleet.memory import Memory, MemoryFolder
 from wattshift_cluster.fleet.scan import Sighting
 
-_SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 eventually, lease = bench.eventually, bench.lease
 
 NET = f"127.62.{1 + os.getpid() % 250}"

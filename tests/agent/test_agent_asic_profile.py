@@ -3,11 +3,10 @@
 import asyncio
 import random
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.agent.asics.machine import AsicDevice
@@ -21,11 +20,6 @@ from wattshift_cluster.errors import Refused
 from wattshift_cluster.fleet.curtail import Command, Goal
 from wattshift_cluster.fleet.locks import Lock, Restraint
 
-_SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 eventually, lease, drive = bench.eventually, bench.lease, bench.drive
 Machine: Any = bench.Machine
 

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics.contact import connect_by_probe
 from wattshift_cluster.agent.asics.lanes import Lanes
@@ -21,11 +21,6 @@ from wattshift_cluster.config.agent import Asic, AsicSection
 from wattshift_cluster.fleet.curtail import State
 from wattshift_cluster.fleet.safety import WakeQueue
 
-_SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 ASIC, EMULATED = bench.ASIC, bench.EMULATED
 FAST, QUICK, PATIENT = bench.FAST, bench.QUICK, bench.PATIENT
 Machine, drive, sweeping = bench.Machine, bench.drive, bench.sweeping

@@ -26,6 +26,7 @@ gate_dir = "gates"
 [hashing]
 devices = "cpu"
 cpu_w = "100W"
+nice = 0
 [pool]
 algorithm = "{coin}"
 url = "stratum+tcp://{pool}"

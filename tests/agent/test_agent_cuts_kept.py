@@ -4,12 +4,11 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.agent import test_agent_fencing as fencing_tests
 
 from wattshift_cluster.agent.asics.fencing import Fencing
 from wattshift_cluster.agent.asics.keeper import Keeper
@@ -20,17 +19,6 @@ from wattshift_cluster.fleet.curtail import State
 from wattshift_cluster.fleet.kept import KeptCut
 from wattshift_cluster.fleet.memory import Memory, MemoryDamaged, MemoryFolder
 
-
-def _beside(name: str) -> ModuleType:
-    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fencing_tests = _beside("test_agent_fencing")
 bench = fencing_tests.bench
 Rig: Any = fencing_tests.Rig
 eventually, lease = bench.eventually, bench.lease

@@ -45,6 +45,7 @@ state_dir = "state"
 gate_dir = "gates"
 [hashing]
 emulated = true
+nice = 0
 [gpu]
 exclusive = true
 {more}

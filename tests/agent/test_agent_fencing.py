@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics import fences
 from wattshift_cluster.agent.asics.fencing import Fencing
@@ -30,11 +30,6 @@ from wattshift_cluster.fleet.curtail import State
 from wattshift_cluster.fleet.locks import Lock, Restraint
 from wattshift_cluster.wire.epochs import EpochFile
 
-_SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 eventually, lease = bench.eventually, bench.lease
 Machine: Any = bench.Machine
 

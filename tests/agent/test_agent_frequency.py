@@ -7,23 +7,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.agent import agent_rig as _rig
 from tests.ports import free_port
 
 from wattshift_cluster.bootclock import boot_id, boot_ns
 from wattshift_cluster.gate import SeatView, read_gate
 from wattshift_cluster.wire.link import Link, LinkError
 from wattshift_cluster.wire.token import create_token, read_token
-
-_SPEC = spec_from_file_location("agent_rig", Path(__file__).with_name("agent_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_rig)
 
 DEVICE = _rig.DEVICE
 CONFIG = f"""{_rig.CONFIG}
@@ -135,7 +129,7 @@ def test_a_dip_stops_the_worker_and_a_renewed_lease_does_not_start_it(rig: Rig) 
             await asyncio.sleep(0.002)
         closed_ms = (boot_ns() - dip_ns) / 1e6
         before, after = seat.read(), None
-        for _ in range(20):  # a nice worker on a busy machine may wait for its turn to look
+        for _ in range(20):  # a worker on a busy machine may wait for its turn to look
             await asyncio.sleep(0.2)
             before, after = after or before, seat.read()
             if after.launches == before.launches:

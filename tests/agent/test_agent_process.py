@@ -7,24 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from tests.agent import agent_rig as _rig
 from tests.ports import free_port
 
 from wattshift_cluster.bootclock import boot_id, boot_ns
 from wattshift_cluster.gate import GateInvalid, SeatView, read_gate
 from wattshift_cluster.wire.link import Link, LinkError, OpFailed, Unauthorized
 from wattshift_cluster.wire.token import create_token, read_token
-
-_SPEC = spec_from_file_location("agent_rig", Path(__file__).with_name("agent_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_rig)
 
 DEVICE, CONFIG = _rig.DEVICE, _rig.CONFIG
 
@@ -128,12 +122,18 @@ def test_a_lease_becomes_shares_that_the_pool_accepts(rig: Rig) -> None:
         assert device["quality"] == "modelled"
 
         await until_hashing(rig, link)
+        seat, drawn_w = rig.seat(), []
+        first, began_ns = seat.read(), boot_ns()
         for sequence in range(100, 112):
             await grant(link, sequence, 60.0, 5.0)
             await asyncio.sleep(0.3)
-        row = await reading(link)
+            row = await reading(link)
+            drawn_w.append(row["watts_w"])
+        cpus = (seat.read().cpu_ns - first.cpu_ns) / (boot_ns() - began_ns)
         assert row["lease"]["watts_w"] == 60.0
-        assert 20.0 < row["watts_w"] < 72.0, "the model follows the worker's processor time"
+        # Less where others keep this host's CPUs busy, and the model sees that, too.
+        assert sum(drawn_w) / 12 == pytest.approx(100.0 * cpus, abs=15.0), "the model follows it"
+        assert max(drawn_w) < 72.0
         assert row["counters"]["accepted"] > 0
         assert row["error"] is None
 
@@ -222,7 +222,7 @@ def test_a_killed_agent_takes_its_worker_along(rig: Rig) -> None:
         pid = rig.seat().read().pid
         rig.agent.kill()
         rig.agent.wait()
-        for _ in range(100):  # a nice worker on a busy machine may wait for its turn to end
+        for _ in range(100):  # a worker on a busy machine may wait for its turn to end
             if not running(pid):
                 break
             await asyncio.sleep(0.1)

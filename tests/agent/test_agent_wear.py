@@ -1,22 +1,14 @@
 """What an agent tells of wear: the price of a cycle from its file, the cycles from its memory."""
 
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.agent.asics.machine import AsicDevice
 from wattshift_cluster.asic.driver import SLEEP
 from wattshift_cluster.config.agent import Asic, AsicSection
 from wattshift_cluster.fleet.memory import Memory
-
-_SPEC = spec_from_file_location("asic_machine", Path(__file__).with_name("asic_machine.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 
 
 def _asic(**keys: object) -> Asic:

@@ -57,6 +57,12 @@ def test_gates_give_first_and_asics_what_is_missing(share: float, told: dict[str
         assert {lease.mode for lease in leases.values()} == {"idle", "sleep"}
 
 
+def test_watts_beyond_the_leased_point_never_lead_to_a_higher_one() -> None:
+    terms = Terms({"sleep": 30.0, "low": 2000.0, "high": 2100.0}, 3150.0)
+    leases, _ = lowered((held("rig", "low", 2250.0, terms, 30.0),), 100 / 2220)
+    assert (leases["rig"].mode, leases["rig"].watts_w) == ("low", 2000.0)
+
+
 points = st.lists(st.floats(1.0, 5000.0), min_size=1, max_size=4, unique=True)
 
 

@@ -40,7 +40,7 @@ class Rig:
         self, *device: str, environment: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         command = [
-            *(sys.executable, "-m", "wattshift_cluster.agent.worker"),
+            *(sys.executable, "-m", "wattshift_cluster.agent.worker", "--nice=0"),
             *(device or ("--device=cpu",)),
             f"--gate={self.folder / 'cpu0.gate'}",
             f"--seat={self.folder / 'cpu0.worker'}",
@@ -212,6 +212,13 @@ def test_an_emulated_gpu_is_hashed_for_on_the_cpu_and_keeps_its_share_of_time(co
 def test_only_a_gpu_is_emulated() -> None:
     with pytest.raises(SystemExit):
         worker.main(["--device=cpu", "--emulated", "--gate=/x.gate", "--seat=/x.worker"])
+
+
+def test_it_gives_way_to_all_others_unless_told(cold: Rig) -> None:
+    cold.process = cold.start("--device=cpu", "--nice=19")
+    cold.hear("ready")
+    assert os.getpriority(os.PRIO_PROCESS, cold.process.pid) == 19
+    assert worker._options(["--device=cpu", "--gate=g", "--seat=s"]).nice == 19
 
 
 def test_a_real_gpus_worker_never_hashes_on_the_cpu(cold: Rig) -> None:

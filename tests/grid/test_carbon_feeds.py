@@ -6,11 +6,11 @@ import gzip
 import json
 import math
 import os
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.grid import curve_rig as rig_of
 
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.curves.readers import CurveFailed
@@ -18,11 +18,6 @@ from wattshift_cluster.grid.curves.steps import value_at
 from wattshift_cluster.grid.market.carbon import ElectricityMaps, WattTime, in_unit
 from wattshift_cluster.grid.market.carbon_history import parse_moer
 
-_SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig_of = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig_of)
 NOON_S = rig_of.NOON_S
 serving = rig_of.serving
 

@@ -1,23 +1,18 @@
 """`[market]` of site.toml: one way in each, rates, and the sources that it becomes."""
 
 import asyncio
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tests.grid import curve_rig as rig_of
 
 from wattshift_cluster.config.market import Market
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.curves.steps import value_at
 from wattshift_cluster.grid.market.sources import market_sources
 
-_SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig_of = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig_of)
 NOON_S = rig_of.NOON_S
 Clock = rig_of.Clock
 

@@ -10,12 +10,12 @@ import os
 import threading
 import types
 from datetime import UTC, datetime
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
+from tests.grid import curve_rig as rig_of
 
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.curves.readers import CurveFailed
@@ -25,11 +25,6 @@ from wattshift_cluster.grid.market.prices import Money
 from wattshift_cluster.grid.market.published import EntsoePrices, GridstatusPrices, Wanted
 from wattshift_cluster.grid.market.thread import MarketThread
 
-_SPEC = spec_from_file_location("curve_rig", Path(__file__).with_name("curve_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig_of = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig_of)
 NOON_S = rig_of.NOON_S
 serving = rig_of.serving
 

@@ -88,7 +88,7 @@ def found_in(line: list[str]) -> tuple[click.Command, click.Context, list[str]]:
     """The command that a line calls, its parent's context, and what is left of the line."""
     program, *rest = line
     command: click.Command = main
-    context = click.Context(main, info_name=program)
+    context = click.Context(main, info_name=program, **main.context_settings)
     while isinstance(command, click.Group) and rest:
         inner = command.get_command(context, rest[0])
         assert inner is not None, f"{' '.join(line)}: there is no {rest[0]}"

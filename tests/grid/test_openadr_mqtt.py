@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import random
 import shutil
@@ -9,12 +10,12 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import pytest
+from tests.grid import openadr_rig as rig
 from tests.ports import free_port
 
 from wattshift_cluster.errors import ConfigInvalid
@@ -31,12 +32,6 @@ from wattshift_cluster.grid.openadr.topics import (
 from wattshift_cluster.grid.openadr.words import Notification, ObjectType
 from wattshift_cluster.grid.vtn.publisher import BrokerSettings
 from wattshift_cluster.grid.vtn.server import VtnSettings
-
-_SPEC = spec_from_file_location("openadr_rig", Path(__file__).with_name("openadr_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto broker is installed")
@@ -204,6 +199,28 @@ def test_after_a_broker_is_back_the_site_polls_and_listens_on(tmp_path: Path) ->
                 told = vtn.publisher
                 await rig.until(lambda: told.published == 4, "two topics of each, none lost")
                 assert site.listener.fault is None
+
+    with mosquitto(tmp_path, OPEN) as broker:
+        rig.run(scene(broker))
+
+
+def test_a_vtn_with_nothing_to_publish_notices_a_lost_broker_and_leaves_no_error(
+    tmp_path: Path,
+) -> None:
+    async def scene(broker: Mosquitto) -> None:
+        unheard: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, told: unheard.append(told))
+        await broker.answers()
+        async with rig.vtn(settings(broker.url)) as vtn:
+            publisher = vtn.publisher
+            assert publisher is not None
+            await rig.until(publisher.connected.is_set, "the first connection")
+            broker.stop()
+            await rig.until(lambda: not publisher.connected.is_set(), "the loss")
+            broker.start()
+            await rig.until(publisher.connected.is_set, "the second connection")
+        gc.collect()
+        assert unheard == []
 
     with mosquitto(tmp_path, OPEN) as broker:
         rig.run(scene(broker))

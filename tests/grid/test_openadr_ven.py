@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from tests.grid import ven_rig as rig
 
 from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.grid.openadr import ven as ven_module
@@ -24,12 +24,6 @@ from wattshift_cluster.grid.openadr.words import (
     read_event,
 )
 from wattshift_scheduler.signals.arbitrate import arbitrate
-
-_SPEC = spec_from_file_location("ven_rig", Path(__file__).with_name("ven_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 NOW, TERMS, SLOW, FAST = rig.NOW, rig.TERMS, rig.SLOW, rig.FAST
 FakeVtn, SteadyReadings = rig.FakeVtn, rig.SteadyReadings

@@ -4,12 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from tests.grid import openadr_rig as rig
 
 from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.grid.openadr.callback import Callback
@@ -22,12 +22,6 @@ from wattshift_cluster.grid.openadr.notices import (
 )
 from wattshift_cluster.grid.openadr.words import Notification, ObjectType, SubscriptionWish
 from wattshift_cluster.grid.serving import serve
-
-_SPEC = spec_from_file_location("openadr_rig", Path(__file__).with_name("openadr_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 BEARER = "the bearer that the site named"
 

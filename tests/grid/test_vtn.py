@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from tests.grid import openadr_rig as rig
 
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.openadr.words import ObjectType
@@ -23,12 +23,6 @@ from wattshift_cluster.grid.vtn.problems import Problem
 from wattshift_cluster.grid.vtn.script import play, read_script
 from wattshift_cluster.grid.vtn.server import LoopbackVtn, VtnSettings
 from wattshift_cluster.grid.vtn.store import Store
-
-_SPEC = spec_from_file_location("openadr_rig", Path(__file__).with_name("openadr_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 
 class Asking:

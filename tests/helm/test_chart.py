@@ -6,13 +6,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from tests.helm import raycluster
 
 from wattshift_cluster.config.agent import AgentConfig
 from wattshift_cluster.config.fields import Section
@@ -24,11 +25,6 @@ KUBERNETES = "1.34.0"
 Values = dict[str, Any]
 Objects = list[dict[str, Any]]
 
-_SPEC = spec_from_file_location("raycluster_schema", Path(__file__).with_name("raycluster.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-raycluster = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(raycluster)
 
 FULL: Values = {
     "site": {

@@ -10,6 +10,9 @@ from wattshift_cluster.bootclock import boot_ns
 from wattshift_cluster.gate.clients import ClientsView, create_clients_file
 from wattshift_cluster.inference import app
 
+LONG = json.dumps({"texts": ["words and more words " * 20] * 4}).encode()
+"""None of three is answered before the last one is taken."""
+
 
 @pytest.fixture(scope="module")
 def gate_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -60,13 +63,11 @@ def test_the_gate_is_busy_during_a_request_and_free_after_the_hold_off(
         view = ClientsView(gate_dir / "cpu0.clients")
         await asyncio.sleep(0.1)
         seen = [view.busy(boot_ns())]
-        asked = [
-            asyncio.create_task(replica.answer(b'{"texts": ["words and more words"]}'))
-            for _ in range(3)
-        ]
-        await asyncio.sleep(0.005)
+        asked = [asyncio.create_task(replica.answer(LONG)) for _ in range(3)]
+        async with asyncio.timeout(5.0):
+            while replica.wattshift_stats()["ongoing"] < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
         seen.append(view.busy(boot_ns()))
-        assert replica.wattshift_stats()["ongoing"] == 3
         await asyncio.gather(*asked)
         seen.append(view.busy(boot_ns()))
         await asyncio.sleep(0.05)

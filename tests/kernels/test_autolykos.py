@@ -2,12 +2,11 @@
 
 import ctypes
 import random
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.kernels import lockstep
 
 from wattshift_kernels.algorithms import by_name
 from wattshift_kernels.autolykos2 import reference
@@ -16,12 +15,6 @@ from wattshift_kernels.hasher import HasherFailed, Work
 from wattshift_kernels.launches import Limits
 from wattshift_kernels.native import CompilerMissing, library
 from wattshift_kernels.selftest import failure, through
-
-_SPEC = spec_from_file_location("lockstep", Path(__file__).with_name("lockstep.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-lockstep = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(lockstep)
 
 HEIGHT = 1_900_000
 ROWS_FEW = 1_009

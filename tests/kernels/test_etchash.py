@@ -8,12 +8,12 @@ import ctypes
 import hashlib
 import random
 import struct
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.kernels import lockstep
 
 from wattshift_kernels.algorithms import by_name
 from wattshift_kernels.etchash import epochs, reference
@@ -24,12 +24,6 @@ from wattshift_kernels.hasher import HasherFailed, Work
 from wattshift_kernels.launches import Limits
 from wattshift_kernels.native import CompilerMissing, library
 from wattshift_kernels.selftest import failure, through
-
-_SPEC = spec_from_file_location("lockstep", Path(__file__).with_name("lockstep.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-lockstep = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(lockstep)
 
 # Ethereum's first epoch, which is Ethereum Classic's too; test cases of chfast/ethash:
 # header hash, nonce, mix hash, digest
@@ -63,13 +57,15 @@ SMALL = Epoch(first_height=77, seed_rounds=3, cache_rows=521, pages=1_009)
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Epoch:
-    """Every epoch, also the one that hits are verified by, is this small one or one like it."""
+    """Every epoch, also the one that hits are verified by, is this small one or one like it, and
+    its cache is made anew."""
 
     def few(height: int) -> Epoch:
         return Epoch(height // 100 * 100, height // 100, SMALL.cache_rows, SMALL.pages)
 
     monkeypatch.setattr(epochs, "epoch_of", few)
     monkeypatch.setattr(reference, "epoch_of", few)
+    monkeypatch.setattr("wattshift_kernels.etchash.light._kept", OrderedDict())
     return few(0)
 
 

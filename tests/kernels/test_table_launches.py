@@ -1,23 +1,15 @@
 """A table that is built by launches: a made-up one, in the real launcher on the stand-in GPU."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.kernels import made_up
 
 from wattshift_kernels.hasher import HasherFailed
 from wattshift_kernels.kernel import Builder, Spot
 from wattshift_kernels.selftest import through
 from wattshift_kernels.tables import FREE_MARGIN_BYTES, Plan, Slice, Stage
 
-_spec = importlib.util.spec_from_file_location("made_up", Path(__file__).with_name("made_up.py"))
-assert _spec is not None
-assert _spec.loader is not None
-made_up = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = made_up
-_spec.loader.exec_module(made_up)
 launcher, work = made_up.launcher, made_up.work
 ROWS, SLICE = made_up.ROWS, made_up.SLICE
 

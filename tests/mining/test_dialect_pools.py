@@ -26,7 +26,7 @@ from wattshift_cluster.mining.pool.coins.judge import target_of
 from wattshift_cluster.mining.pool.coins.kaspa import Kaspa
 from wattshift_cluster.mining.pool.coins.server import TONGUES, CoinPool
 from wattshift_cluster.mining.pool.coins.tongue import Tongue
-from wattshift_cluster.mining.pool.server import NotLoopback
+from wattshift_cluster.mining.pool.listening import NotLoopback
 from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_cluster.mining.pool.verdict import ShareRefused
 from wattshift_cluster.mining.session import Deadlines

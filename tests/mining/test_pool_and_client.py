@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -13,8 +14,11 @@ from wattshift_cluster.mining import lines
 from wattshift_cluster.mining.backoff import Backoff
 from wattshift_cluster.mining.client import StratumClient
 from wattshift_cluster.mining.endpoint import Endpoint
-from wattshift_cluster.mining.job import MiningWork, StratumJob
-from wattshift_cluster.mining.pool.server import LoopbackPool, NotLoopback
+from wattshift_cluster.mining.job import Extranonce, MiningWork, StratumJob
+from wattshift_cluster.mining.pool.link import MinerLink
+from wattshift_cluster.mining.pool.listening import NotLoopback
+from wattshift_cluster.mining.pool.server import LoopbackPool
+from wattshift_cluster.mining.pool.sessions import MinerSession
 from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_kernels.hasher import Work
 from wattshift_kernels.header import hash_value, sha256d, with_nonce
@@ -356,6 +360,30 @@ def test_a_restarted_pool_is_found_again() -> None:
             assert await mine_one(client)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+    run(body)
+
+
+def test_what_comes_after_another_connection_took_the_session_is_not_answered() -> None:
+    async def body() -> None:
+        pool = LoopbackPool(PoolSettings(difficulty=EASY))
+        pool.new_job(clean=True)
+        ours, theirs = socket.socketpair()
+        miner, writer = await asyncio.open_connection(sock=theirs)
+        _, pool_writer = await asyncio.open_connection(sock=ours)
+        reader = asyncio.StreamReader()
+        session = MinerSession.new(Extranonce(b"abcd", 4), pool.settings, pool.now_s())
+        link = MinerLink(1, reader, pool_writer, session=session, pool=pool)
+        reader.feed_data(lines.encode({"id": 1, "method": "mining.subscribe", "params": []}))
+        serving = asyncio.create_task(link.run())
+        assert json.loads(await miner.readline())["error"] is None
+        assert link.leave() is session
+        reader.feed_data(lines.encode({"id": 2, "method": "mining.subscribe", "params": []}))
+        reader.feed_eof()
+        await serving
+        pool_writer.close()
+        assert b'"id":2' not in await miner.read()
+        writer.close()
 
     run(body)
 

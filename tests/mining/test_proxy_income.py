@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics import income as module
 from wattshift_cluster.agent.asics.income import Income, LookFailed, read
@@ -25,13 +25,6 @@ from wattshift_cluster.mining.proxy.page import serve_page
 from wattshift_cluster.mining.proxy.server import ProxyServer
 from wattshift_cluster.mining.proxy.settings import ProxySettings
 from wattshift_cluster.mining.shares import ShareLedger
-
-HERE = Path(__file__)
-_SPEC = spec_from_file_location("asic_machine", HERE.parents[1] / "agent" / "asic_machine.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 
 LOCAL = Endpoint("127.65.4.1", 0)
 

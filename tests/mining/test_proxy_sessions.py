@@ -6,11 +6,11 @@ import shutil
 import ssl
 import subprocess
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from tests.mining import proxy_site as bench
 
 from wattshift_cluster.mining.client import StratumClient
 from wattshift_cluster.mining.job import Extranonce, MiningWork, StratumJob
@@ -22,11 +22,6 @@ from wattshift_cluster.mining.proxy.settings import ProxySettings
 from wattshift_cluster.mining.standing import Patience
 from wattshift_cluster.mining.tls import Trust
 
-_SPEC = spec_from_file_location("proxy_site", Path(__file__).with_name("proxy_site.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 EASY, FOLLOW, LOCAL = bench.EASY, bench.FOLLOW, bench.LOCAL
 RawMiner, mine, run, site, solve = bench.RawMiner, bench.mine, bench.run, bench.site, bench.solve
 until, upstream = bench.until, bench.upstream

@@ -2,11 +2,10 @@
 
 import asyncio
 import random
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.mining import scripted_pool as pools
 
 from wattshift_cluster.mining.backoff import Backoff
 from wattshift_cluster.mining.client import StratumClient
@@ -14,11 +13,6 @@ from wattshift_cluster.mining.endpoint import Endpoint, EndpointInvalid
 from wattshift_cluster.mining.pool.server import LoopbackPool
 from wattshift_cluster.mining.pool.settings import PoolSettings
 
-_SPEC = spec_from_file_location("scripted_pool", Path(__file__).with_name("scripted_pool.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-pools = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(pools)
 scripted, mining_on, until, run = pools.scripted, pools.mining_on, pools.until, pools.run
 Miner, Script = Any, Any
 

@@ -1,13 +1,12 @@
 """No share vanishes: one in flight when its connection ends is sent once more, or lost with why."""
 
 import asyncio
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.mining import scripted_pool as pools
 
 from wattshift_cluster.mining.client import Keeping, StratumClient
 from wattshift_cluster.mining.job import Share
@@ -15,11 +14,6 @@ from wattshift_cluster.mining.refusals import Kind
 from wattshift_cluster.mining.session import Deadlines
 from wattshift_cluster.mining.shares import ShareResult
 
-_SPEC = spec_from_file_location("scripted_pool", Path(__file__).with_name("scripted_pool.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-pools = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(pools)
 JudgingPool, found = pools.JudgingPool, pools.found
 scripted, until, run = pools.scripted, pools.until, pools.run
 

@@ -4,12 +4,11 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.mining import scripted_pool as pools
 
 from wattshift_cluster.mining.backoff import Backoff
 from wattshift_cluster.mining.endpoint import Endpoint
@@ -17,11 +16,6 @@ from wattshift_cluster.mining.job import StratumJob
 from wattshift_cluster.mining.pools import Account, PoolRotation
 from wattshift_cluster.mining.standing import Patience, Standing, choose, needed
 
-_SPEC = spec_from_file_location("scripted_pool", Path(__file__).with_name("scripted_pool.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-pools = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(pools)
 JudgingPool, found, scripted, until, run = (
     pools.JudgingPool, pools.found, pools.scripted, pools.until, pools.run
 )  # fmt: skip

@@ -8,10 +8,10 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from tests.mining import scripted_pool as pools
 
 from wattshift_cluster.mining.backoff import Backoff
 from wattshift_cluster.mining.client import StratumClient
@@ -20,11 +20,6 @@ from wattshift_cluster.mining.pool.server import LoopbackPool
 from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_cluster.mining.tls import Trust, Verifier
 
-_SPEC = spec_from_file_location("scripted_pool", Path(__file__).with_name("scripted_pool.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-pools = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(pools)
 found, until, run = pools.found, pools.until, pools.run
 
 

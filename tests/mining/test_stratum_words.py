@@ -1,10 +1,9 @@
 """What pools say, taken apart: kinds of refusal, where a redirect may lead, what login asks for."""
 
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.mining import scripted_pool as pools
 
 from wattshift_cluster.mining.endpoint import Endpoint
 from wattshift_cluster.mining.feed import BitcoinFeed
@@ -13,11 +12,6 @@ from wattshift_cluster.mining.redirect import RedirectRefused, redirected, regis
 from wattshift_cluster.mining.refusals import Kind, brief, error_text, kind_of
 from wattshift_cluster.mining.session import Deadlines, Login
 
-_SPEC = spec_from_file_location("scripted_pool", Path(__file__).with_name("scripted_pool.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-pools = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(pools)
 JudgingPool, scripted, until, run = pools.JudgingPool, pools.scripted, pools.until, pools.run
 
 

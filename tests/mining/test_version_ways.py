@@ -1,10 +1,10 @@
 """Sixteen versions beside each nonce: at the proxy, and when a pool changes its mask in mid-job."""
 
 import asyncio
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from tests.mining import proxy_site as bench
 
 from wattshift_cluster.agent.assignments import Assignments
 from wattshift_cluster.agent.desk import WORKER_BITS, PoolDesk
@@ -16,11 +16,6 @@ from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_cluster.mining.splitting import WorkSplitter
 from wattshift_kernels.hasher import rolled
 
-_SPEC = spec_from_file_location("proxy_site", Path(__file__).with_name("proxy_site.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 EASY, RawMiner, run, site, until = bench.EASY, bench.RawMiner, bench.run, bench.site, bench.until
 
 MASKS = {"narrow": 0x0001E000, "overlapping": 0x0003C000, "wide": 0x1FFFE000}

@@ -67,7 +67,9 @@ def _lower(one: Held, cut_w: float) -> Lease:
         return replace(lease, mode=least, watts_w=min(lease.watts_w, one.least_w))
     if one.terms.continuous:
         return replace(lease, watts_w=left_w)
-    mode = max((m for m, watts_w in modes.items() if watts_w <= left_w), key=lambda m: modes[m])
+    # A lease may allow more watts than its point draws: they are no leave to go to a higher point.
+    most_w = min(left_w, modes.get(lease.mode, math.inf))
+    mode = max((m for m, watts_w in modes.items() if watts_w <= most_w), key=lambda m: modes[m])
     return replace(lease, mode=mode, watts_w=modes[mode])
 
 

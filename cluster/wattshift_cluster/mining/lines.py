@@ -7,6 +7,7 @@ list [code, text, null] beside result false) and BIP 310 for `mining.configure`.
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,29 @@ async def read_message(reader: asyncio.StreamReader, deadline_s: float) -> Messa
     if not line.endswith(b"\n"):
         return None
     return parse(line)
+
+
+async def served(
+    reader: asyncio.StreamReader,
+    deadline_s: Callable[[], float],
+    answer: Callable[[Message], Awaitable[None]],
+) -> str | None:
+    """Have every request and notification answered, until the peer leaves or breaks the rules.
+
+    Args:
+        deadline_s: how long the peer may be silent now.
+        answer: is waited for before the next one is read.
+
+    Returns:
+        What ended it; None: the peer left.
+    """
+    try:
+        while (message := await read_message(reader, deadline_s())) is not None:
+            if message.method is not None:
+                await answer(message)
+    except (OSError, TimeoutError, LineFault) as fault:
+        return str(fault) or type(fault).__name__
+    return None
 
 
 async def send(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:

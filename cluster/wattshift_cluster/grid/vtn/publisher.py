@@ -121,13 +121,24 @@ class Publisher:
             tls_context=self._tls() if at.scheme == "mqtts" else None,
         ) as client:
             self.connected.set()
-            while True:
-                self._unsent = self._unsent or await self._queue.get()
-                topic, payload = self._unsent
-                await client.publish(topic, payload, qos=AT_LEAST_ONCE)
-                self._unsent = None
-                self.published += 1
-                end_if_cancelled()
+            both = [asyncio.create_task(one) for one in (self._send(client), _until_lost(client))]
+            try:
+                ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in both:
+                    one.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
+            for one in ended:
+                one.result()
+
+    async def _send(self, client: aiomqtt.Client) -> None:
+        while True:
+            self._unsent = self._unsent or await self._queue.get()
+            topic, payload = self._unsent
+            await client.publish(topic, payload, qos=AT_LEAST_ONCE)
+            self._unsent = None
+            self.published += 1
+            end_if_cancelled()
 
     def _tls(self) -> Any:
         ca_file = self.settings.ca_file
@@ -135,3 +146,12 @@ class Publisher:
         if self.settings.cert_file is not None:
             context.load_cert_chain(self.settings.cert_file, self.settings.key_file)
         return context
+
+
+async def _until_lost(client: aiomqtt.Client) -> None:
+    """Nothing is subscribed, so no message comes. Raises: MqttError, when the connection is lost.
+
+    Whoever has nothing to publish would else not notice, and its loss would be nobody's to take.
+    """
+    async for _ in client.messages:
+        pass

@@ -97,17 +97,9 @@ class MinerLink:
 
     async def run(self) -> None:
         """Serve until the miner leaves, falls silent or breaks the protocol."""
-        settings = self._pool.settings
-        try:
-            while self.session is not None:
-                deadline_s = settings.idle_s if self.ready else settings.handshake_s
-                message = await lines.read_message(self._reader, deadline_s)
-                if message is None or self.session is None:
-                    return
-                if message.method is not None:
-                    await self._answer(self.session, message)
-        except (OSError, TimeoutError, LineFault) as fault:
-            log.info("pool.hung_up", link=self.number, reason=str(fault) or type(fault).__name__)
+        reason = await lines.served(self._reader, self._patience_s, self._heard)
+        if reason is not None:
+            log.info("pool.hung_up", link=self.number, reason=reason)
 
     def hang_up(self) -> None:
         """Close this connection; `run` then ends."""
@@ -164,6 +156,14 @@ class MinerLink:
     def _session(self) -> MinerSession:
         assert self.session is not None, "this connection is over"
         return self.session
+
+    def _patience_s(self) -> float:
+        settings = self._pool.settings
+        return settings.idle_s if self.ready else settings.handshake_s
+
+    async def _heard(self, message: Message) -> None:
+        if self.session is not None:  # else another connection took it, and this one is closing
+            await self._answer(self.session, message)
 
     async def _answer(self, session: MinerSession, message: Message) -> None:
         """Answer one request, then send what follows from it."""

@@ -22,7 +22,8 @@ from wattshift_cluster.errors import ConfigInvalid, Fault, WattshiftError
 from wattshift_cluster.jsonhttp import serve_json
 from wattshift_cluster.mining.endpoint import Endpoint
 from wattshift_cluster.mining.pool.coins.server import TONGUES, CoinPool
-from wattshift_cluster.mining.pool.server import LoopbackPool, NotLoopback
+from wattshift_cluster.mining.pool.listening import NotLoopback
+from wattshift_cluster.mining.pool.server import LoopbackPool
 from wattshift_cluster.mining.pool.settings import PoolSettings
 from wattshift_cluster.process import die_with_parent, stop_event
 

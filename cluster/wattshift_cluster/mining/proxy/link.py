@@ -106,17 +106,8 @@ class WorkerLink:
 
     async def run(self) -> None:
         """Serve until the miner leaves, falls silent or breaks the protocol."""
-        settings = self._house.settings
-        try:
-            while True:
-                deadline_s = settings.idle_s if self.ready else settings.handshake_s
-                message = await lines.read_message(self._reader, deadline_s)
-                if message is None:
-                    return
-                if message.method is not None:
-                    await self._answer(message)
-        except (OSError, TimeoutError, LineFault) as fault:
-            reason = str(fault) or type(fault).__name__
+        reason = await lines.served(self._reader, self._patience_s, self._answer)
+        if reason is not None:
             log.info("proxy.hung_up", devices=self._names(), reason=reason)
 
     def hang_up(self, reason: str | None = None) -> None:
@@ -192,6 +183,10 @@ class WorkerLink:
         return _line("mining.set_version_mask", f"{mask:08x}")
 
     # What is asked
+
+    def _patience_s(self) -> float:
+        settings = self._house.settings
+        return settings.idle_s if self.ready else settings.handshake_s
 
     async def _answer(self, message: Message) -> None:
         """Answer one request, then send what follows from it."""

@@ -1,6 +1,6 @@
 """Loopback pools of the other coins: they speak as real ones do, check every share, and pay nobody.
 
-server  link           sockets, jobs and their renewal; one miner's connection
+server  link           the pool; one miner's connection
 tongue                 what a coin's pool says and hears
 ergo  ethereum_classic  kaspa  alephium     one coin each
 judge                  what is credited

@@ -74,17 +74,9 @@ class CoinLink:
 
     async def run(self) -> None:
         """Serve until the miner leaves, falls silent or breaks the protocol."""
-        settings = self._pool.settings
-        try:
-            while True:
-                deadline_s = settings.idle_s if self.ready else settings.handshake_s
-                message = await lines.read_message(self._reader, deadline_s)
-                if message is None:
-                    return
-                if message.method is not None:
-                    await self._answer(message)
-        except (OSError, TimeoutError, LineFault) as fault:
-            log.info("pool.hung_up", link=self.number, reason=str(fault) or type(fault).__name__)
+        reason = await lines.served(self._reader, self._patience_s, self._answer)
+        if reason is not None:
+            log.info("pool.hung_up", link=self.number, reason=reason)
 
     def hang_up(self) -> None:
         """Close this connection; `run` then ends."""
@@ -119,6 +111,10 @@ class CoinLink:
         except LineFault:
             log.warning("pool.slow_miner", link=self.number)
             self._writer.transport.abort()
+
+    def _patience_s(self) -> float:
+        settings = self._pool.settings
+        return settings.idle_s if self.ready else settings.handshake_s
 
     async def _answer(self, message: Message) -> None:
         body: dict[str, Any] = {"id": message.id, "result": None, "error": None}
