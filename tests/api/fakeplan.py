@@ -29,7 +29,9 @@ def view(hours: float = 36.0, start_s: float = START_S) -> dict[str, Any]:
         "notes": ["the price beyond what is published is foreseen by time of day from the past"],
         "events": [],
         "kinds": [{"name": "asic 30..3250 W", "count": 250}],
-        "batches": [{"job": "night", "left_wh": 480_000.0, "deadline_at": None}],
+        "batches": [
+            {"job": "night", "left_wh": 480_000.0, "deadline_at": None, "usd_per_mwh": 42.5}
+        ],
         "rows": [_row(start_s + i * STEP_S, known=i < PUBLISHED) for i in range(count)],
         "made": [],
     }

@@ -1,6 +1,9 @@
 """`wattshift plan`: the table, the picture and the page, and what is said where there is none."""
 
 import json
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +13,15 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import Result
 
+import wattshift_cluster.api
+from wattshift_cluster.cli.plan_page import PRICE_TOP, price_scale
+from wattshift_cluster.cli.plan_page import picture as svg_picture
 from wattshift_cluster.cli.plan_rows import HOUR_S, shown
 from wattshift_cluster.cli.plan_text import headline, next_words, picture, spark, table
 from wattshift_cluster.errors import WattshiftError
 
 Command = Callable[..., Result]
+PAGE = Path(wattshift_cluster.api.__file__).parent / "page"
 
 
 @pytest.fixture
@@ -62,6 +69,15 @@ def test_a_late_plan_is_shown_and_said(wattshift: Command, reach: Any, fake: Any
     assert wattshift("plan").exit_code == 75, "nothing of it lies ahead any more"
 
 
+def test_what_arithmetic_leaves_is_no_gap(fake: Any) -> None:
+    def gap(share: float | None) -> str:
+        return dict(headline(fake.view() | {"gap": share}))["plan"].partition(";")[0]
+
+    assert gap(1.4e-16) == "current, optimal, at most 0.01 % below the best"
+    assert gap(0.00123) == "current, optimal, at most 0.12 % below the best"
+    assert gap(None) == "current, optimal"
+
+
 def test_each_new_plan_is_a_line_of_json(
     wattshift: Command, reach: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,10 +106,50 @@ def test_the_page_holds_a_picture_that_is_whole(
     assert ElementTree.fromstring(_attributes(quoted)).tag == "svg"
 
 
+def test_a_cap_that_cannot_be_kept_leaves_prices_to_be_seen(fake: Any, tmp_path: Path) -> None:
+    """What a watt is worth there is the fine on missing it: no price comes near."""
+    view = fake.view()
+    rows = view["rows"]
+    low, high, cut = price_scale(rows)
+    assert (low, cut) == (min(0.0, *(row["price_low_usd_per_mwh"] for row in rows)), False)
+    assert high == max(row["shadow_usd_per_mwh"] for row in rows)
+    dearest = max(row["price_high_usd_per_mwh"] for row in rows)
+    assert high > dearest
+    rows[0]["shadow_usd_per_mwh"], rows[1]["shadow_usd_per_mwh"] = 31_375.0, None
+    assert price_scale(rows) == (low, 2.0 * dearest, True)
+    assert f"≥ {2.0 * dearest:,.0f}" in svg_picture(view)
+    assert min(_heights(svg_picture(view))) >= PRICE_TOP, "no line leaves the picture"
+    assert scaled_by_the_page(rows, tmp_path) in (None, [low, 2.0 * dearest, True])
+
+
+def _heights(svg: str) -> list[float]:
+    """Of the points of the dotted line of what a MWh more costs."""
+    lines = re.findall(r"<polyline points='([^']+)' fill=none stroke='#d55e00'", svg)
+    return [float(point.split(",")[1]) for one in lines for point in one.split()]
+
+
+def scaled_by_the_page(rows: list[dict[str, Any]], folder: Path) -> list[Any] | None:
+    """The same by the live page's own code; None where there is no node to run it."""
+    node = shutil.which("node")
+    if node is None:
+        return None
+    for name in ("plan.js", "chart.js", "picture.js"):
+        (folder / name).write_text((PAGE / name).read_text())
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "run.js").write_text(
+        'import { priceScale } from "./plan.js";\n'
+        f"const found = priceScale({json.dumps(rows)});\n"
+        "console.log(JSON.stringify([found.low, found.high, found.cut]));\n"
+    )
+    ran = subprocess.run(
+        [node, folder / "run.js"], capture_output=True, text=True, timeout=60, check=True
+    )
+    found: list[Any] = json.loads(ran.stdout)
+    return found
+
+
 def _attributes(svg: str) -> str:
     """The same with every attribute in quotes, as XML wants it."""
-    import re
-
     return re.sub(r"=([\w.#-]+)(?=[\s/>])", r"='\1'", svg)
 
 

@@ -74,6 +74,10 @@ def test_the_promised_commands_exist() -> None:
         ["submit", "batch", "--name", "x"],
         ["jobs", "--state", "asleep"],
         ["demo", "--seconds", "soon"],
+        ["plan", "--hours", "nan"],
+        ["top", "--interval", "nan"],
+        ["simulate", "site.toml", "--days", "nan"],
+        ["load", "http://127.0.0.1:1", "--rate", "nan"],
     ],
     ids=" ".join,
 )

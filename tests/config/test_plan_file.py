@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from wattshift_cluster.config.load import load_site
-from wattshift_cluster.config.plan import wants_plan
 from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.errors import ConfigInvalid
 
@@ -55,6 +54,11 @@ def test_what_the_file_says(tmp_path: Path) -> None:
         ("[plan]\ndemand_charge = 12\n", "plan.demand_charge = 12.0: is counted by the site meter"),
         ("[plan]\npeak_charge = 60\n", "allowed: with [[market.peaks]]"),
         ("[plan]\nhorizont = 60\n", "did you mean horizon?"),
+        (
+            '[plan]\nenabled = "maybe"\n',
+            'plan.enabled = "maybe": not a boolean; allowed: true, false',
+        ),
+        ("[plan]\nenabled = 2\n", "plan.enabled = 2: not a boolean; allowed: true, false"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, more: str, told: str) -> None:
@@ -62,10 +66,12 @@ def test_what_is_refused(tmp_path: Path, more: str, told: str) -> None:
 
 
 def test_a_plan_is_made_where_something_is_known_beforehand(tmp_path: Path) -> None:
-    assert not wants_plan(load(tmp_path, "")), "one price and no events: the ladder does as well"
-    assert wants_plan(load(tmp_path, PRICES))
-    assert wants_plan(load(tmp_path, METER + "[plan]\ndemand_charge = 1\n"))
-    assert wants_plan(load(tmp_path, "[plan]\nenabled = true\n"))
-    assert not wants_plan(load(tmp_path, PRICES + "[plan]\nenabled = false\n"))
+    assert not load(tmp_path, "").wants_plan, "one price and no events: the ladder does as well"
+    assert load(tmp_path, PRICES).wants_plan
+    assert load(tmp_path, METER + "[plan]\ndemand_charge = 1\n").wants_plan
+    assert load(tmp_path, "[plan]\nenabled = true\n").wants_plan
+    assert not load(tmp_path, PRICES + "[plan]\nenabled = false\n").wants_plan
+    assert load(tmp_path, '[plan]\nenabled = "yes"\n').wants_plan, "the environment has only text"
+    assert not load(tmp_path, PRICES + '[plan]\nenabled = "False"\n').wants_plan
     drill = '[[drills]]\nname = "weekly"\ndays = ["tue"]\nat = "14:00"\nduration = "10m"\n'
-    assert not wants_plan(load(tmp_path, drill + 'shed = "2kW"\n')), "practice is no use"
+    assert not load(tmp_path, drill + 'shed = "2kW"\n').wants_plan, "practice is no use"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wattshift_cluster.demo.children import Child, ChildFailed, Children
+from wattshift_cluster.demo.children import Child, ChildFailed, ChildInvalid, Children
 
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
 
@@ -76,6 +76,47 @@ def test_a_child_that_ends_before_it_is_ready_is_told_at_once(tmp_path: Path) ->
 
     with pytest.raises(ChildFailed, match="port 1 is in use"):
         asyncio.run(play())
+
+
+def test_what_an_earlier_run_said_is_not_told_again(tmp_path: Path) -> None:
+    async def never() -> bool:
+        return False
+
+    async def play(words: str) -> None:
+        children = Children(tmp_path)
+        try:
+            program = f"import sys; sys.exit({words!r})"
+            await children.start(Child("one", (sys.executable, "-c", program), ready=never))
+        finally:
+            await children.stop()
+
+    with pytest.raises(ChildFailed, match="the first fault"):
+        asyncio.run(play("the first fault"))
+    with pytest.raises(ChildFailed, match="another") as failed:
+        asyncio.run(play("another"))
+    assert "the first fault" not in str(failed.value)
+    assert (tmp_path / "one.log").read_text() == "the first fault\nanother\n"
+
+
+@pytest.mark.parametrize(("code", "kind"), [(3, ChildInvalid), (1, ChildFailed)])
+def test_a_child_that_refuses_its_file_ends_the_start_as_such(
+    tmp_path: Path, code: int, kind: type[ChildFailed]
+) -> None:
+    async def never() -> bool:
+        return False
+
+    async def play() -> None:
+        children = Children(tmp_path)
+        program = f"import sys; print('prices.csv:2: not a price'); sys.exit({code})"
+        try:
+            await children.start(Child("picky", (sys.executable, "-c", program), ready=never))
+        finally:
+            await children.stop()
+
+    with pytest.raises(ChildFailed, match=r"prices\.csv:2: not a price") as refused:
+        asyncio.run(play())
+    assert type(refused.value) is kind
+    assert refused.value.exit_code == code
 
 
 def test_a_child_that_ignores_sigterm_is_killed_with_its_own_children(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from tests.grid import openadr_rig as rig
 
 from wattshift_cluster.config.load import load_site
 from wattshift_cluster.demo.scenario import Scenario
@@ -16,14 +16,6 @@ from wattshift_cluster.grid.openadr.source import OpenAdrSource
 from wattshift_cluster.grid.said import Said
 from wattshift_cluster.grid.vtn.clients_file import made_up
 from wattshift_cluster.grid.vtn.server import LoopbackVtn, VtnSettings
-
-_SPEC = spec_from_file_location(
-    "openadr_rig", Path(__file__).parents[1] / "grid" / "openadr_rig.py"
-)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 
 async def cut(stage: Stage, starts_s: float) -> None:

@@ -137,6 +137,9 @@ def test_shards_hold_every_machine_once_and_passwords_reach_only_the_child():
 def test_a_fragment_is_what_an_agent_reads(tmp_path):
     machines = drawn(1, 3)
     fragment = agent_fragment(machines)
+    hung = [one.model_copy(update={"feeder": "row\n2"}) for one in machines]
+    assert agent_fragment(hung).splitlines()[0] == '[[asics]]  # feeder "row\\n2"'
+    assert tomllib.loads(agent_fragment(hung)) == tomllib.loads(fragment)
     assert tomllib.loads(fragment)["asics"][2] == {
         "id": machines[2].id,
         "address": machines[2].address,

@@ -108,13 +108,22 @@ def ray_processes(site: Site) -> set[int]:
     return found
 
 
-def worker_of(site: Site) -> list[int]:
-    """Process ids of this site's batch workers, as the kernel knows them."""
+def called(site: Site, name: bytes) -> list[int]:
+    """Process ids of this site's actors of one class, as the kernel knows them."""
     return [
         pid
         for pid in ray_processes(site)
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::BatchWorker")
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::" + name)
     ]
+
+
+def worker_of(site: Site) -> list[int]:
+    """Process ids of this site's batch workers."""
+    return called(site, b"BatchWorker")
+
+
+def niceness(pid: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, pid)
 
 
 def results(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -176,6 +185,9 @@ def test_a_service_comes_up_answers_and_keeps_to_its_watts(site: Site) -> None:
     assert 0 < service(report)["p95_ms"] < 20_000
     assert service(report)["state"] == "running"
     assert service(report)["gates"] == ["cpu0"]
+    (replica,) = called(site, b"ServeReplica")
+    assert site.process is not None
+    assert niceness(replica) == niceness(site.process.pid), "inference comes first"
     assert site.scale(0)["ok"]
     site.until(lambda r: r["node"]["power_w_available"] == 300, 20)
 
@@ -214,6 +226,7 @@ def test_a_batch_job_pauses_resumes_and_survives_the_kill_of_its_worker(site: Si
     report = site.until(lambda r: (job(r, "corpus")["done"] or 0) >= 40, 40)
     assert job(report, "corpus")["state"] == "running"
     assert job(report, "corpus")["total"] == 600
+    assert [niceness(pid) for pid in worker_of(site)] == [19], "batch work gives way"
 
     assert site.command("pause_job", job="corpus")["ok"]
     site.until(lambda r: job(r, "corpus")["state"] == "paused", 10)

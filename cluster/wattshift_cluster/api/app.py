@@ -50,8 +50,10 @@ API_VERSION = "1"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ASSETS = {
     "page.css": "text/css; charset=utf-8",
+    "alarms.js": "text/javascript; charset=utf-8",
     "chart.js": "text/javascript; charset=utf-8",
     "grid.js": "text/javascript; charset=utf-8",
+    "picture.js": "text/javascript; charset=utf-8",
     "plan.js": "text/javascript; charset=utf-8",
     "stream.js": "text/javascript; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",

@@ -30,6 +30,10 @@ MONEY = (
     ("hashprice_usd_per_ph_day", "wattshift_hashprice_usd_per_ph_day", "Earned by 1 PH/s a day."),
     ("hashprice_age_s", "wattshift_hashprice_age_seconds", "Age of what the hashprice rests on."),
 )
+PLANNED = (
+    ("plan_age_s", "wattshift_plan_age_seconds", "Age of the newest look-ahead plan."),
+    ("plan_solve_s", "wattshift_plan_solve_seconds", "Time that its solver took."),
+)
 MAPPED = (
     ("site_power_w", "wattshift_site_power_watts", "Site power.", "source"),
     ("feeder_power_w", "wattshift_feeder_power_watts", "Power by a feeder's own meter.", "feeder"),
@@ -37,6 +41,7 @@ MAPPED = (
     ("leases", "wattshift_leases", "Leases by state.", "state"),
     ("reading_age_s", "wattshift_reading_age_seconds", "Age of the last reading.", "device"),
     ("reserve_w", "wattshift_reserve_watts", "Kept within the gates' reach, by what for.", "kind"),
+    ("alarms", "wattshift_alarms", "Alarms that hold.", "severity"),
     ("unasked_w", "wattshift_unasked_watts", "Drawn by work that asked for no watts.", "node"),
 )
 ROWED = (
@@ -72,7 +77,7 @@ class Snapshot(Collector):
         if "shadow" in figures:
             text = "1 where the site decides and commands nothing."
             yield gauge("wattshift_shadow", text, (), [((), float(figures["shadow"]))])
-        for key, name, text in (*SCALARS, *MONEY):
+        for key, name, text in (*SCALARS, *MONEY, *PLANNED):
             yield gauge(name, text, (), [((), figures.get(key))])
         for key, name, text, label in MAPPED:
             rows = [((value,), number) for value, number in figures.get(key, {}).items()]
@@ -84,6 +89,9 @@ class Snapshot(Collector):
         if figures.get("overcap_s") is not None:
             overcap = [(figures["overcap_s"],)]
             yield counter("wattshift_overcap_seconds", "Time above the cap.", (), overcap)
+        if "plans" in figures:
+            text = "Look-ahead plans made."
+            yield counter("wattshift_plans", text, (), [(figures["plans"],)])
         for key, name, text in HISTOGRAMS:
             if figures.get(key):
                 yield histogram(name, text, figures[key])
@@ -108,7 +116,7 @@ def gauge(
     family = GaugeMetricFamily(name, text, labels=labels)
     for values, number in rows:
         if number is not None:
-            family.add_metric(values, number)
+            family.add_metric(values, number + 0.0)  # what is nothing is not shown as -0.0
     return family
 
 

@@ -28,6 +28,10 @@ class MetricsView(TypedDict, total=False):
     price_usd_per_mwh: float | None
     hashprice_usd_per_ph_day: float | None
     hashprice_age_s: float | None
+    plan_age_s: float | None
+    plan_solve_s: float | None
+    plans: int
+    alarms: dict[str, int]
     revenue_usd: list[tuple[str, str, float]]
     energy_j: list[tuple[str, str, float]]
     overcap_s: float

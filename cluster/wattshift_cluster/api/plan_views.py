@@ -46,11 +46,13 @@ class PlannedKind(TypedDict):
 
 
 class PlannedBatch(TypedDict):
-    """A batch job that is planned, and the energy that it still needs."""
+    """A batch job that is planned, the energy that it still needs, and what a MWh of it is worth
+    now: it rests while one costs more. None: it is owed whatever it costs, or has no deadline."""
 
     job: str
     left_wh: float
     deadline_at: str | None
+    usd_per_mwh: float | None
 
 
 class PlanBrief(TypedDict):

@@ -39,11 +39,13 @@ def python(place: Place) -> Finding:
 
 
 def config(place: Place) -> Finding:
-    """Look at the site file."""
+    """Look at the site file, and at the tables that it names."""
     if place.site_file is None:
         return Finding("config", "ok", "no site file named")
+    from wattshift_cluster.controller.named_files import check_files
+
     try:
-        load_site(place.site_file)
+        check_files(load_site(place.site_file))
     except ConfigInvalid as error:
         mend = f"wattshift config check {place.site_file}"
         return Finding("config", "fail", f"{len(error.faults)} fault(s); {error.faults[0]}", mend)

@@ -10,7 +10,8 @@ import click
 from wattshift_cluster.api.jobspec import job_schema
 from wattshift_cluster.cli.output import emit, grid, output_option, talk
 from wattshift_cluster.config.advice import advice
-from wattshift_cluster.config.agent import agent_schema
+from wattshift_cluster.config.agent import AgentConfig, agent_schema
+from wattshift_cluster.config.agent_advice import advice_agent
 from wattshift_cluster.config.load import Traced, trace_agent, trace_proxy, trace_site
 from wattshift_cluster.config.proxy import proxy_schema
 from wattshift_cluster.config.site import SiteConfig, site_schema
@@ -52,11 +53,21 @@ def check(path: Path, output: str) -> None:
       wattshift config check site.toml
     """
     traced = trace(path)
-    told = advice(traced.config) if isinstance(traced.config, SiteConfig) else []
+    told = _advice(traced.config)
     view = {"file": str(path), "valid": True, "settings": len(traced.settings), "advice": told}
     emit(view, output, lambda one: f"{one['file']}: valid")
     for sentence in told:
         talk(f"note: {sentence}")
+
+
+def _advice(found: object) -> list[str]:
+    """What is odd. Raises ConfigInvalid where a table that a site file names has faults."""
+    if isinstance(found, SiteConfig):
+        from wattshift_cluster.controller.named_files import check_files
+
+        check_files(found)
+        return advice(found)
+    return advice_agent(found) if isinstance(found, AgentConfig) else []
 
 
 @config.command()

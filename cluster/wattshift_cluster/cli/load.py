@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from wattshift_cluster.cli.load_text import compared, result_text
-from wattshift_cluster.cli.options import DURATION
+from wattshift_cluster.cli.options import DURATION, Number
 from wattshift_cluster.cli.output import emit, output_option, talk
 from wattshift_cluster.errors import ConfigInvalid, Fault
 
@@ -26,10 +26,10 @@ BODIES_MAX = 100_000
 DEFAULT_PER_S = 10.0
 UNREACHABLE, INTERRUPTED = 5, 130
 
-RATE = click.FloatRange(0, RATE_MAX_PER_S, min_open=True)
+RATE = Number(0, RATE_MAX_PER_S, min_open=True)
 ARRIVALS = click.Choice(["poisson", "constant", "burst", "trace"])
-BURST = click.FloatRange(1, 3)
-SPEED = click.FloatRange(0.001, 1e6)
+BURST = Number(1, 3)
+SPEED = Number(0.001, 1e6)
 COUNT = click.IntRange(1, 100_000)
 FLIGHT = click.IntRange(1, IN_FLIGHT_MAX)
 OPTIONS = (

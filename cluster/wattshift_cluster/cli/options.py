@@ -1,5 +1,6 @@
 """Options that several commands share: quantities with units, and which controller to reach."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,6 +29,19 @@ class Quantity(click.ParamType[float]):
             self.fail(f"{value!r}: {wrong}", param, ctx)
         if amount < self._least:
             self.fail(f"{value!r}: must be at least {self._least:g}", param, ctx)
+        return amount
+
+
+class Number(click.FloatRange):
+    """A plain number between bounds. Not a number is refused: it lies within bounds of any kind."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail with the range that is allowed."""
+        amount: float = super().convert(value, param, ctx)
+        if not math.isfinite(amount):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
         return amount
 
 

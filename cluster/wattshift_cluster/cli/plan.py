@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wattshift_cluster.cli.options import controller_options
+from wattshift_cluster.cli.options import Number, controller_options
 from wattshift_cluster.cli.output import emit, emit_line, output_option, talk
 from wattshift_cluster.cli.plan_rows import HOUR_S
 from wattshift_cluster.cli.plan_text import nothing, plan_text
@@ -20,7 +20,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.option(
     "--hours",
-    type=click.FloatRange(0.25, HOURS_MOST),
+    type=Number(0.25, HOURS_MOST),
     default=HOURS,
     show_default=True,
     help="How many hours to show.",

@@ -25,6 +25,8 @@ COLOURS: Mapping[str, str] = {
 CAP, PRICE, SHADOW, SOFT, LINE = "#14202c", "#14202c", "#d55e00", "#566472", "#dbe1e7"
 TICKS_MOST = 9
 LINES = 4
+SHADOW_SHOWN = 2.0
+"""Times the highest price: what a cap is worth that cannot be kept has no end."""
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#111}
@@ -116,19 +118,17 @@ def _events(rows: Sequence[Row], x: Callable[[float], float]) -> Iterator[str]:
 
 
 def _prices(rows: Sequence[Row], step_s: float, x: Callable[[float], float]) -> Iterator[str]:
-    keys = ("price_low_usd_per_mwh", "price_high_usd_per_mwh", "shadow_usd_per_mwh")
-    known = [row[key] for row in rows for key in keys if row[key] is not None]
-    low: float = min([*known, 0.0])
-    high: float = max([*known, 1.0])
+    keys = ("price_low_usd_per_mwh", "price_high_usd_per_mwh")
+    low, high, cut = price_scale(rows)
 
     def y(price: float) -> float:
-        return PRICE_FOOT - (price - low) / (high - low) * (PRICE_FOOT - PRICE_TOP)
+        return PRICE_FOOT - (min(price, high) - low) / (high - low) * (PRICE_FOOT - PRICE_TOP)
 
     for price in (low, 0.0, high) if low < 0.0 else (low, (low + high) / 2.0, high):
-        yield _rule(y(price), f"{price:,.0f}")
+        yield _rule(y(price), f"{'≥ ' if cut and price == high else ''}{price:,.0f}")
     yield f"<text x={LEFT} y={PRICE_TOP - 8} fill='{SOFT}'>USD/MWh</text>"
     for run in _runs(rows, "price_usd_per_mwh"):
-        edges = [[row[key] for row in run] for key in keys[:2]]
+        edges = [[row[key] for row in run] for key in keys]
         if all(value is not None for edge in edges for value in edge):
             first, second = (_steps(run, edge, step_s, x, y) for edge in edges)
             points = _points([*first, *reversed(second)])
@@ -137,6 +137,16 @@ def _prices(rows: Sequence[Row], step_s: float, x: Callable[[float], float]) -> 
     for run in _runs(rows, "shadow_usd_per_mwh"):
         values = [row["shadow_usd_per_mwh"] for row in run]
         yield _line(_steps(run, values, step_s, x, y), SHADOW, "2 3")
+
+
+def price_scale(rows: Sequence[Row]) -> tuple[float, float, bool]:
+    """From where to where prices are drawn, USD/MWh, and whether something lies above."""
+    keys = ("price_low_usd_per_mwh", "price_high_usd_per_mwh")
+    prices = [row[key] for row in rows for key in keys if row[key] is not None]
+    shadows = [row["shadow_usd_per_mwh"] for row in rows if row["shadow_usd_per_mwh"] is not None]
+    most = SHADOW_SHOWN * max([*prices, 1.0])
+    high = max([*prices, *(min(shadow, most) for shadow in shadows), 1.0])
+    return min([*prices, *shadows, 0.0]), high, any(shadow > high for shadow in shadows)
 
 
 def _times(rows: Sequence[Row], x: Callable[[float], float]) -> Iterator[str]:

@@ -14,6 +14,8 @@ COLUMNS_MOST = 72
 LABEL = 10
 TICKS = 12
 NOTES_SHOWN = 8
+GAP_SHOWN_PCT = 0.01
+"""A smaller one is what the solver's arithmetic leaves."""
 
 
 def plan_text(view: Mapping[str, Any], each_s: float) -> str:
@@ -36,7 +38,8 @@ def nothing(view: Mapping[str, Any]) -> str:
 def headline(view: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what holds, and what is to be known of it, a line each."""
     hours = view["horizon_s"] / 3600.0
-    gap = "" if view["gap"] is None else f", at most {100.0 * view['gap']:.2g} % below the best"
+    gap_pct = None if view["gap"] is None else max(100.0 * view["gap"], GAP_SHOWN_PCT)
+    gap = "" if gap_pct is None else f", at most {gap_pct:.2g} % below the best"
     made = f"{age(view['age_s'])} ago in {view['solve_s']:.2f} s"
     rows = [
         ("plan", f"{view['state']}, {view['status']}{gap}; made {made}"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from wattshift_cluster.cli.options import Number
 from wattshift_cluster.cli.output import emit, output_option, pairs, talk
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -20,9 +21,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--demand", metavar="F", help="CSV of inference demand.")
 @click.option("--signal", metavar="F", help="CSV: starts,ends,limit,kind.")
 @click.option("--fleet", type=FILE, help="JSON list of {count, model, agent}.")
-@click.option("--days", type=click.FloatRange(0, 3660, min_open=True), default=1.0)
+@click.option("--days", type=Number(0, 3660, min_open=True), default=1.0)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of all that is random.")
-@click.option("--faults-per-day", type=click.FloatRange(0, 1e5), default=24.0, show_default=True)
+@click.option("--faults-per-day", type=Number(0, 1e5), default=24.0, show_default=True)
 @click.option("--rows", type=FILE, help="Also write the time series to this CSV file.")
 @output_option
 def simulate(site_file: Path, rows: Path | None, output: str, **named: Any) -> None:

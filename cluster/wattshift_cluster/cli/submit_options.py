@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from wattshift_cluster.cli.options import DURATION, USD, WATTS
+from wattshift_cluster.cli.options import DURATION, USD, WATTS, Number
 from wattshift_cluster.cli.sections import section
 from wattshift_cluster.cli.step_files import steps_of
 
@@ -81,8 +81,8 @@ place_options = _all(
     _where("--label", "labels", multiple=True, metavar="KEY=VALUE",
            help="Ray label of its node; KEY=!VALUE for any other; may be repeated."),
     _where("--gpu-type", metavar="TYPE", help="Short for the label ray.io/accelerator-type."),
-    _where("--gpus", type=click.FloatRange(0, 64), help="Per unit; a share of one is allowed."),
-    _where("--num-cpus", type=click.FloatRange(0, 1024), help="Per unit, for Ray [0.1]."),
+    _where("--gpus", type=Number(0, 64), help="Per unit; a share of one is allowed."),
+    _where("--num-cpus", type=Number(0, 1024), help="Per unit, for Ray [0.1]."),
     _where("--env", multiple=True, metavar="NAME[=VALUE]",
            help="For its processes; NAME alone takes yours; may be repeated."),
 )  # fmt: skip

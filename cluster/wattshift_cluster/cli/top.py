@@ -15,7 +15,7 @@ from rich.text import Text
 from wattshift_cluster.cli.job_names import OVER
 from wattshift_cluster.cli.job_text import progress
 from wattshift_cluster.cli.node import node_state
-from wattshift_cluster.cli.options import controller_options
+from wattshift_cluster.cli.options import Number, controller_options
 from wattshift_cluster.cli.output import UNKNOWN, age, hashrate, number, pairs, watts
 from wattshift_cluster.cli.plan_text import next_words
 from wattshift_cluster.cli.signal_text import cap_rows, cap_text
@@ -41,7 +41,7 @@ PLAN_HOURS = 6.0
 @click.command()
 @controller_options
 @click.option("--once", is_flag=True, help="Print one picture and end.")
-@click.option("--interval", type=click.FloatRange(0.2, 60.0), default=PERIOD_S, help="Seconds.")
+@click.option("--interval", type=Number(0.2, 60.0), default=PERIOD_S, help="Seconds.")
 def top(url: str | None, token: str | None, once: bool, interval: float) -> None:
     """Watch power, devices and decisions in the terminal; Ctrl-C ends it.
 

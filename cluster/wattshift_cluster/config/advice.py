@@ -8,21 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from wattshift_cluster.config.agent_advice import advice_agents, agent_of
 from wattshift_cluster.config.compute import Compute
 from wattshift_cluster.config.fields import is_private, split_address
-from wattshift_cluster.config.load import load_agent
 from wattshift_cluster.config.quantities import format_watts
 from wattshift_cluster.config.site import SiteConfig
-from wattshift_cluster.errors import ConfigInvalid
 
 
 def advice(config: SiteConfig) -> list[str]:
     """Return a sentence for everything odd in a valid site file.
 
-    The agents' files are read where the site file names them, for the hosts of their devices; one
-    that is not valid is somebody else's finding.
+    The agents' files are read where the site file names them, for their devices and the hosts of
+    these.
     """
-    compute, found = config.compute, [*_open_ports(config)]
+    compute, found = config.compute, [*_open_ports(config), *advice_agents(config)]
     if compute is None:
         shares = ["[[tenants]] share compute, and the site has none"] if config.tenants else []
         return found + shares
@@ -80,11 +79,8 @@ def _hosts(config: SiteConfig, compute: Compute) -> Iterator[str]:
     """A host that is no node: its miners would be counted on top of Ray's work there."""
     names = {node.name for node in compute.nodes}
     for ref in config.agents:
-        if ref.config is None:
-            continue
-        try:
-            agent = load_agent(ref.config)
-        except ConfigInvalid:
+        agent = agent_of(ref)
+        if agent is None:
             continue
         host = agent.agent.host
         if host is not None and host not in names and agent.hashing.devices != "none":

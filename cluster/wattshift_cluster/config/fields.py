@@ -39,6 +39,9 @@ from wattshift_cluster.config.quantities import (
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_SWITCHED = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "0"), False
+)
 NAME_RULE = "1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit"
 
 
@@ -160,10 +163,12 @@ def _name(value: str) -> str:
     return value
 
 
-def _switch(value: object) -> object:
-    # The environment knows only text; TOML has real booleans.
-    words = {"true": True, "false": False}
-    return words.get(value.lower(), value) if isinstance(value, str) else value
+def _switch(value: object) -> bool:
+    # TOML has real booleans; the environment knows only text, and some renderers write 0 or 1.
+    word = str(value).lower() if isinstance(value, (bool, int, str)) else ""
+    if word not in _SWITCHED:
+        raise ValueError("not a boolean; allowed: true, false")
+    return _SWITCHED[word]
 
 
 def _path(value: object, info: ValidationInfo) -> Path:

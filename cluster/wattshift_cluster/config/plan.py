@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from wattshift_cluster.config.fields import Section, Switch, number, seconds
-
-if TYPE_CHECKING:
-    from wattshift_cluster.config.site import SiteConfig
 
 HOUR_S = 3600.0
 DAY_S = 86_400.0
@@ -72,17 +69,3 @@ class Plan(Section):
     def intervals(self) -> int:
         """How many intervals a plan has."""
         return max(round(self.horizon_s / self.step_s), 1)
-
-
-def wants_plan(config: SiteConfig) -> bool:
-    """Whether a plan is made: as the file says, else where something is known beforehand.
-
-    A site of one price, without events or deadlines, has nothing to look ahead to: there the ladder
-    does as well without, and a process is saved.
-    """
-    if config.plan.enabled is not None:
-        return config.plan.enabled
-    own = frozenset(("solar", "drills"))
-    ahead = [name for name in config.signal_sources if name not in own]
-    charged = config.plan.demand_charge_usd_per_kw > 0
-    return bool(ahead) or charged or config.compute is not None

@@ -226,6 +226,18 @@ class SiteConfig(Section):
         others = (name for name, there in own.items() if there)
         return (*named, *vtns, *self.market.names, *others)
 
+    @property
+    def wants_plan(self) -> bool:
+        """Whether a plan is made: as the file says, else where something is known beforehand.
+
+        A site of one price, without events or deadlines, has nothing to look ahead to: there the
+        ladder does as well without, and a process is saved.
+        """
+        if self.plan.enabled is not None:
+            return self.plan.enabled
+        ahead = any(name not in ("solar", "drills") for name in self.signal_sources)
+        return ahead or self.plan.demand_charge_usd_per_kw > 0 or self.compute is not None
+
 
 def site_schema() -> dict[str, Any]:
     """JSON Schema of `site.toml`, by the keys that stand in the file."""

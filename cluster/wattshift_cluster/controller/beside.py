@@ -47,6 +47,11 @@ class Lookahead(Protocol):
     """Who plans the next hours."""
 
     @property
+    def count(self) -> int:
+        """How many plans were made."""
+        ...
+
+    @property
     def alarms(self) -> Mapping[str, Alarm]:
         """Alarms about the plan, by id."""
         ...
@@ -71,5 +76,5 @@ class PeakAhead(Protocol):
 
     @property
     def ahead(self) -> tuple[Floats, Floats] | None:
-        """When each interval begins, and its chance of a new peak; None while unknown."""
+        """When each interval begins, and its chance to be its period's peak; None while unknown."""
         ...

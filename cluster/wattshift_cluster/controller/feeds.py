@@ -10,17 +10,16 @@ from typing import Any
 
 import structlog
 
-from wattshift_cluster.config.plan import wants_plan
-from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.controller.evidence import EvidenceFeed
 from wattshift_cluster.controller.feeders import drawn_w, known
 from wattshift_cluster.controller.hashprice import HashpriceTask, hashprice_feed
 from wattshift_cluster.controller.market_feeds import market_feeds
 from wattshift_cluster.controller.meter_alarms import MeterAlarms
+from wattshift_cluster.controller.named_files import above_floor
 from wattshift_cluster.controller.openadr_feeds import openadr_feeds
 from wattshift_cluster.controller.service import Controller, Feed
 from wattshift_cluster.controller.utility_feeds import utility_feeds
-from wattshift_cluster.errors import ConfigInvalid, Fault
+from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.market.prices import FilePrices
 from wattshift_cluster.grid.meters.build import build
 from wattshift_cluster.grid.meters.reading import Meter, MeterReading
@@ -51,7 +50,7 @@ def feeds_of(controller: Controller) -> Sequence[Feed]:
     period_s = min(config.grid.poll_s, FILE_PERIOD_MOST_S)
     if config.grid.schedule is not None:
         schedule = Schedule(config.grid.schedule)
-        _above_floor(config, schedule)
+        above_floor(config, schedule)
         feeds.append(ScheduleFeed(controller, schedule, period_s))
     if config.grid.prices is not None:
         feeds.append(PriceFeed(controller, FilePrices(config.grid.prices), period_s))
@@ -63,37 +62,12 @@ def feeds_of(controller: Controller) -> Sequence[Feed]:
     hashprice = hashprice_feed(config, controller.clock.now_s())
     if hashprice is not None:
         feeds.append(HashpriceTask(controller, hashprice))
-    if wants_plan(config):
+    if config.wants_plan:
         # Most of what it takes is imported where it is used: not every site plans.
         from wattshift_cluster.controller.plan.feed import PlanFeed
 
         feeds.append(PlanFeed(controller))
     return feeds
-
-
-def _above_floor(config: SiteConfig, schedule: Schedule) -> None:
-    """A cap in a file that the site can never reach is a fault of the file.
-
-    The floor is what the site file says, or at least the load that nobody leases. A cap that comes
-    live is taken all the same: the site then sheds to its floor and says how much is missing.
-
-    Raises:
-        ConfigInvalid: one fault per such cap.
-    """
-    idle_w = 0.0 if config.compute is None else config.compute.idle_w
-    floor_w = max(config.site.floor_w or 0.0, config.site.other_load_w + idle_w)
-    faults = [
-        Fault(
-            f"{config.grid.schedule}:{entry.line}",
-            "limit",
-            f"{entry.limit_w:,.0f} W",
-            f"below what the site can shed to; allowed: at least {floor_w:,.0f} W",
-        )
-        for entry in schedule.entries()
-        if entry.limit_w < floor_w
-    ]
-    if faults:
-        raise ConfigInvalid(faults)
 
 
 class MeterFeed:
@@ -174,45 +148,69 @@ class ScheduleFeed:
     """The schedule file: tells its whole set of caps whenever it changes."""
 
     def __init__(self, controller: Controller, schedule: Schedule, period_s: float) -> None:
-        """Follow `schedule` for `controller`."""
+        """Follow `schedule` for `controller`, and tell at once what holds: before the first
+        decision is made.
+        """
         self._c = controller
         self._schedule = schedule
         self._period_s = period_s
         self._told: Any = None
+        self.look()
 
     async def run(self) -> None:
         """Feed until cancelled."""
         while True:
-            entries = self._schedule.entries()
-            if entries is not self._told:
-                self._told = entries
-                caps = tuple(
-                    Cap(entry.id, "schedule", entry.limit_w, entry.starts_s, entry.ends_s)
-                    for entry in entries
-                )
-                self._c.inbox.put([ev.SignalChanged("schedule", caps)], urgent=True)
+            self.look()
             await asyncio.sleep(self._period_s)
+
+    def look(self) -> None:
+        """Look at the file, and tell what has changed."""
+        entries = self._schedule.entries()
+        if entries is not self._told:
+            self._told = entries
+            caps = tuple(
+                Cap(entry.id, "schedule", entry.limit_w, entry.starts_s, entry.ends_s)
+                for entry in entries
+            )
+            self._c.inbox.put([ev.SignalChanged("schedule", caps)], urgent=True)
+        _followed(self._c, "schedule", self._schedule.fault)
 
 
 class PriceFeed:
     """The price series: tells the price whenever it changes; None when it ends."""
 
     def __init__(self, controller: Controller, prices: FilePrices, period_s: float) -> None:
-        """Follow `prices` for `controller`."""
+        """Follow `prices` for `controller`, and tell at once what holds: before the first decision
+        is made.
+        """
         self._c = controller
         self._prices = prices
         self._period_s = period_s
         self._told: float | None = None
         self._first = True
+        self.look()
 
     async def run(self) -> None:
         """Feed until cancelled."""
         while True:
-            price = self._prices.at(self._c.clock.now_s())
-            if self._first or price.usd_per_mwh != self._told:
-                self._first, self._told = False, price.usd_per_mwh
-                log.info("price", usd_per_mwh=price.usd_per_mwh, fault=price.fault)
-                holds = self._c.sources.priced("price", price.usd_per_mwh)
-                event = ev.SignalChanged("price", (), price_usd_per_mwh=holds, sets_price=True)
-                self._c.inbox.put([event], urgent=True)
+            self.look()
             await asyncio.sleep(self._period_s)
+
+    def look(self) -> None:
+        """Look at the series, and tell a price that has changed."""
+        price = self._prices.at(self._c.clock.now_s())
+        if self._first or price.usd_per_mwh != self._told:
+            self._first, self._told = False, price.usd_per_mwh
+            log.info("price", usd_per_mwh=price.usd_per_mwh, fault=price.fault)
+            holds = self._c.sources.priced("price", price.usd_per_mwh)
+            event = ev.SignalChanged("price", (), price_usd_per_mwh=holds, sets_price=True)
+            self._c.inbox.put([event], urgent=True)
+        _followed(self._c, "price", self._prices.fault)
+
+
+def _followed(controller: Controller, name: str, fault: ConfigInvalid | None) -> None:
+    """Tell of a file whose newest version is not in force: whoever wrote it thinks that it is."""
+    words = None if fault is None else "; ".join(str(one) for one in fault.faults)
+    told = controller.sources.followed(name, words, controller.clock.now_s())
+    if told:
+        controller.tell(*told)

@@ -1,6 +1,6 @@
 """What the HTTP face may ask of the running controller (api.port.ControllerPort)."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from wattshift_cluster.controller import compute_views, money, signal_views, views
@@ -14,8 +14,10 @@ from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.controller.signal_desk import SignalDesk
 from wattshift_cluster.errors import Refused
 from wattshift_scheduler.signals.effective import standing_caps
+from wattshift_scheduler.state import Alarm
 
 View = dict[str, Any]
+SEVERITIES = ("critical", "warning")
 
 
 class Front:
@@ -177,7 +179,17 @@ class Front:
             "node_power_w": compute_views.node_power_rows(c.state),
             "unasked_w": {one["node"]: one["unasked_w"] for one in site["compute"]},
             "job_units": compute_views.unit_rows(c.state),
+            "alarms": _by_severity(c.alarms.values()),
+            **self._plan_figures(),
         }
+
+    def _plan_figures(self) -> View:
+        """Of the newest plan; nothing where this site makes none."""
+        if self._c.lookahead is None:
+            return {}
+        plan = self.plan(hours=0.0)
+        made = {"plan_age_s": plan["age_s"], "plan_solve_s": plan["solve_s"]}
+        return {**made, "plans": self._c.lookahead.count}
 
     def _lowest_caps_w(self) -> dict[str, float]:
         """The lowest cap in force of each origin, overrides put in, W."""
@@ -243,6 +255,14 @@ class Front:
         async for event in self._c.audience.subscribe():
             if last_id is None or event[0] > last_id:
                 yield event
+
+
+def _by_severity(alarms: Iterable[Alarm]) -> dict[str, int]:
+    """How many hold; a severity that none has counts, too, so that an end is seen."""
+    found = dict.fromkeys(SEVERITIES, 0)
+    for alarm in alarms:
+        found[alarm.severity] = found.get(alarm.severity, 0) + 1
+    return found
 
 
 def _share_rows(entries: Mapping[str, Entry]) -> list[tuple[str, str, float]]:

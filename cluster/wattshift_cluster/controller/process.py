@@ -36,12 +36,13 @@ async def run_controller(config: SiteConfig) -> None:
     journal = Journal.open(config.site.state_dir / "journal.sqlite")
     try:
         controller = Controller(config, journal, SteadyClock(), _wire_tokens(config))
+        feeds = feeds_of(controller)  # who waits for the API must not be told that all is well
         app = create_app(Front(controller), TokenStore(config.site.state_dir))
         host, port = config.api.listen.rsplit(":", 1)
         api = await server.start(app, host, int(port))
         log.info("controller up", site=config.site.name, epoch=controller.state.epoch)
         try:
-            await controller.run(stop, feeds_of(controller))
+            await controller.run(stop, feeds)
         finally:
             await api.close()
     finally:

@@ -79,6 +79,14 @@ class Sources:
         one.failed = why[:TEXT_MAX]
         self._faulty(one, now_s)
 
+    def followed(self, name: str, fault: str | None, now_s: float) -> tuple[Decision, ...]:
+        """A file that is followed was looked at: what is wrong with its newest version, None
+        nothing; what of that is to be told. The version before goes on to hold."""
+        one = self._heard.setdefault(name, _Heard())
+        one.failed = None if fault is None else f"its file has faults: {fault}"[:TEXT_MAX]
+        self._faulty(one, now_s)
+        return self.judge(now_s)
+
     def priced(self, name: str, price_usd_per_mwh: float | None) -> float | None:
         """A source tells its price, USD/MWh; the price of the site: of the first that knows one."""
         self._prices[name] = price_usd_per_mwh

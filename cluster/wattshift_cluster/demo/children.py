@@ -12,10 +12,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import structlog
 
-from wattshift_cluster.errors import WattshiftError
+from wattshift_cluster.errors import ConfigInvalid, WattshiftError
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MOST_S = 15.0
@@ -35,6 +36,12 @@ class ChildFailed(WattshiftError):
         super().__init__(f"{child} {reason}; the end of its log:\n{tail}")
         self.child = child
         self.tail = tail
+
+
+class ChildInvalid(ChildFailed):
+    """A child refused its configuration; the end of its log names what it refused."""
+
+    exit_code: ClassVar[int] = ConfigInvalid.exit_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ class Children:
         self._log_dir = log_dir
         self._tasks: list[tuple[Child, asyncio.Task[None]]] = []
         self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._codes: dict[str, int] = {}
+        self._log_begins: dict[str, int] = {}
         self._ending = False
         self.restarts: dict[str, int] = {}
 
@@ -85,7 +94,9 @@ class Children:
         ends_s = time.monotonic() + deadline_s
         while not await child.ready():
             if child.name in self.restarts:
-                raise ChildFailed(child.name, "ended before it was ready", self.tail(child.name))
+                invalid = self._codes.get(child.name) == ChildInvalid.exit_code
+                kind = ChildInvalid if invalid else ChildFailed
+                raise kind(child.name, "ended before it was ready", self.tail(child.name))
             if time.monotonic() > ends_s:
                 reason = f"was not ready in {deadline_s:g} s"
                 raise ChildFailed(child.name, reason, self.tail(child.name))
@@ -101,6 +112,7 @@ class Children:
             code = await process.wait()
             if self._ending:
                 return
+            self._codes[child.name] = code
             self.restarts[child.name] = self.restarts.get(child.name, 0) + 1
             log.warning("child ended", child=child.name, code=code, again_in_s=delay_s)
             steady = time.monotonic() - began_s > STEADY_S
@@ -109,6 +121,7 @@ class Children:
 
     async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
         with self._log(child.name).open("ab") as out:
+            self._log_begins.setdefault(child.name, out.tell())
             return await asyncio.create_subprocess_exec(
                 *child.argv,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -123,9 +136,10 @@ class Children:
         return self._log_dir / f"{name}.log"
 
     def tail(self, name: str, lines: int = 12) -> str:
-        """The last lines of a child's log."""
-        with contextlib.suppress(OSError):
-            return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-lines:])
+        """The last lines of a child's log, of what it has said since we started it."""
+        with contextlib.suppress(OSError), self._log(name).open(errors="replace") as log_file:
+            log_file.seek(self._log_begins.get(name, 0))
+            return "\n".join(log_file.read().splitlines()[-lines:])
         return "(no log)"
 
     async def end(self, name: str) -> None:

@@ -18,6 +18,7 @@ from wattshift_cluster.client import remove_runtime, write_runtime
 from wattshift_cluster.config.compute import Compute
 from wattshift_cluster.config.load import load_agent, load_site
 from wattshift_cluster.config.site import AgentRef, SiteConfig
+from wattshift_cluster.controller.named_files import check_files
 from wattshift_cluster.demo.children import Child, Children, listens
 from wattshift_cluster.errors import ConfigInvalid, Fault, TryLater
 from wattshift_cluster.process import stop_event
@@ -60,7 +61,13 @@ class EmbeddedSite:
         return self.config.site.state_dir / "admin.token"
 
     async def start(self, world: Sequence[Child] = ()) -> None:
-        """Start everything, outer world first, and wait until each part serves."""
+        """Start everything, outer world first, and wait until each part serves.
+
+        Raises:
+            ConfigInvalid: a file that the site file names has faults; nothing was started.
+            WattshiftError: a port is taken, or a part could not be started.
+        """
+        check_files(self.config)
         self._check_ports()
         self._make_tokens()
         for child in world:

@@ -185,10 +185,18 @@ def _dealt(count: int, mix: Mapping[str, float]) -> list[str]:
 
 
 def agent_fragment(machines: list[MachineConfig]) -> str:
-    """`[[asics]]` entries of an agent.toml that drive these machines."""
+    """`[[asics]]` entries of an agent.toml that drive these machines; the feeder is a comment, for
+    whoever deals them to agents.
+    """
     entries = (
-        f"[[asics]]\nid = {json.dumps(machine.id)}\naddress = {json.dumps(machine.address)}\n"
+        f"[[asics]]{_hangs_on(machine)}\n"
+        f"id = {json.dumps(machine.id)}\naddress = {json.dumps(machine.address)}\n"
         "emulated = true\n"
         for machine in machines
     )
     return "\n".join(entries)
+
+
+def _hangs_on(machine: MachineConfig) -> str:
+    """A comment; quoted, because a feeder's name is anything."""
+    return "" if machine.feeder is None else f"  # feeder {json.dumps(machine.feeder)}"

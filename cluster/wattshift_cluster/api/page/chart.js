@@ -1,25 +1,17 @@
 // Site power against the cap: stacked areas by kind of work, the meter as a line, the cap stepped
 // and dashed. A sample that is not known draws nothing: a gap, never a zero.
 
+import { Picture } from "./picture.js";
+
 export const WINDOW_S = 300;
 const KEPT_S = 360;
 const LAYERS = ["other", "inference", "batch", "mining"];
 const GAP_S = 5; // samples further apart than this are not joined
 const EDGE = { left: 60, right: 8, top: 10, bottom: 22 };
 
-export class Chart {
-  constructor(canvas, readout) {
-    this.canvas = canvas;
-    this.readout = readout;
-    this.samples = [];
-    this.marks = [];
-    this.hover = null;
-    this.waiting = false;
-    new ResizeObserver(() => this.redraw()).observe(canvas);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw());
-    canvas.addEventListener("pointermove", (event) => this.point(event.offsetX));
-    canvas.addEventListener("pointerleave", () => this.point(null));
-  }
+export class Chart extends Picture {
+  samples = [];
+  marks = [];
 
   add(site) {
     const t = Date.parse(site.at) / 1000;
@@ -41,31 +33,7 @@ export class Chart {
     this.redraw();
   }
 
-  point(x) {
-    this.hover = x;
-    this.redraw();
-  }
-
-  redraw() {
-    if (this.waiting) return;
-    this.waiting = true;
-    requestAnimationFrame(() => {
-      this.waiting = false;
-      this.draw();
-    });
-  }
-
-  draw() {
-    const { canvas } = this;
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    if (!width || !height) return;
-    const scale = devicePixelRatio || 1;
-    canvas.width = width * scale;
-    canvas.height = height * scale;
-    const pen = canvas.getContext("2d");
-    pen.scale(scale, scale);
-    const style = getComputedStyle(document.documentElement);
-    const ink = (name) => style.getPropertyValue(`--${name}`).trim();
+  draw({ pen, ink, width, height }) {
     const end = this.samples.at(-1)?.t ?? Date.now() / 1000;
     const seen = this.samples.filter((s) => s.t >= end - WINDOW_S);
     const highest = Math.max(1, ...seen.map((s) => Math.max(s.power ?? 0, s.cap ?? 0, stack(s) ?? 0)));

@@ -1,6 +1,7 @@
 // The live page: one stream for what changes each second, a slow poll for the tables.
 // Everything from the controller goes into the page as text, never as HTML.
 
+import { byGravity } from "./alarms.js";
 import { Chart, watts } from "./chart.js";
 import { facts } from "./grid.js";
 import { PlanChart, words } from "./plan.js";
@@ -194,10 +195,16 @@ function showAge() {
   if (lost) troubles.push("The controller does not answer: everything below is old.");
   else if (site && quiet > 5) troubles.push(`No news from the controller for ${Math.round(quiet)} s.`);
   if (site?.meter_stale) troubles.push("The meter is stale: site power is unknown, and the margin is widened.");
-  for (const alarm of site?.alarms ?? []) if (alarm.severity === "critical") troubles.push(alarm.text);
-  $("banner").textContent = troubles.join("\n");
-  $("banner").hidden = !troubles.length;
+  const [grave, others] = byGravity(site?.alarms ?? []);
+  lines("banner", [...troubles, ...grave]);
+  lines("warnings", others);
   $("age").closest(".tile").classList.toggle("bad", Boolean(lost || site?.meter_stale));
+}
+
+function lines(id, texts) {
+  const text = texts.join("\n");
+  if ($(id).textContent !== text) $(id).textContent = text; // written anew, it would be read aloud anew
+  $(id).hidden = !texts.length;
 }
 
 const handlers = {

@@ -2,45 +2,25 @@
 // What is foreseen and not published is drawn lighter; what is not known draws nothing.
 
 import { hatch, ruler, watts } from "./chart.js";
+import { Picture } from "./picture.js";
 
 const LAYERS = [["other", "other_w"], ["inference", "services_w"], ["batch", "batch_w"], ["mining", "mining_w"]];
 const EDGE = { left: 60, right: 8, top: 12, bottom: 22 };
 const PRICE_SHARE = 0.28; // of the height, for the price
 const GAP = 26; // between the two pictures
+const SHADOW_SHOWN = 2; // times the highest price: what a cap is worth that cannot be kept has no end
 
-export class PlanChart {
-  constructor(canvas, readout) {
-    this.canvas = canvas;
-    this.readout = readout;
-    this.view = null;
-    this.hover = null;
-    new ResizeObserver(() => this.draw()).observe(canvas);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
-    canvas.addEventListener("pointermove", (event) => this.point(event.offsetX));
-    canvas.addEventListener("pointerleave", () => this.point(null));
-  }
+export class PlanChart extends Picture {
+  view = null;
 
   show(view) {
     this.view = view;
-    this.draw();
+    if (view.rows.length) this.redraw(); // else the last picture stays
   }
 
-  point(x) {
-    this.hover = x;
-    this.draw();
-  }
-
-  draw() {
-    const { canvas, view } = this;
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    if (!width || !height || !view?.rows.length) return;
-    const scale = devicePixelRatio || 1;
-    canvas.width = width * scale;
-    canvas.height = height * scale;
-    const pen = canvas.getContext("2d");
-    pen.scale(scale, scale);
-    const style = getComputedStyle(document.documentElement);
-    const ink = (name) => style.getPropertyValue(`--${name}`).trim();
+  draw({ pen, ink, width, height }) {
+    const { view } = this;
+    if (!view?.rows.length) return;
     const rows = view.rows.map((row) => ({ ...row, t: Date.parse(row.starts_at) / 1000 }));
     const [begin, end] = [rows[0].t, rows.at(-1).t + view.step_s];
     const x = (t) => EDGE.left + ((t - begin) / (end - begin)) * (width - EDGE.left - EDGE.right);
@@ -112,11 +92,21 @@ function drawWatts({ pen, ink, rows, x, step, top, foot, width }) {
   pen.setLineDash([]);
 }
 
+// From where to where prices are drawn, and whether something lies above.
+export function priceScale(rows) {
+  const given = (keys) => rows.flatMap((row) => keys.map((key) => row[key])).filter((p) => p !== null);
+  const prices = given(["price_low_usd_per_mwh", "price_high_usd_per_mwh"]);
+  const shadows = given(["shadow_usd_per_mwh"]);
+  const most = SHADOW_SHOWN * Math.max(1, ...prices);
+  const high = Math.max(1, ...prices, ...shadows.map((p) => Math.min(p, most)));
+  return { low: Math.min(0, ...prices, ...shadows), high, cut: shadows.some((p) => p > high) };
+}
+
 function drawPrices({ pen, ink, rows, x, step, top, foot, width }) {
-  const known = rows.flatMap((row) => [row.price_low_usd_per_mwh, row.price_high_usd_per_mwh, row.shadow_usd_per_mwh]).filter((p) => p !== null);
-  const [low, high] = [Math.min(0, ...known), Math.max(1, ...known)];
-  const y = (p) => foot - ((p - low) / (high - low)) * (foot - top);
-  for (const p of low < 0 ? [low, 0, high] : [low, high]) level(pen, ink, y(p), p.toFixed(0), width);
+  const { low, high, cut } = priceScale(rows);
+  const y = (p) => foot - ((Math.min(p, high) - low) / (high - low)) * (foot - top);
+  const label = (p) => (cut && p === high ? `≥ ${p.toFixed(0)}` : p.toFixed(0));
+  for (const p of low < 0 ? [low, 0, high] : [low, high]) level(pen, ink, y(p), label(p), width);
   pen.fillStyle = ink("soft");
   pen.textAlign = "left";
   pen.fillText("USD/MWh", EDGE.left, top - 10);
