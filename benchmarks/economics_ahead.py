@@ -1,8 +1,8 @@
 """What the plan is made from on the bench: only what the market and the site know by then.
 
 Prices: the interval that begins at its own price; then what the day-ahead price has been followed
-by (`wattshift_scheduler.follows`), as far as it is posted; beyond, as the same time of day was on
-the past's days. What follows what comes from the past of the trace alone.
+by (`wattshift_scheduler.forecasts.market`), as far as it is posted; beyond, as the same time of day
+was on the past's days. What follows what comes from the past of the trace alone.
 """
 
 from collections.abc import Set
@@ -12,20 +12,18 @@ import numpy as np
 from benchmarks.economics_case import CONNECTION_W, CP_USD_PER_W, RAMP_UP_W_PER_S, Case
 from benchmarks.economics_data import Trace
 from benchmarks.economics_peaks import Watch
-from benchmarks.economics_site import UNIT_W
+from benchmarks.economics_site import UNIT_W, UNITS
 from benchmarks.economics_world import EPS_H, World
 
 from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.follows import Follows
-from wattshift_scheduler.forecast import Band, seasonal
+from wattshift_scheduler.forecasts.chain import Prospect
+from wattshift_scheduler.forecasts.forecast import Band, seasonal
+from wattshift_scheduler.forecasts.market import LEARNT_S, Market, Past
 from wattshift_scheduler.plan.words import Ahead, Batch, Commitment, Kind, Peak
 
 HORIZON_S = 24.0 * 3600.0
 PAST_S = 28.0 * 86_400.0
-"""Of the trace, by which times of day are judged."""
-
-LEARNT_S = 182.0 * 86_400.0
-"""By which it is judged what follows day-ahead prices: dear hours are few."""
+"""Of the trace, by which the services' times of day are judged."""
 
 
 def _times_s(trace: Trace, first: int, end: int) -> Floats:
@@ -43,36 +41,27 @@ class Foresight:
 
     case: Case
     watch: Watch | None
-    _follows: Follows | None = None
+    _market: Market | None = None
 
-    def price(self, i: int, n: int) -> Band:
-        """Prices of `n` intervals from `i` on, USD/MWh."""
-        trace = self.case.trace
-        if self._follows is None:
-            past = slice(max(i - round(LEARNT_S / trace.step_s), 0), i)
-            self._follows = Follows.learnt(
-                trace.ahead_usd_per_mwh[past], trace.price_usd_per_mwh[past],
-                round(3600.0 / trace.step_s),
-            )  # fmt: skip
-        follows = self._follows
-        end = min(trace.published(i), i + n)
-        known = trace.ahead_usd_per_mwh[i:end]
-        ahead = np.concatenate([known, self._beyond(i, end, n - len(known))])
-        first = max(i + 1 - round(3600.0 / trace.step_s), 0)
-        return follows.band(
-            ahead, trace.ahead_usd_per_mwh[first : i + 1], trace.price_usd_per_mwh[first : i + 1],
-            round(3600.0 / trace.step_s),
-        )  # fmt: skip
+    def price(self, i: int, n: int) -> tuple[Band, Prospect | None]:
+        """Prices of `n` intervals from `i` on, USD/MWh, and how they may move on."""
+        trace, past = self.case.trace, self._past(i)
+        if self._market is None:
+            self._market = Market.learnt(self._past(i - 1), trace.step_s)
+        posted = np.full(n, np.nan)
+        known = trace.ahead_usd_per_mwh[i : min(trace.published(i), i + n)]
+        posted[: len(known)] = known
+        return self._market.foreseen(past, posted, _times_s(trace, i, i + n), trace.step_s)
 
-    def _beyond(self, i: int, end: int, n: int) -> Floats:
-        """Day-ahead prices that are not posted yet, from those of the past."""
-        if n <= 0:
-            return np.zeros(0)
+    def _past(self, i: int) -> Past:
+        """What is known of the trace's prices when interval `i` begins, its own among it."""
         trace = self.case.trace
-        first = max(end - round(PAST_S / trace.step_s), 0)
-        times_s = _times_s(trace, first, end)
-        starts_s = _times_s(trace, end, end + n)
-        return seasonal(times_s, trace.ahead_usd_per_mwh[first:end], starts_s).mid
+        first, end = max(i + 1 - round(LEARNT_S / trace.step_s), 0), max(i + 1, 0)
+        return Past(
+            _times_s(trace, first, end),
+            trace.ahead_usd_per_mwh[first:end],
+            trace.price_usd_per_mwh[first:end],
+        )
 
     def services(self, i: int, n: int) -> Band:
         """What the services will draw, W; the interval that begins is known."""
@@ -98,6 +87,7 @@ class Foresight:
         """
         case, i, step_s = self.case, world.i, self.case.trace.step_s
         n = round(HORIZON_S / step_s)
+        price, prospect = self.price(i, n)
         batches = tuple(
             Batch(
                 job.name, world.left_h[job.name] * UNIT_W, job.most * UNIT_W,
@@ -120,7 +110,9 @@ class Foresight:
         return Ahead(
             start_s=i * step_s,
             step_s=step_s,
-            price=self.price(i, n),
+            price=price,
+            compute_w=UNITS * UNIT_W,
+            prospect=prospect,
             cap_w=np.full(n, CONNECTION_W),
             other=Band.of(np.zeros(n)),
             services=self.services(i, n),

@@ -206,9 +206,12 @@ class Core:
             self.ray.workers.pop(job.name, None)
             self.ray.units.pop(job.name, None)
             return ev.JobReported(job.name, "completed", done=total, total=total, by_node={})
+        units = sum((told.by_node or {}).values())
+        rate_per_s = units * ITEMS_A_UNIT_H / 3600.0 if units else None
         return ev.JobReported(
-            told.job, told.state, done=total - left, total=total, by_node=told.by_node
-        )
+            told.job, told.state, done=total - left, total=total, by_node=told.by_node,
+            rate_per_s=rate_per_s,
+        )  # fmt: skip
 
     def _readings(self, world: World) -> ev.Readings:
         yard, n = world.yard, len(world.yard)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wattshift_scheduler.forecast import Band
+from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.plan.words import Ahead, Batch, Commitment, Kind, Peak
 
 Floats = npt.NDArray[np.float64]

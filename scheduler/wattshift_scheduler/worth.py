@@ -1,24 +1,21 @@
-"""What a watt of each work is worth at the margin, USD/MWh, gross of energy: all in one place.
+"""What a watt of compute is worth at the margin, USD/MWh, gross of energy (mining: `ladder`).
 
 To shed a watt for a time D costs (lost value x D + restart loss + wear) / (watts x D) (DESIGN 2.3,
 "What to shed first"). So a short event is best served by what restarts cheaply, and a long one by
 what earns least:
 
-- mining earns the hashprice less the pool's fee; a sleep costs a boot's hashes and wear;
 - a batch job earns its stated value, repeats what it did since its last checkpoint, and loses what
   is left of it where its deadline passes; one whose slack is gone cannot be paid for: it binds;
 - a service loses the throughput that a power limit takes from what it needs, as measured, and
-  binds beyond what its flexibility class lets be taken;
-- a grid commitment costs its penalty and its pay for every watt above it, and nothing below.
+  binds beyond what its flexibility class lets be taken.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wattshift_scheduler.jobs import FLEXIBILITY_LOSS, Job, JobKind, PowerStep
+from wattshift_scheduler.jobs import FLEXIBILITY_LOSS, Job, PowerStep
 from wattshift_scheduler.ladder import HOUR_S
-from wattshift_scheduler.values import Values
 
 BINDS = math.inf
 """The worth of a watt that no money takes."""
@@ -59,20 +56,6 @@ def shed_usd_per_mwh(
     return per_h / watts_w * 1e6
 
 
-def of_mining(
-    values: Values, hashrate_h_per_s: float, watts_w: float, *, fenced: bool = False
-) -> Worth:
-    """What hashing at a point earns: hashrate x hashprice x (1 - fee), and a reserve's price."""
-    if not watts_w > 0:
-        return Worth(math.nan, "it draws nothing")
-    hashes = hashrate_h_per_s * values.usd_per_hash_hour / watts_w * 1e6
-    held = values.reserve_usd_per_mwh if fenced else 0.0
-    words = f"hashes earn {hashes:,.1f} USD/MWh"
-    if values.hashprice_usd_per_ph_day is None:
-        words = "hashes count nothing, the hashprice is unknown"
-    return Worth(hashes + held, f"{words}, the reserve {held:,.1f}" if held else words)
-
-
 def needs_s(job: Job) -> float:
     """What a batch job still needs at the rate last reported, s; NaN where that is not known."""
     if not job.rate_per_s or job.total is None or job.done is None:
@@ -111,7 +94,7 @@ def of_batch(job: Job, now_s: float, lasts_s: float) -> Worth:
         return Worth(math.nan, "no value is stated")
     need_s = needs_s(job)
     left_usd = 0.0 if math.isnan(need_s) else job.value_usd_per_h * need_s / HOUR_S
-    again_s = _unsaved_s(job, now_s)
+    again_s = unsaved_s(job, now_s)
     once_usd = job.value_usd_per_h * again_s / HOUR_S + risk * left_usd
     usd = shed_usd_per_mwh(job.value_usd_per_h, job.unit_w, lasts_s, once_usd)
     words = f"{job.value_usd_per_h:,.2f} USD/h for {job.unit_w:,.0f} W"
@@ -122,7 +105,7 @@ def of_batch(job: Job, now_s: float, lasts_s: float) -> Worth:
     return Worth(usd, words)
 
 
-def _unsaved_s(job: Job, now_s: float) -> float:
+def unsaved_s(job: Job, now_s: float) -> float:
     """What a running job would repeat: the time since its last checkpoint, or its start, s."""
     if job.began_s is None:
         return 0.0
@@ -173,29 +156,3 @@ def of_service(job: Job, used: float = 1.0) -> Worth:
     words = f"{higher.watts_w:,.0f} to {lower[0].watts_w:,.0f} W takes "
     words += f"{100 * (higher.throughput - lower[0].throughput):.0f} % of its throughput"
     return Worth(usd, words)
-
-
-def of_job(job: Job, now_s: float, lasts_s: float) -> Worth:
-    """What the next watt of a service or batch job is worth."""
-    if job.kind is JobKind.SERVICE:
-        return of_service(job)
-    return of_batch(job, now_s, lasts_s)
-
-
-def of_commitment(
-    drawn_w: float, most_w: float, pay_usd_per_mwh: float, penalty_usd_per_mwh: float
-) -> Worth:
-    """What one watt less earns while a commitment to the grid is in force, beside its energy.
-
-    A watt above the commitment loses its pay and costs the penalty; below it none earns more.
-
-    Args:
-        drawn_w: what the site draws, W.
-        most_w: what the commitment leaves it, W.
-        pay_usd_per_mwh: for what is reduced.
-        penalty_usd_per_mwh: for what is not, beside that.
-    """
-    if drawn_w <= most_w:
-        return Worth(0.0, f"the commitment is kept by {most_w - drawn_w:,.0f} W")
-    usd = pay_usd_per_mwh + penalty_usd_per_mwh
-    return Worth(usd, f"the commitment is missed by {drawn_w - most_w:,.0f} W")

@@ -3,29 +3,18 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.controller import controller_rig as rig
+from tests.controller import feeds_rig as feeds
 
 from wattshift_cluster.api.site_views import FrequencyView
 from wattshift_cluster.cli.status import site_text
 from wattshift_cluster.controller.front import Front
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.wire.server import serve
-
-
-def _rig(name: str) -> Any:
-    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    found = module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-rig, feeds = _rig("controller_rig"), _rig("feeds_rig")
 
 NOW_S: float = rig.NOW_S
 

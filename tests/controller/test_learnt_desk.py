@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from tests.agent import asic_machine as bench
 
 from wattshift_cluster.agent.asics.keeper import Keeper
 from wattshift_cluster.agent.asics.lanes import Lanes
@@ -30,13 +30,6 @@ from wattshift_cluster.fleet.learn import Learnt
 from wattshift_cluster.wire import server
 from wattshift_cluster.wire.epochs import EpochFile
 
-_SPEC = spec_from_file_location(
-    "asic_machine", Path(__file__).parents[1] / "agent" / "asic_machine.py"
-)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bench = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(bench)
 eventually = bench.eventually
 
 TOKEN = b"t" * 32

@@ -2,23 +2,17 @@
 
 import time
 from datetime import UTC, datetime
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.controller import feeds_rig as rig
 
 from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller import feeds
 from wattshift_cluster.controller.sources import Sources
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.grid.said import Said, Steps
-
-_SPEC = spec_from_file_location("feeds_rig", Path(__file__).with_name("feeds_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 
 @pytest.fixture(autouse=True)

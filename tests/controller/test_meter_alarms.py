@@ -1,21 +1,15 @@
 """The site meter's flaws, and that it and the devices disagree, as alarms of the controller."""
 
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.controller import feeds_rig as rig
 
 from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller import feeds
 from wattshift_cluster.controller.meter_alarms import FLAW_HELD_S, MeterAlarms
 from wattshift_cluster.grid.meters.reading import Finding, Flaw, MeterReading
-
-_SPEC = spec_from_file_location("feeds_rig", Path(__file__).with_name("feeds_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 OTHER = 'other_load = "500W"\n'
 

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from tests.controller import controller_rig as rig
 
 from wattshift_cluster.controller.history import GAP_S, MINUTES_KEPT, History
 from wattshift_cluster.controller.openadr_readings import Baselines, SiteReadings
@@ -13,12 +13,6 @@ from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.grid.openadr.readings import UNKNOWN, OperatingState, Quality, Reading
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.signals.words import Cap, Target, Work
-
-_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 NOW_S: float = rig.NOW_S
 """A whole minute."""

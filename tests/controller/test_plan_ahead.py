@@ -19,7 +19,7 @@ from wattshift_cluster.grid.peaks.coincident import PeakSource, PeakTerms
 from wattshift_cluster.grid.peaks.kept_highest import KeptHighest
 from wattshift_cluster.grid.peaks.periods import Season
 from wattshift_cluster.grid.said import Said, Steps
-from wattshift_scheduler.events import SignalChanged
+from wattshift_scheduler.events import ComputeSeen, SignalChanged
 from wattshift_scheduler.jobs import Job, JobKind, JobState
 from wattshift_scheduler.signals.peaks import Duty
 
@@ -145,6 +145,32 @@ def test_the_month_s_highest_demand_is_kept_over_a_restart(tmp_path: Path) -> No
     assert math.isnan(again._snapshot(T0_S + 40 * 86_400.0).demand_so_far_w), "a month anew"
 
 
+NODES = """
+limit = "2kW"
+[[compute.nodes]]
+name = "gpu-1"
+feeder = "main"
+max = "1.6kW"
+[[compute.nodes]]
+name = "gpu-2"
+feeder = "main"
+max = "1.2kW"
+[grid]
+default_price_usd_per_mwh = 20
+"""
+
+
+def test_batch_has_the_nodes_that_answer(tmp_path: Path) -> None:
+    hall = rig.HALL.format(port=9) + NODES
+    clock = rig.HandClock(T0_S)
+    controller = rig.controller(tmp_path, clock, PLAN, hall, rig.BRIDGE_TOKEN)
+    feed = PlanFeed(controller)
+    assert math.isinf(asked(feed, controller).ahead.compute_w), "none has answered yet"
+    controller.inbox.put([ComputeSeen("gpu-1", True, 0.0)])
+    rig.turned(controller)
+    assert asked(feed, controller).ahead.compute_w == 1600.0
+
+
 class _Forecast:
     """A grid's load that is known by the hour, highest at noon."""
 
@@ -170,6 +196,7 @@ def test_a_peak_source_tells_the_chance_of_each_interval(tmp_path: Path) -> None
     assert len(starts_s) == len(chance) == 48
     assert (source.name, source.interval_s) == ("4cp", 3600.0)
     assert starts_s[int(np.argmax(chance[:24]))] == T0_S + 12 * 3600.0
+    assert chance.sum() == pytest.approx(1.0, abs=1e-6), "two such days are not two peaks"
     controller, feed = made(tmp_path)
     controller.peaks_ahead.append(source)
     config = controller.config.model_copy(

@@ -15,11 +15,12 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
+from wattshift_cluster.api.metrics import exposition
 from wattshift_cluster.api.plan_views import PlanBrief, PlanRow, PlanView
 from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller.clock import Clock, SteadyClock
 from wattshift_cluster.controller.feeds import PriceFeed, feeds_of
-from wattshift_cluster.controller.front import Front
+from wattshift_cluster.controller.front import SEVERITIES, Front
 from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.plan import ahead as plan_ahead
 from wattshift_cluster.controller.plan import child as plan_child
@@ -231,6 +232,41 @@ def test_a_plan_that_is_late_is_said_and_not_used(tmp_path: Path) -> None:
     played(tmp_path, scenario)
 
 
+def test_metrics_tell_of_the_plan_and_its_alarms(tmp_path: Path) -> None:
+    prices(tmp_path, *[20.0] * 8)
+
+    def shown(made: Controller) -> dict[str, str]:
+        lines = exposition(Front(made).metrics_snapshot()).decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: value for name, value in pairs if "_plan" in name or "_alarms" in name}
+
+    async def scenario(made: Controller, feed: PlanFeed) -> None:
+        joined(made)
+        none = shown(made)
+        assert none["wattshift_plans_total"] == "0.0"
+        assert "wattshift_plan_age_seconds" not in none, "unknown is not zero"
+        warnings = 'wattshift_alarms{severity="warning"}'
+        assert 'wattshift_alarms{severity="critical"}' in none
+        parrot(made, feed, solve_s=0.25)
+        await feed.once()
+        turned(made)
+        before = shown(made)
+        assert before["wattshift_plan_solve_seconds"] == "0.25"
+        assert before["wattshift_plans_total"] == "1.0"
+        passed(made, 181.0)
+        feed.look()
+        turned(made)
+        late = shown(made)
+        assert float(late["wattshift_plan_age_seconds"]) == pytest.approx(181.0)
+        assert float(late[warnings]) == sum(a.severity == "warning" for a in made.alarms.values())
+        assert float(late[warnings]) > float(before[warnings])
+
+    played(tmp_path, scenario)
+    made = controller(tmp_path, HandClock(T0_S))
+    assert list(shown(made)) == [f'wattshift_alarms{{severity="{s}"}}' for s in SEVERITIES]
+    made.journal.close()
+
+
 def test_no_plan_at_an_unknown_price(tmp_path: Path) -> None:
     prices(tmp_path, *[20.0] * 6)
 
@@ -291,7 +327,12 @@ def test_a_batch_job_that_cannot_be_in_time_is_an_alarm(tmp_path: Path) -> None:
         assert "night" in view["unmet"][0]
         assert "night" in made.alarms["plan-infeasible"].text
         assert view["batches"] == [
-            {"job": "night", "left_wh": batch.left_wh, "deadline_at": "2030-03-18T01:00:00.000Z"}
+            {
+                "job": "night",
+                "left_wh": batch.left_wh,
+                "deadline_at": "2030-03-18T01:00:00.000Z",
+                "usd_per_mwh": None,  # it is late in any case
+            }
         ]
 
     played(tmp_path, scenario)

@@ -14,7 +14,7 @@ import pytest
 
 from wattshift_cluster.controller.plan import wire as plan_wire
 from wattshift_cluster.controller.plan.process import Planner, PlannerFailed
-from wattshift_scheduler.forecast import Band
+from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.plan.words import Ahead, Batch, Kind, Plan
 
 PATIENCE_S = 60.0

@@ -39,3 +39,4 @@ def test_metrics_have_each_kind() -> None:
     assert 'wattshift_reserve_watts{kind="burst"} 800.0' in text
     assert 'wattshift_reserve_watts{kind="short"} 195.0' in text
     assert text.count("wattshift_reserve_watts{") == len(KEPT.by_kind)
+    assert exposition({"reserve_w": {"short": -0.0}}).endswith(b'{kind="short"} 0.0\n')

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.controller import controller_rig as rig
 
 from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.front import Front
@@ -15,12 +15,6 @@ from wattshift_cluster.controller.signal_feed import SourceFeed
 from wattshift_cluster.errors import ConfigInvalid, NotFound, Refused, TryLater, WattshiftError
 from wattshift_cluster.grid.said import Said
 from wattshift_scheduler.signals.words import Cap, CapKind
-
-_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 NOW_S: float = rig.NOW_S
 

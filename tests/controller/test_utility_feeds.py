@@ -4,12 +4,12 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymodbus.client import AsyncModbusTcpClient
+from tests.controller import feeds_rig as rig
 from tests.ports import free_port
 
 from wattshift_cluster.config.advice import advice
@@ -21,12 +21,6 @@ from wattshift_cluster.grid.serving import serve
 from wattshift_cluster.grid.utility.registers import BY_NAME, decode
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.signals.words import Cap, GridEvent
-
-_SPEC = spec_from_file_location("feeds_rig", Path(__file__).with_name("feeds_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 HOST = "127.63.251.2"
 MODBUS = """

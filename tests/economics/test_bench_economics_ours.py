@@ -34,7 +34,7 @@ def test_the_future_of_prices_is_not_seen() -> None:
     other[i + 1 :] += 500.0
     beyond[DAY * 8 :] += 500.0
     bands = [
-        ahead.Foresight(cases.Case(market(p, k), i, i + DAY), None).price(i, DAY)
+        ahead.Foresight(cases.Case(market(p, k), i, i + DAY), None).price(i, DAY)[0]
         for p, k in ((price, known), (other, beyond))
     ]
     assert np.array_equal(bands[0].mid, bands[1].mid)
@@ -42,7 +42,7 @@ def test_the_future_of_prices_is_not_seen() -> None:
     # The interval that begins is known, and so is the day-ahead market of this day.
     assert bands[0].mid[0] == pytest.approx(price[i])
     known[i + 4] += 300.0
-    seen = ahead.Foresight(cases.Case(market(price, known), i, i + DAY), None).price(i, DAY)
+    seen = ahead.Foresight(cases.Case(market(price, known), i, i + DAY), None).price(i, DAY)[0]
     assert seen.mid[4] > bands[0].mid[4]
 
 
@@ -53,7 +53,7 @@ def test_what_follows_day_ahead_prices_is_learnt_from_the_past() -> None:
     known = known * dice.uniform(0.8, 1.2, len(known))
     price = np.where(known > 100.0, known / 2.0, known)
     i = DAY * 29 + 40
-    band = ahead.Foresight(cases.Case(market(price, known), i, i + DAY), None).price(i, 56)
+    band = ahead.Foresight(cases.Case(market(price, known), i, i + DAY), None).price(i, 56)[0]
     dear = known[i : i + 56] > 100.0
     assert band.mid[dear] == pytest.approx(price[i : i + 56][dear], rel=0.1)
 
@@ -71,6 +71,23 @@ def test_known_prices_are_played_like_the_best() -> None:
     assert not any(world.books.breaches.values())
     assert best.usd * 0.99 - 1.0 <= world.books.total_usd <= best.bound_usd + 1e-6
     assert len(policy.solve_s) == 12
+
+
+def test_work_that_nobody_knew_of_is_done_though_a_job_has_waited_for_cheap_hours() -> None:
+    """The first job has rested and then holds all nodes that services leave, when one comes that is
+    due in five hours and needs 12 of its 40 units for all of them."""
+    price = np.full(DAY, 20.0)
+    price[:4] = 60.0
+    long = cases.BatchJob("long", 0, 90, 250.0, 40)
+    due = cases.BatchJob("due", 8, 28, 60.0, 40)
+    case = cases.Case(market(price, price), 0, 92, jobs=(long, due))
+    world = policies.played(case, YARD, ours.Ours(period_s=900.0))
+    assert not any(world.books.breaches.values())
+    assert world.batch_w[:4] == [0.0] * 4, "it waits for the price to fall"
+    assert world.left_h == {
+        "long": pytest.approx(0.0, abs=1e-6),
+        "due": pytest.approx(0.0, abs=1e-6),
+    }
 
 
 def test_an_event_is_followed_where_the_plan_sheds_for_it() -> None:
@@ -98,3 +115,5 @@ def test_a_peak_has_its_chance_where_the_load_is_foreseen_highest() -> None:
     assert int(np.argmax(chance)) == 17
     assert chance.sum() == pytest.approx(1.0, abs=0.02)
     assert watch.by_interval(24 * 10, 24).sum() < 0.5
+    for i in range(0, n, 37):
+        assert watch.by_interval(i, 96).sum() <= 1.0 + 1e-9, "of a month there is one peak"

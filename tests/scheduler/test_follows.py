@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.follows import Follows
+from wattshift_scheduler.forecasts.follows import Follows
 
 HOUR, DAY = 4, 96
 DAYS = 40

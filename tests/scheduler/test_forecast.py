@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.forecast import Band, burst_w, seasonal
-from wattshift_scheduler.usual import DAY_S
+from wattshift_scheduler.forecasts.forecast import Band, burst_w, seasonal
+from wattshift_scheduler.forecasts.usual import DAY_S
 
 STEP_S = 900.0
 DAY = int(DAY_S / STEP_S)

@@ -10,7 +10,7 @@ import highspy
 import numpy as np
 import pytest
 
-from wattshift_scheduler.forecast import Band
+from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.plan.solve import planned
 from wattshift_scheduler.plan.words import (
     Ahead,

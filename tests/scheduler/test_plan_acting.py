@@ -11,9 +11,9 @@ import pytest
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.commands import GrantLeases, StartJob
+from wattshift_scheduler.commands import GrantLeases
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.jobs import Job, JobKind, Rule
+from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.plan import acting
 from wattshift_scheduler.plan.classes import Classes, kinds_of
@@ -215,40 +215,6 @@ def test_the_reserve_of_a_plan_is_kept_free_or_behind_gates() -> None:
     assert "g" in site.running
 
 
-DEADLINE_S = 20_000.0
-
-
-@pytest.mark.parametrize(
-    ("change", "waits"),
-    [
-        ({}, True),
-        ({"deadline_s": None}, False),
-        ({"deadline_s": 1700.0}, False),
-        ({"rate_per_s": None}, False),
-    ],
-)
-def test_a_batch_job_waits_for_its_hours_if_its_deadline_leaves_it_the_time(
-    change: dict[str, Any], waits: bool
-) -> None:
-    site = Site1((machine("m"),), nodes=(Node("host", "main", 1000.0),))
-    spec: dict[str, Any] = {"devices": []}
-    job = Job("b", JobKind.BATCH, "b", spec, 0.0, unit_w=200.0, deadline_s=DEADLINE_S)
-    known = {"rate_per_s": 0.1, "done": 0, "total": 100, **change}
-    job = job.changed(**known)
-    hold_w = np.where(np.arange(12) >= 2, 200.0, 0.0)
-    plan = standing(site.now_s, hold_w={"b": hold_w})
-    site.turn(10.0, ev.PlanUpdated(plan), ev.JobSubmitted(job))
-    verdict = site.state.jobs["b"].verdict
-    assert verdict is not None
-    assert (verdict.rule is Rule.PLAN) == waits
-    started = [one for one in site.commands if isinstance(one, StartJob)]
-    assert (not started) == waits
-    if waits:
-        assert verdict.expected_s == plan.start_s + 2 * STEP_S
-        site.turn(10.0, later_s=2 * STEP_S)
-        assert [one for one in site.commands if isinstance(one, StartJob)]
-
-
 def test_a_plan_with_figures_that_cannot_be_is_refused() -> None:
     for name, bad in (("shadow_usd_per_mwh", math.nan), ("reserve_w", -1.0)):
         column = np.full(12, 10.0)
@@ -257,8 +223,10 @@ def test_a_plan_with_figures_that_cannot_be_is_refused() -> None:
             standing(0.0, **{name: column})
     with pytest.raises(PlanInvalid, match="awake_usd of m"):
         standing(0.0, awake_usd={"m": np.full(12, math.nan)})
-    with pytest.raises(PlanInvalid, match="hold_w of b"):
-        standing(0.0, hold_w={"b": np.zeros(3)})
+    with pytest.raises(PlanInvalid, match="batch_usd_per_mwh of b"):
+        standing(0.0, batch_usd_per_mwh={"b": math.nan})
+    with pytest.raises(PlanInvalid, match="needs_s of b"):
+        standing(0.0, needs_s={"b": -1.0})
 
 
 def _any_plan(dice: random.Random, now_s: float) -> Standing:
@@ -275,7 +243,8 @@ def _any_plan(dice: random.Random, now_s: float) -> Standing:
         shadow_usd_per_mwh=rng.uniform(-1e3, 1e6, n) * rng.integers(0, 2, n),
         reserve_w=rng.uniform(0.0, 1e5, n) * rng.integers(0, 2, n),
         awake_usd={name: rng.uniform(0.0, 50.0, n) for name in names},
-        hold_w={"bat": rng.uniform(0.0, 100.0, n) * rng.integers(0, 2, n)},
+        batch_usd_per_mwh={"bat": float(rng.uniform(-100.0, 300.0))},
+        needs_s={"bat": float(rng.uniform(0.0, 100.0))},
     )
 
 

@@ -112,16 +112,6 @@ def test_the_cost_of_a_watt_is_that_of_the_design() -> None:
     assert worth.shed_usd_per_mwh(0.1, 1000.0, math.inf, 0.05) == 100.0
 
 
-def test_hashes_are_worth_the_hashprice_less_the_fee_and_a_gate_its_reserve() -> None:
-    values = replace(VALUES, pool_fee_share=0.02, reserve_usd_per_mwh=30.0)
-    assert worth.of_mining(values, 1e15, 1000.0).usd_per_mwh == pytest.approx(98.0)
-    assert worth.of_mining(values, 1e15, 1000.0, fenced=True).usd_per_mwh == pytest.approx(128.0)
-    unknown = worth.of_mining(Values(None), 1e15, 1000.0)
-    assert unknown.usd_per_mwh == 0.0
-    assert "unknown" in unknown.words
-    assert math.isnan(worth.of_mining(values, 0.0, 0.0).usd_per_mwh)
-
-
 def test_a_running_job_repeats_what_it_has_not_saved() -> None:
     assert worth.of_batch(_batch(), NOW_S, HOUR_S).usd_per_mwh == pytest.approx(60.0)
     running = _runs(_batch(), began_s=NOW_S - 600.0)
@@ -164,13 +154,6 @@ def test_a_service_loses_the_throughput_of_its_next_step_and_binds_beyond_its_cl
     assert worth.step_usd_per_mwh(job, STEPS[0], STEPS[1], used=0.8) == 0.0
     plain = replace(job, terms=Terms())
     assert worth.of_service(plain).usd_per_mwh == pytest.approx(2000.0)
-    assert worth.of_job(plain, NOW_S, 60.0) == worth.of_service(plain)
-    assert worth.of_job(_batch(), NOW_S, 60.0) == worth.of_batch(_batch(), NOW_S, 60.0)
-
-
-def test_a_watt_above_a_commitment_costs_its_penalty_and_one_below_earns_nothing() -> None:
-    assert worth.of_commitment(1200.0, 1000.0, 100.0, 400.0).usd_per_mwh == 500.0
-    assert worth.of_commitment(1000.0, 1000.0, 100.0, 400.0).usd_per_mwh == 0.0
 
 
 # Who gives way.

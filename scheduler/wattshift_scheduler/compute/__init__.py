@@ -9,6 +9,7 @@ seats seating                 the jobs of one division, with what they hold, and
                               have learnt
 ranking feasible              who is next; what can never run
 placement                     the division itself, in which the following take part
+    resting                   what leaves because the plan has cheaper hours for it
     shedding                  what leaves because it no longer fits
     preemption pools          who gives way to whom, and what they hold
     filling                   who gets what is free

@@ -1,6 +1,7 @@
 """Which compute runs where: the watts of all nodes divided between all jobs, under the feeder tree.
 
-    jobs ─▶ sized ─▶ what they hold ─▶ shed what no longer fits ─▶ fill what is free ─▶ verdicts
+    jobs ─▶ sized ─▶ what they hold ─▶ rest what is too dear ─▶ shed what no longer fits
+         ─▶ fill what is free ─▶ verdicts
 
 What runs stays where it runs, because Ray cannot move it. The answer for each job is one of four
 ordered verdicts with its reason: deny (it can never run here), defer (not now), after_shedding (as
@@ -15,6 +16,7 @@ from wattshift_scheduler.compute import seating
 from wattshift_scheduler.compute.board import Board
 from wattshift_scheduler.compute.filling import fill
 from wattshift_scheduler.compute.ground import Ground
+from wattshift_scheduler.compute.resting import rest
 from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.shedding import shed
 from wattshift_scheduler.compute.tenants import Shares
@@ -93,6 +95,7 @@ def place(ground: Ground, jobs: Iterable[Job]) -> Placement:
     board = Board(ground, shares)
     seats = seating.seated(board, sized)
     board.displacing.begin()
+    rest(board, seats)
     shed(board, seats)
     fill(board, seats, now_s)
     seats.sort(key=attrgetter("order"))

@@ -80,7 +80,11 @@ class Judge:
             return self._like(seat, Admission.DEFER, why, words, "", need_w, expected_s=until_s)
         if why is Rule.PLAN:
             until_s = self._board.ground.waits_s[job.id]
-            words = "the plan lets it run in cheaper hours, and its deadline leaves it the time"
+            words = "the plan has cheaper hours for it, or needs these for work that is due, "
+            words += "and its deadline leaves it the time"
+            if job.deadline_s is None:
+                words = "energy costs more now than it earns, or its nodes are needed for work "
+                words += "that is due; it goes on when that is over"
             return self._like(seat, Admission.DEFER, why, words, "", need_w, expected_s=until_s)
         if why is Rule.CLUSTER_DOWN or self._down:
             return self._nowhere(seat, need_w)

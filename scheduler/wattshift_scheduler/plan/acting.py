@@ -3,7 +3,7 @@
     a price on top       what peaks, promises and deadlines make a watt dearer by, now
     what awake is worth  the turn between sleep and work, for machines whose kind the plan knows
     a reserve            watts for services, free or with devices behind gates
-    a wait               a batch job that can afford it starts in its own hours
+    a wait               a batch job that can afford it rests until its own hours (`waiting`)
 
 Once a plan has expired none of that is left, and the ladder goes on alone. What a full cap makes a
 watt worth is left out of the price on top: the ladder walks under the true cap, not a foreseen one.
@@ -13,12 +13,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from wattshift_scheduler.jobs import Job, JobKind, JobState
+from wattshift_scheduler.plan import waiting
 from wattshift_scheduler.plan.classes import Classes
 from wattshift_scheduler.plan.turns import Worths
 from wattshift_scheduler.plan.words import Standing
 from wattshift_scheduler.state import State
-from wattshift_scheduler.worth import at_risk
 
 LEAST_USD_PER_MWH = 1e-6
 """Less on top of a price is the solver's rounding."""
@@ -69,28 +68,8 @@ def worths(state: State, now_s: float, last: Worths | None) -> Worths | None:
 
 
 def waits_s(state: State, now_s: float) -> Mapping[str, float]:
-    """Batch jobs that the plan lets start later, and until when each waits for now, by id.
-
-    Only one whose need is known, and whose deadline leaves it time enough to wait so long, waits:
-    else no plan is believed.
-    """
-    plan, at = _now(state, now_s)
-    if plan is None:
-        return {}
-    found = {}
-    for name, hold_w in plan.hold_w.items():
-        job, later = state.jobs.get(name), np.flatnonzero(hold_w[at:])
-        if job is None or not _may_wait(job) or not len(later) or later[0] == 0:
-            continue
-        until_s = plan.start_s + (at + int(later[0])) * plan.step_s
-        if at_risk(job, now_s, until_s - now_s) <= 0.0:
-            found[name] = until_s
-    return found
-
-
-def _may_wait(job: Job) -> bool:
-    idle = job.state is JobState.PENDING and not job.units
-    return job.kind is JobKind.BATCH and idle and job.deadline_s is not None
+    """Batch jobs that rest for a price, or start later for it, and until when, by id."""
+    return waiting.rests_s(state, now_s, beyond_usd_per_mwh(state, now_s))
 
 
 def _now(state: State, now_s: float) -> tuple[Standing | None, int]:

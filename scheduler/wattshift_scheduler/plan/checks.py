@@ -7,7 +7,8 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.errors import SchedulerError
-from wattshift_scheduler.forecast import Band
+from wattshift_scheduler.forecasts.chain import Prospect
+from wattshift_scheduler.forecasts.forecast import Band
 
 
 class PlanInvalid(SchedulerError):
@@ -47,6 +48,20 @@ def band(item: str, band: Band, n: int, least: float = 0.0) -> None:
     """The same for each quantile of a band."""
     for name in ("low", "mid", "high"):
         column_of(f"{item}.{name}", getattr(band, name), n, least)
+
+
+def prospect(item: str, one: Prospect, n: int) -> None:
+    """Refuse prices and chances that cannot be, and a state that there is none of."""
+    states = len(one.steps)
+    prices, steps = one.price_usd_per_mwh, one.steps
+    if prices.shape != (n, states) or steps.shape != (states, states):
+        raise PlanInvalid(item, f"prices {prices.shape} and steps {steps.shape} do not fit {n}")
+    if not np.isfinite(prices).all():
+        raise PlanInvalid(item, "its prices must be finite")
+    if not ((steps >= 0.0).all() and np.allclose(steps.sum(axis=1), 1.0)):
+        raise PlanInvalid(item, "the chances of what follows a state must add up to one")
+    if not 0 <= one.state < states:
+        raise PlanInvalid(item, f"it has {states} states, and no state {one.state}")
 
 
 def unique(what: str, names: list[str], most: int) -> None:

@@ -82,33 +82,37 @@ def kinds_of(
     sizes = np.bincount(classes.of, minlength=count)
     points = np.diff(fleet.first)
     widest = np.zeros(count, dtype=np.int64)
-    np.maximum.at(widest, classes.of, points)
+    none = np.zeros(len(fleet), dtype=np.bool_)
+    numbers = np.flatnonzero(np.bincount(points)) if len(points) else points
+    for number in numbers:
+        widest[classes.of[points == number]] = number
     watts_w, usd_per_h = (np.zeros((count, int(widest.max(initial=1)))) for _ in range(2))
     cycle_usd = np.zeros(count)
-    none = np.zeros(len(fleet), dtype=np.bool_)
-    for number in np.unique(points):
+    for number in numbers:
         devices = np.flatnonzero(points == number)
         part, mine = Part.of(fleet, values, devices), classes.of[devices]
         cost = Cycles.of(fleet, part, none[devices], none[devices], np.inf).cycle_usd
         cycle_usd += np.bincount(mine, cost, count)
-        for width in np.unique(widest[mine]):
+        for width in np.flatnonzero(np.bincount(widest[mine])):
             rows = np.flatnonzero(widest[mine] == width)
-            spread = _between(int(number), int(width))
+            spread, of = _between(int(number), int(width)), mine[rows]
             for total, column in ((watts_w, part.watts_w), (usd_per_h, part.usd_per_h)):
-                np.add.at(total[:, :width], mine[rows], column[rows] @ spread)
+                for place in range(int(width)):
+                    read = _read(column, rows, spread[:, place])
+                    total[:, place] += np.bincount(of, read, count)
     top = fleet.first[1:] - 1
     up_s = np.bincount(classes.of, fleet.point_transition_s[top], count) / np.maximum(sizes, 1)
     base_w = fleet.point_limit_w[fleet.first[:-1]]
     up = cycles.awake(ledger, seen, base_w, now_s, rules.stale_after_s)
     running = np.bincount(classes.of, up, count).astype(np.int64)
-    since_s = _since_s(classes, turns, now_s)
+    since_s, first = _since_s(classes, turns, now_s), _firsts(classes.of, count)
     kinds = tuple(
         Kind(
             name=classes.names[i],
             count=int(sizes[i]),
             points_w=tuple((watts_w[i, : widest[i]] / sizes[i]).tolist()),
             usd_per_h=tuple((usd_per_h[i, : widest[i]] / sizes[i]).tolist()),
-            fenced=bool(fleet.fenced[np.argmax(classes.of == i)]),
+            fenced=bool(fleet.fenced[first[i]]),
             up_s=float(up_s[i]),
             cycle_usd=float(cycle_usd[i] / sizes[i]),
             min_up_s=rules.min_up_s if up_s[i] >= cycles.WARM_S else 0.0,
@@ -125,8 +129,12 @@ def _since_s(classes: Classes, turns: cycles.Turns | None, now_s: float) -> Floa
     """For how long most devices of each kind have been as they are, s."""
     found = np.full(len(classes.names), np.inf)
     if turns is not None:
-        for i in range(len(found)):
-            found[i] = max(float(np.median(now_s - turns.turned_s[classes.of == i])), 0.0)
+        # A few kinds in 16 bits are sorted by their digits, in one pass.
+        few = len(found) <= np.iinfo(np.int16).max
+        order = np.argsort(classes.of.astype(np.int16) if few else classes.of, kind="stable")
+        ends = np.cumsum(np.bincount(classes.of, minlength=len(found)))
+        for i, turned_s in enumerate(np.split(turns.turned_s[order], ends[:-1])):
+            found[i] = max(float(np.median(now_s - turned_s)), 0.0)
     return found
 
 
@@ -146,37 +154,68 @@ def _between(number: int, width: int) -> Floats:
     return spread
 
 
+def _read(column: Floats, rows: Ints, shares: Floats) -> Floats:
+    """Some rows read at a place between their points: mostly one or two have a share in it."""
+    read = np.zeros(len(rows))
+    for point in np.flatnonzero(shares):
+        read += column[rows, point] * shares[point]
+    return read
+
+
 def _alike(fleet: Fleet) -> tuple[Ints, Ints]:
     """A number for each device, equal where all that a plan asks of two is equal; and the first
     device of each number."""
-    points = np.diff(fleet.first)
-    wide = int(points.max())
-    table = np.full((len(fleet), 3 * wide + 6), -1.0)
-    row = np.repeat(np.arange(len(fleet)), points)
-    at = np.arange(len(row)) - np.repeat(fleet.first[:-1], points)
-    for i, column in enumerate((fleet.point_limit_w, fleet.point_h_per_s, fleet.point_usd_per_h)):
-        table[row, i * wide + at] = column
-    top = fleet.first[1:] - 1
-    table[:, -6] = points
-    table[:, -5] = fleet.fenced
-    table[:, -4] = fleet.point_transition_s[top]
-    table[:, -3] = fleet.wear_usd_per_cycle
-    table[:, -2] = fleet.table_build_s
-    table[:, -1] = fleet.continuous
-    # A sum with odd weights tells rows apart but for accidents, which are looked for.
-    weights = np.sqrt(np.arange(2.0, table.shape[1] + 2.0)) / (np.abs(table).max(axis=0) + 1.0)
-    alike, first = _renumbered(np.round(table @ weights, 12))
-    scale = np.maximum(np.abs(table[first][alike]), 1.0)
-    if (np.abs(table - table[first][alike]) > ROUGH * scale).any():
-        _, found, alike = np.unique(table, axis=0, return_index=True, return_inverse=True)
-        return alike.reshape(-1).astype(np.int64), found.astype(np.int64)
+    table = _figures(fleet)
+    # A sum with odd weights tells devices apart but for accidents, which are looked for.
+    most = np.maximum(table.max(axis=1), -table.min(axis=1))
+    weights = np.sqrt(np.arange(2.0, len(table) + 2.0)) / (most + 1.0)
+    alike, first = _renumbered(np.round(weights @ table, 12))
+    other = np.flatnonzero(first[alike] != np.arange(len(fleet)))
+    one = first[alike[other]]
+    for figures in table:
+        mine, its = figures.take(other), figures.take(one)
+        apart = mine != its
+        if apart.any() and (np.abs(mine - its) > ROUGH * np.maximum(np.abs(its), 1.0)).any():
+            _, found, alike = np.unique(table, axis=1, return_index=True, return_inverse=True)
+            return alike.reshape(-1).astype(np.int64), found.astype(np.int64)
     return alike, first
+
+
+def _figures(fleet: Fleet) -> Floats:
+    """All that a plan asks of devices, a figure a row; -1 where a device has fewer points than
+    others; shape (figures, n)."""
+    points, n = np.diff(fleet.first), len(fleet)
+    wide = int(points.max())
+    table = np.full((3 * wide + 6, n), -1.0)
+    of_points = (fleet.point_limit_w, fleet.point_h_per_s, fleet.point_usd_per_h)
+    for place in range(wide):
+        rows = slice(None) if fleet.points_each else np.flatnonzero(points > place)
+        at = fleet.first[:-1][rows] + place
+        for i, column in enumerate(of_points):
+            table[i * wide + place, rows] = column[at]
+    table[-6] = points
+    table[-5] = fleet.fenced
+    table[-4] = fleet.point_transition_s[fleet.first[1:] - 1]
+    table[-3] = fleet.wear_usd_per_cycle
+    table[-2] = fleet.table_build_s
+    table[-1] = fleet.continuous
+    return table
 
 
 def _renumbered(keys: Floats | Ints) -> tuple[Ints, Ints]:
     """Keys as numbers from 0 in their order, and the first device of each."""
-    _, first, alike = np.unique(keys, return_index=True, return_inverse=True)
-    return alike.reshape(-1).astype(np.int64), first.astype(np.int64)
+    order = np.argsort(keys)
+    begins = np.append(True, np.diff(keys[order]) > 0)
+    alike = np.empty(len(keys), dtype=np.int64)
+    alike[order] = np.cumsum(begins) - 1
+    return alike, np.minimum.reduceat(order, np.flatnonzero(begins)).astype(np.int64)
+
+
+def _firsts(of: Ints, count: int) -> Ints:
+    """The first device of each of so many kinds."""
+    first = np.zeros(count, dtype=np.int64)
+    first[of[::-1]] = np.arange(len(of))[::-1]
+    return first
 
 
 def _grouped(fleet: Fleet, alike: Ints, first: Ints, most: int) -> Ints:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.forecast import Band
+from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.plan.words import Ahead
 
 
@@ -22,6 +22,7 @@ def coarsened(ahead: Ahead, by: int) -> Ahead:
         carbon_g_per_kwh=None
         if ahead.carbon_g_per_kwh is None
         else _band(ahead.carbon_g_per_kwh, by),
+        prospect=None,
         # A chance is one of an interval: a longer one has that of all in it.
         peaks=tuple(
             one

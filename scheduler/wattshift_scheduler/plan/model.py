@@ -134,16 +134,30 @@ def _batches(
         if one.left_wh <= 0 or one.most_w <= 0:
             continue
         fixed -= one.value_usd * MUSD
+        most_kw = one.most_w / W_PER_KW * _usable(ahead, one)
         if np.isinf(one.deadline_s):
-            # The control loop lets it run at once: a price is no reason to wait.
+            # The control loop lets it run at once: a price is no reason to wait, unless an hour
+            # costs more than it earns.
             spread = float(burnt.max() - burnt.min()) + 1.0
             hurry[i] = burnt.max() - burnt + HURRY * spread * np.arange(n)
-        most_kw = one.most_w / W_PER_KW * _usable(ahead, one)
+            per_kw = one.value_usd / one.left_wh * W_PER_KW * MUSD * ahead.hours
+            most_kw = np.where((burnt > per_kw) & (one.value_usd > 0.0), 0.0, most_kw)
         draw[i] = sheet.add(n, hurry[i], 0.0, most_kw)
         sheet.put(balance, draw[i], -1.0)
         late[i] = _owed(sheet, ahead, demands, one, draw[i])
         _whole(sheet, one, draw[i][:near], most_kw[:near])
+    _together(sheet, ahead, demands, draw)
     return draw, late, hurry, fixed
+
+
+def _together(sheet: Sheet, ahead: Ahead, demands: Demands, draw: Ints) -> None:
+    """All batch fits on the nodes that services leave free."""
+    some = draw[draw[:, 0] >= 0]
+    if np.isinf(ahead.compute_w) or not len(some):
+        return
+    room_kw = np.maximum(ahead.compute_w / W_PER_KW - demands.services_kw, 0.0)
+    rows = sheet.rule(len(ahead), -np.inf, room_kw)
+    sheet.put(rows, some, 1.0)
 
 
 def _usable(ahead: Ahead, one: Batch) -> Floats:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wattshift_scheduler.arrays import Floats, Ints
+from wattshift_scheduler.plan import deadlines, unsure
 from wattshift_scheduler.plan.demands import Demands, price_usd_per_mwh
 from wattshift_scheduler.plan.machines import MUSD, W_PER_KW, Machines, Schedules, schedules
 from wattshift_scheduler.plan.model import Model
@@ -74,6 +75,9 @@ def told(ahead: Ahead, found: Found, status: Status, solve_s: float) -> Plan:
         capped_usd_per_mwh=found.capped / hours,
         infeasible=missed,
         sure=_sure(ahead),
+        batch_usd_per_mwh=_batch_worths(ahead, found, batch_w),
+        needs_s=deadlines.needs_s(ahead),
+        expected=ahead.prospect is not None,
     )
     return events(ahead, plan)
 
@@ -122,6 +126,9 @@ def _machines(found: Found) -> tuple[Floats, Floats]:
     return up, drawn_kw
 
 
+DRAWN_SHARE = 1e-6
+"""Of a batch; less is the solver's rounding."""
+
 EDGE_SHARE = 0.3
 """Weight of each edge of the price's band beside its middle: three points with the mean and the
 spread of a normal price (quantiles 0.1 and 0.9 lie 1.28 deviations out: 2 x 0.3 x 1.28**2 = 1)."""
@@ -130,8 +137,9 @@ spread of a normal price (quantiles 0.1 and 0.9 lie 1.28 deviations out: 2 x 0.3
 def _worths(ahead: Ahead, found: Found) -> Floats:
     """What a device that is up is worth over one at rest, 0 to its cycle, USD; (n, kinds).
 
-    An expectation over the price's band: where a price may as well fall, a device that is up is
-    worth the cycle that it then does not pay, however dear the middle of the band is.
+    An expectation over how prices may move on, else over the price's band: where a price may as
+    well fall, a device that is up is worth the cycle that it then does not pay, however dear the
+    middle of the band is.
     """
     machines, cycle_usd = found.machines, np.array([kind.cycle_usd for kind in ahead.kinds])
 
@@ -140,6 +148,9 @@ def _worths(ahead: Ahead, found: Found) -> Floats:
         usd[:, machines.kind] = worth.T / MUSD
         return np.asarray(np.clip(usd, 0.0, cycle_usd))
 
+    if ahead.prospect is not None:
+        beyond = found.prices - ahead.price.mid * ahead.hours
+        return clipped(unsure.worths(ahead, ahead.prospect, machines, beyond).T * MUSD)
     middle, price = clipped(found.best.worth), ahead.price
     if not len(machines) or np.array_equal(price.low, price.high):
         return middle
@@ -148,6 +159,26 @@ def _worths(ahead: Ahead, found: Found) -> Floats:
     low, high = (schedules(machines, np.broadcast_to(cost, shape)).worth for cost in costs)
     edges = EDGE_SHARE * (clipped(low) + clipped(high))
     return np.asarray((1.0 - 2.0 * EDGE_SHARE) * middle + edges)
+
+
+def _batch_worths(ahead: Ahead, found: Found, batch_w: Floats) -> Floats:
+    """What a MWh of each batch is worth now, as in `Plan`: done now it saves one in the dearest of
+    the hours that are its own, those after the horizon at the mean of the energy within."""
+    worth = np.full(len(ahead.batches), np.nan)
+    price, late = found.prices / ahead.hours, _values(found.values, found.model.late)
+    mean = float((found.demands.energy + found.demands.coincident).mean()) / ahead.hours
+    for i, one in enumerate(ahead.batches):
+        if np.isinf(one.deadline_s) or one.left_wh <= 0.0:
+            continue
+        used = batch_w[:, i] > DRAWN_SHARE * one.most_w
+        worth[i] = price[used].max(initial=-np.inf)
+        late_wh = float(late[i]) * W_PER_KW
+        beyond_wh = one.left_wh - float(batch_w[:, i].sum()) * ahead.hours - late_wh
+        if beyond_wh > DRAWN_SHARE * one.left_wh:
+            worth[i] = max(worth[i], mean)
+        if late_wh > DRAWN_SHARE * one.left_wh:
+            worth[i] = np.inf
+    return worth
 
 
 def _values(values: Floats, columns: Ints) -> Floats:

@@ -15,7 +15,8 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.errors import SchedulerError
-from wattshift_scheduler.forecast import Band
+from wattshift_scheduler.forecasts.chain import Prospect
+from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.plan import checks
 from wattshift_scheduler.plan.checks import PlanInvalid as PlanInvalid
 
@@ -184,6 +185,8 @@ class Ahead:
         ramp_up_w_per_s, ramp_down_w_per_s: steepest change of the site's mean, W/s.
         carbon_g_per_kwh: of energy from the grid; None: unknown or of no interest.
         carbon_usd_per_t: what a tonne of it is to cost, USD.
+        compute_w: most that services and batch can draw together, on their nodes, W.
+        prospect: how prices may move on where `price` is a forecast; None: that is not known.
     """
 
     start_s: float
@@ -201,6 +204,8 @@ class Ahead:
     ramp_down_w_per_s: float = math.inf
     carbon_g_per_kwh: Band | None = None
     carbon_usd_per_t: float = 0.0
+    compute_w: float = math.inf
+    prospect: Prospect | None = None
 
     def __post_init__(self) -> None:
         checks.finite("start_s", "time", (self.start_s,))
@@ -218,6 +223,7 @@ class Ahead:
         if self.carbon_g_per_kwh is not None:
             checks.band("carbon_g_per_kwh", self.carbon_g_per_kwh, n)
         checks.least("carbon_usd_per_t", "price", (self.carbon_usd_per_t,))
+        checks.least("compute_w", "watts", (self.compute_w,), endless=True)
         for name, ramp in (("up", self.ramp_up_w_per_s), ("down", self.ramp_down_w_per_s)):
             if not ramp > 0:
                 raise PlanInvalid(f"ramp_{name}_w_per_s", f"a ramp must be > 0 W/s, not {ramp}")
@@ -225,6 +231,8 @@ class Ahead:
         checks.unique("batch", [one.name for one in self.batches], MOST_BATCHES)
         checks.unique("commitment", [one.name for one in self.commitments], MOST_COMMITMENTS)
         checks.unique("peak", [one.name for one in self.peaks], MOST_PEAKS)
+        if self.prospect is not None:
+            checks.prospect("prospect", self.prospect, n)
         for peak in self.peaks:
             if peak.chance is not None and peak.chance.shape != (n,):
                 raise PlanInvalid(peak.name, f"it has {len(peak.chance)} chances for {n} intervals")
@@ -272,6 +280,12 @@ class Plan:
         events: what will happen, for people, in order of time.
         infeasible: what could not be met, for people, most important first.
         sure: intervals from the first on whose price is known and not foreseen; None: all.
+        batch_usd_per_mwh: what a MWh of each batch is worth now: the dearest hour that it is to run
+            in; infinite: owed whatever it costs; NaN: it has no deadline; shape (batches,). None:
+            not told.
+        needs_s: for how long each batch must be at work before its deadline (`deadlines`); shape
+            (batches,). None: not told.
+        expected: where it is foreseen, awake_usd is an expectation over how such prices move on.
     """
 
     made_s: float
@@ -298,6 +312,9 @@ class Plan:
     events: tuple[str, ...] = ()
     infeasible: tuple[str, ...] = ()
     sure: int | None = None
+    batch_usd_per_mwh: Floats | None = None
+    needs_s: Floats | None = None
+    expected: bool = False
 
     def __len__(self) -> int:
         return len(self.site_w)
@@ -317,7 +334,10 @@ class Standing:
         expires_s: from then on it is not used.
         price_usd_per_mwh, shadow_usd_per_mwh, reserve_w: as of the plan; shape (m,).
         awake_usd: of each kind, by its name; shape (m,) each.
-        hold_w: for each batch with a deadline, by its job's id; shape (m,) each.
+        batch_usd_per_mwh: what a MWh of each batch with a deadline is worth now, by its job's id;
+            one that is owed whatever it costs is not told (`waiting`).
+        needs_s: for how long each must be at work before its deadline, s; one that must be so in
+            any case is not told.
         capped_usd_per_mwh: as of the plan; shape (m,).
     """
 
@@ -329,7 +349,8 @@ class Standing:
     shadow_usd_per_mwh: Floats
     reserve_w: Floats
     awake_usd: Mapping[str, Floats] = field(default_factory=dict)
-    hold_w: Mapping[str, Floats] = field(default_factory=dict)
+    batch_usd_per_mwh: Mapping[str, float] = field(default_factory=dict)
+    needs_s: Mapping[str, float] = field(default_factory=dict)
     capped_usd_per_mwh: Floats | None = None
 
     def __post_init__(self) -> None:
@@ -344,27 +365,34 @@ class Standing:
         if self.capped_usd_per_mwh is not None:
             checks.column_of("capped_usd_per_mwh", self.capped_usd_per_mwh, n, 0.0)
         checks.column_of("reserve_w", self.reserve_w, n, 0.0)
-        for of, table in (("awake_usd", self.awake_usd), ("hold_w", self.hold_w)):
-            if len(table) > max(MOST_KINDS, MOST_BATCHES):
-                raise PlanInvalid(of, f"it has {len(table)} rows")
-            for name, column in table.items():
-                checks.column_of(f"{of} of {name}", column, n, 0.0)
+        for of in ("awake_usd", "batch_usd_per_mwh", "needs_s"):
+            if len(getattr(self, of)) > max(MOST_KINDS, MOST_BATCHES):
+                raise PlanInvalid(of, f"it has {len(getattr(self, of))} rows")
+        for name, column in self.awake_usd.items():
+            checks.column_of(f"awake_usd of {name}", column, n, 0.0)
+        for name, usd in self.batch_usd_per_mwh.items():
+            checks.finite(f"batch_usd_per_mwh of {name}", "worth", (usd,))
+        for name, need_s in self.needs_s.items():
+            checks.least(f"needs_s of {name}", "time", (need_s,))
 
     @classmethod
     def of(cls, plan: Plan, *, stands_s: float = STANDS_S) -> "Standing":
         """What of `plan` the control loop is told; PlanInvalid for one that is not usable.
 
-        What awake is worth hangs on the prices that come next. Where those are foreseen and not
-        known it is left out: the rule without a plan waits until a turn has paid, and so loses
-        little whatever comes; a forecast that errs may lose a cycle of every machine.
+        What awake is worth hangs on the prices that come next. Where those are foreseen, and it is
+        not known how such prices move on, it is left out: the rule without a plan waits until a
+        turn has paid, and so loses little whatever comes; a forecast that errs may lose a cycle of
+        every machine.
         """
         if not plan.usable:
             raise PlanInvalid("plan", f"it has no figures to act on: {plan.status}")
         most = max(math.ceil(STANDING_S / plan.step_s), 1)
-        known = plan.sure is None or plan.sure >= min(most + 1, len(plan))
+        known = plan.expected or plan.sure is None or plan.sure >= min(most + 1, len(plan))
         kinds = plan.kinds if known else ()
         awake = {name: plan.awake_usd[:most, i] for i, name in enumerate(kinds)}
-        held = {name: plan.hold_w[:most, i] for i, name in enumerate(plan.batches)}
+        none = np.full(len(plan.batches), np.nan)
+        worth = none if plan.batch_usd_per_mwh is None else plan.batch_usd_per_mwh
+        needs_s = none if plan.needs_s is None else plan.needs_s
         return cls(
             made_s=plan.made_s,
             start_s=plan.start_s,
@@ -374,7 +402,8 @@ class Standing:
             shadow_usd_per_mwh=plan.shadow_usd_per_mwh[:most],
             reserve_w=plan.reserve_w[:most],
             awake_usd=MappingProxyType(awake),
-            hold_w=MappingProxyType({k: v for k, v in held.items() if v.any()}),
+            batch_usd_per_mwh=_told(plan.batches, worth),
+            needs_s=_told(plan.batches, needs_s),
             capped_usd_per_mwh=None
             if plan.capped_usd_per_mwh is None
             else plan.capped_usd_per_mwh[:most],
@@ -390,3 +419,9 @@ class Standing:
     def left_s(self, now_s: float) -> float:
         """What is left of the interval in force, s."""
         return self.step_s - (now_s - self.start_s) % self.step_s
+
+
+def _told(names: tuple[str, ...], figures: Floats) -> Mapping[str, float]:
+    """What of some figures is finite, by name."""
+    rows = zip(names, figures.tolist(), strict=True)
+    return MappingProxyType({name: one for name, one in rows if math.isfinite(one)})

@@ -68,8 +68,27 @@ class Errors:
     own: float = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Days of a period that lie beyond the forecast: their highest loads, taken as normal.
+
+    Attributes:
+        days: how many that are independent of each other.
+        mean_w, deviation_w: of the highest load of such a day, W; the deviation above zero.
+    """
+
+    days: float
+    mean_w: float
+    deviation_w: float
+
+
 def chances(
-    load: Load, so_far_w: Mapping[int, float], errors: Errors, *, final: bool = False
+    load: Load,
+    so_far_w: Mapping[int, float],
+    errors: Errors | Mapping[int, Errors],
+    *,
+    final: bool = False,
+    later: Mapping[int, Later] | None = None,
 ) -> Floats:
     """For each interval the chance that it sets its period's new peak.
 
@@ -77,24 +96,38 @@ def chances(
         load: the forecast.
         so_far_w: highest load of each period until now, W; NaN or missing: unknown, so that the
             first day is sure to set one.
-        errors: of the forecast.
-        final: count only a peak that the later days of the forecast leave standing. Then the
-            chances of a period add up to that of any new peak; else those of each day do.
+        errors: of the forecast; or by day, of every day in it.
+        final: count only a peak that later days leave standing. Then the chances of a period add up
+            to that of any new peak, which is one at the most; else those of each day do.
+        later: by period, days beyond the forecast that may be higher yet; only with `final`.
     """
     found = np.zeros(len(load.load_w))
+    by_day = {
+        int(day): errors if isinstance(errors, Errors) else errors[int(day)]
+        for day in np.unique(load.day)
+    }
     for period in np.unique(load.period):
         mine = np.flatnonzero(load.period == period)
         least_w = so_far_w.get(int(period), math.nan)
-        found[mine] = _in_period(load.load_w[mine], load.day[mine], least_w, errors, final)
+        beyond = (later or {}).get(int(period)) if final else None
+        found[mine] = _in_period(load.load_w[mine], load.day[mine], least_w, by_day, final, beyond)
     return found
 
 
-def _in_period(load_w: Floats, day: Whole, so_far_w: float, errors: Errors, final: bool) -> Floats:
-    own = max(errors.own, LEAST_SHARE)
+def _in_period(
+    load_w: Floats,
+    day: Whole,
+    so_far_w: float,
+    errors: Mapping[int, Errors],
+    final: bool,
+    later: Later | None,
+) -> Floats:
     found = np.zeros(len(load_w))
-    near = {int(one): _near(load_w, day == one, own) for one in np.unique(day)}
+    days = [int(one) for one in np.unique(day)]
+    own = {one: max(errors[one].own, LEAST_SHARE) for one in days}
+    near = {one: _near(load_w, day == one, own[one]) for one in days}
     for one, mine in near.items():
-        spread_w = 5.0 * math.hypot(errors.day, own) * np.abs(load_w[mine])
+        spread_w = 5.0 * math.hypot(errors[one].day, own[one]) * np.abs(load_w[mine])
         # The day's highest lies above this in all but a millionth of cases.
         lowest_w = float(np.max(load_w[mine] - spread_w))
         highest_w = float(np.max(load_w[mine] + spread_w))
@@ -102,14 +135,21 @@ def _in_period(load_w: Floats, day: Whole, so_far_w: float, errors: Errors, fina
         if least_w >= highest_w:
             continue
         grid_w = np.linspace(least_w, highest_w, GRID)
-        standing = np.ones(GRID)
+        standing = np.ones(GRID) if later is None else _stands(later, grid_w)
         for other, theirs in near.items():
             if other < one or (final and other > one):
-                standing = standing * _below(load_w[theirs], grid_w, errors.day, own)
-        below = _below(load_w[mine], grid_w, errors.day, own)
+                standing = standing * _below(load_w[theirs], grid_w, errors[other].day, own[other])
+        below = _below(load_w[mine], grid_w, errors[one].day, own[one])
         gain = np.diff(below) * (standing[1:] + standing[:-1]) / 2.0
-        found[mine] = _whose(load_w[mine], grid_w, errors.day, own) @ gain
-    return found
+        found[mine] = _whose(load_w[mine], grid_w, errors[one].day, own[one]) @ gain
+    # The steps of the grid count a little too much or too little; one interval is the peak at most.
+    return found / max(float(found.sum()), 1.0) if final else found
+
+
+def _stands(later: Later, grid_w: Floats) -> Floats:
+    """The chance that no day beyond the forecast is above each load of the grid."""
+    logs = _log_normal((grid_w - later.mean_w) / later.deviation_w)
+    return np.asarray(np.exp(later.days * logs), dtype=np.float64)
 
 
 def _near(load_w: Floats, of_day: npt.NDArray[np.bool_], own: float) -> Whole:

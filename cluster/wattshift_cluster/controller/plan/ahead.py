@@ -14,23 +14,24 @@ import numpy as np
 from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.controller.beside import PeakAhead
 from wattshift_cluster.controller.plan import demands as plan_demands
+from wattshift_cluster.controller.plan import prices as plan_prices
 from wattshift_cluster.controller.plan.curves import BY_TIME_OF_DAY, Foreseen, Grid, foreseen
 from wattshift_cluster.controller.plan.demands import Remark
 from wattshift_cluster.controller.plan.history import Past
 from wattshift_cluster.controller.plan.machines import machines
-from wattshift_cluster.errors import TryLater
 from wattshift_cluster.grid.curves.steps import filled
 from wattshift_cluster.grid.said import Steps
 from wattshift_scheduler import budget
 from wattshift_scheduler.arrays import Bools
-from wattshift_scheduler.forecast import Band
+from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.plan.words import Ahead
 from wattshift_scheduler.signals import overhead
 from wattshift_scheduler.state import State
 
-SERIES = ("price", "carbon", "services", "other", "solar")
-"""What is remembered, by name: USD/MWh, g/kWh, and W."""
+SERIES = ("price", "posted", "carbon", "services", "other", "solar")
+"""What is remembered, by name: USD/MWh (what held, and what was posted for it beforehand), g/kWh,
+and W."""
 
 Curves = Callable[[float], Sequence[Steps | None]]
 
@@ -76,6 +77,8 @@ class Prepared:
         remarks: what begins when.
         notes: what was assumed or left out.
         kinds: what each kind of devices is called, and how many there are.
+        posted: when the next quarter of an hour begins, s, and the price that is posted for it,
+            USD/MWh; NaN: none is.
     """
 
     ahead: Ahead
@@ -83,23 +86,21 @@ class Prepared:
     remarks: tuple[Remark, ...]
     notes: tuple[str, ...]
     kinds: Mapping[str, int]
-
-
-class NothingToPlan(TryLater):
-    """Something is not known yet without which no plan can be made."""
+    posted: tuple[float, float] = (0.0, math.nan)
 
 
 def prepared(known: Snapshot, config: SiteConfig) -> Prepared:
     """Work out what a plan is made from.
 
     Raises:
-        NothingToPlan: the energy price is not known.
+        NothingToPlan (`prices`): the energy price is not known.
         PlanInvalid: something of it cannot be; it is named.
     """
     terms, state, now_s = config.plan, known.state, known.now_s
     start_s = math.floor(now_s / terms.step_s) * terms.step_s
     grid = Grid(start_s, terms.step_s, terms.intervals)
-    price = _price(known, grid)
+    curve = _first(known.prices(now_s))
+    price = plan_prices.price(known.state, curve, known.past, grid)
     others = _others(known, config, grid)
     caps = plan_demands.caps_ahead(state, grid, now_s)
     promises, events = plan_demands.commitments(
@@ -129,6 +130,8 @@ def prepared(known: Snapshot, config: SiteConfig) -> Prepared:
         ramp_down_w_per_s=state.site.rules.ramp_down_w_per_s,
         carbon_g_per_kwh=None if others.carbon is None else others.carbon.band,
         carbon_usd_per_t=terms.carbon_usd_per_t,
+        compute_w=_compute_w(state),
+        prospect=price.prospect,
     )
     words = (price.words, *(one.words for one in (others.solar, others.carbon) if one), *late)
     return Prepared(
@@ -137,21 +140,8 @@ def prepared(known: Snapshot, config: SiteConfig) -> Prepared:
         remarks=(*caps.remarks, *events),
         notes=tuple(word for word in (*words, *others.notes) if word),
         kinds={kind.name: kind.count for kind in mining.kinds},
+        posted=plan_prices.posted_next(curve, now_s),
     )
-
-
-def _price(known: Snapshot, grid: Grid) -> Foreseen:
-    if math.isinf(known.state.price_usd_per_mwh()):
-        raise NothingToPlan("the energy price is not known, and nothing is planned on hope")
-    curve = _first(known.prices(known.now_s))
-    default = known.state.values.default_price_usd_per_mwh
-    found = foreseen("the price", curve, known.past["price"], grid)
-    if curve is None and default is not None:
-        # Nobody publishes one: what the site file says holds, and is no forecast.
-        return Foreseen(Band.of(np.full(grid.count, default)), np.ones(grid.count, dtype=np.bool_))
-    if found is None:
-        raise NothingToPlan("no price is known of any hour ahead, and none of the past")
-    return found
 
 
 def _first(curves: Sequence[Steps | None]) -> Steps | None:
@@ -202,6 +192,12 @@ def _other(state: State, past: Past, grid: Grid) -> Band:
     if found is None or BY_TIME_OF_DAY not in found.words:
         return Band.of(np.full(grid.count, other_w(state)))
     return found.band
+
+
+def _compute_w(state: State) -> float:
+    """The most that work can draw on the nodes that answer, W; infinite where there are none."""
+    up = [node.max_w for node in state.site.nodes if state.nodes[node.name].up]
+    return math.fsum(up) if up else math.inf
 
 
 def services_w(jobs: Mapping[str, Job]) -> float:

@@ -12,7 +12,8 @@ import numpy as np
 from wattshift_cluster.controller.plan.history import SLOT_S, Past
 from wattshift_cluster.grid.said import Steps
 from wattshift_scheduler.arrays import Bools, Floats
-from wattshift_scheduler.forecast import Band, seasonal
+from wattshift_scheduler.forecasts.chain import Prospect
+from wattshift_scheduler.forecasts.forecast import Band, seasonal
 
 ENOUGH = 144
 """Quarters of an hour, a day and a half; less says nothing of a time of day (`seasonal`)."""
@@ -57,11 +58,13 @@ class Foreseen:
         band: by interval.
         published: where it is as somebody published it, or as it is seen now; shape (n,).
         words: how the rest was foreseen, for people; empty where nothing was.
+        prospect: how it may move on from the first interval; None: that is not known.
     """
 
     band: Band
     published: Bools
     words: str = ""
+    prospect: Prospect | None = None
 
 
 def foreseen(

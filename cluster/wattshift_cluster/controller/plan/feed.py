@@ -21,8 +21,9 @@ from wattshift_cluster.controller.plan import ahead as plan_ahead
 from wattshift_cluster.controller.plan import demands as plan_demands
 from wattshift_cluster.controller.plan import views as plan_views
 from wattshift_cluster.controller.plan import wire as plan_wire
-from wattshift_cluster.controller.plan.ahead import NothingToPlan, Snapshot
-from wattshift_cluster.controller.plan.history import PlanHistory
+from wattshift_cluster.controller.plan.ahead import Snapshot
+from wattshift_cluster.controller.plan.history import SLOT_S, PlanHistory
+from wattshift_cluster.controller.plan.prices import NothingToPlan
 from wattshift_cluster.controller.plan.process import Planner, PlannerFailed
 from wattshift_cluster.controller.plan.views import Made
 from wattshift_cluster.controller.service import Controller
@@ -89,7 +90,10 @@ class PlanFeed:
         self._stands_s = LATE_PERIODS * self._terms.period_s
         self._planner = Planner() if planner is None else planner
         state_dir, grid = controller.config.site.state_dir, controller.config.grid
-        self._history = PlanHistory(plan_ahead.SERIES, state_dir / "plan-history.json")
+        self._history = PlanHistory(
+            plan_ahead.SERIES, state_dir / "plan-history.json", lasting=("price", "posted")
+        )
+        self._posted: dict[float, float] = {}
         self._prices = None if grid.prices is None else FilePrices(grid.prices)
         self._paces: dict[str, float] = {}
         self._began_s = controller.clock.now_s()
@@ -155,6 +159,7 @@ class PlanFeed:
         self._history.sampled(
             {
                 "price": price if math.isfinite(price) else None,
+                "posted": self._posted.get(math.floor(now_s / SLOT_S) * SLOT_S),
                 "carbon": self._c.sources.carbon_g_per_kwh(now_s),
                 "services": plan_ahead.services_w(state.jobs),
                 "other": plan_ahead.other_w(state),
@@ -199,6 +204,7 @@ class PlanFeed:
 
     async def _plan(self, known: Snapshot) -> Made:
         ready = await asyncio.to_thread(plan_ahead.prepared, known, self._c.config)
+        self._post(*ready.posted, known.now_s)
         question = {"ahead": ready.ahead, "time_limit_s": self._terms.time_limit_s}
         started = time.perf_counter()
         answer = await self._planner.ask(question, self._terms.time_limit_s + GRACE_S)
@@ -212,6 +218,13 @@ class PlanFeed:
         # Its figures are of the moment at which they were taken, not of the interval's begin.
         plan = replace(plan, made_s=known.now_s, solve_s=took_s)
         return Made(plan, ready, known.now_s, known.now_s + self._stands_s)
+
+    def _post(self, starts_s: float, usd_per_mwh: float, now_s: float) -> None:
+        """Hold on to what is posted for a quarter of an hour until that is over; the last word
+        before it begins counts."""
+        held = {at_s: usd for at_s, usd in self._posted.items() if at_s + SLOT_S > now_s}
+        held.pop(starts_s, None)
+        self._posted = held if math.isnan(usd_per_mwh) else {**held, starts_s: usd_per_mwh}
 
     def _snapshot(self, now_s: float) -> Snapshot:
         c = self._c

@@ -1,14 +1,15 @@
 """What the site drew and paid by the quarter of an hour: the past that a plan's forecasts rest on.
 
-Four weeks of it are kept in a small file beside the journal, so that a restart does not forget. A
-file that is missing or broken is as one that holds nothing: forecasts then are wide.
+Four weeks of it, of prices half a year, are kept in a small file beside the journal, so that a
+restart does not forget. A file that is missing or broken is as one that holds nothing: forecasts
+then are wide.
 """
 
 import json
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from wattshift_scheduler.arrays import Floats
 SLOT_S = 900.0
 SLOTS_KEPT = 4 * 7 * 96
 """Four weeks: older days say little of tomorrow (`forecast.seasonal`)."""
+
+LASTING_KEPT = 26 * 7 * 96
+"""Half a year of prices: dear hours, by which it is learnt what follows posted ones, are few."""
 
 GAP_MOST_S = 120.0
 """Samples further apart leave the time between them unknown."""
@@ -63,15 +67,19 @@ class _Slot:
 class PlanHistory:
     """The past of a few named series."""
 
-    def __init__(self, names: Sequence[str], path: Path | None = None) -> None:
+    def __init__(
+        self, names: Sequence[str], path: Path | None = None, *, lasting: Collection[str] = ()
+    ) -> None:
         """Go on from the file, if there is one.
 
         Args:
             names: of the series.
             path: of the file; None keeps nothing.
+            lasting: of those that are kept for half a year.
         """
         self._path = path
-        held = {} if path is None else _load(path)
+        self._most = {name: LASTING_KEPT if name in lasting else SLOTS_KEPT for name in names}
+        held = {} if path is None else _load(path, self._most)
         self._slots = {name: OrderedDict(sorted(held.get(name, {}).items())) for name in names}
         self._running: dict[str, _Slot] = {}
         self._last: dict[str, tuple[float, float]] = {}
@@ -140,19 +148,20 @@ class PlanHistory:
         if running is None or running.counted_s < COUNTED_LEAST * SLOT_S:
             return
         slots[running.number] = running.mean
-        while len(slots) > SLOTS_KEPT:
+        while len(slots) > self._most[name]:
             slots.popitem(last=False)
 
 
-def _load(path: Path) -> dict[str, dict[int, float]]:
+def _load(path: Path, most: Mapping[str, int]) -> dict[str, dict[int, float]]:
     try:
         with path.open("rb") as file:
             body = json.loads(file.read(FILE_MOST_BYTES))
         if (body["version"], body["slot_s"]) != (VERSION, SLOT_S):
             return {}
         return {
-            str(name): {int(n): float(v) for n, v in rows[-SLOTS_KEPT:] if math.isfinite(float(v))}
+            name: {int(n): float(v) for n, v in rows[-most[name] :] if math.isfinite(float(v))}
             for name, rows in body["series"].items()
+            if name in most
         }
     except FileNotFoundError:
         return {}

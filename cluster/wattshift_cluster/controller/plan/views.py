@@ -86,12 +86,19 @@ def plan(
                 "job": one.name,
                 "left_wh": one.left_wh,
                 "deadline_at": time_of(made.at_s + one.deadline_s),
+                "usd_per_mwh": known(usd),
             }
-            for one in ahead.batches
+            for one, usd in zip(ahead.batches, _worths(figures), strict=True)
         ],
         "rows": [_row(made, i) for i in range(first, past)],
         "made": tries,
     }
+
+
+def _worths(figures: Plan) -> list[float]:
+    """What a MWh of each batch is worth now, USD; not finite where that is not told."""
+    worth = figures.batch_usd_per_mwh
+    return [math.nan] * len(figures.batches) if worth is None else worth.tolist()
 
 
 def _brief(made: Made) -> View:

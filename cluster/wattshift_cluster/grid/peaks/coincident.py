@@ -121,7 +121,8 @@ class PeakSource:
 
     @property
     def ahead(self) -> tuple[Floats, Floats] | None:
-        """When each interval that counts begins, and its chance of a new peak; as last judged."""
+        """When each interval that counts begins, and its chance to be its period's peak, which add
+        up to one at the most; as last judged."""
         return self._ahead
 
     async def run(self, say: Say) -> None:
@@ -162,7 +163,9 @@ class PeakSource:
     def _judge(self, load: Load) -> tuple[Cap, ...]:
         terms = self._terms
         chance = chances(load, self._kept.all(), terms.errors, final=terms.final)
-        self._ahead = (load.starts_s, chance)
+        # Only a peak that stands is paid for: a plan weighs that chance, whatever caps insure.
+        final = chances(load, self._kept.all(), terms.errors, final=True)
+        self._ahead = (load.starts_s, final)
         return peak_caps(load, chance, terms.duty)
 
     async def _hear_actual(self, load: Load, now_s: float) -> tuple[str, ...]:

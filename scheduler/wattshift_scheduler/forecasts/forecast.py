@@ -14,7 +14,16 @@ from statistics import NormalDist
 import numpy as np
 
 from wattshift_scheduler.arrays import Floats, Ints
-from wattshift_scheduler.usual import DAY_S, HIGH, LOW, TAIL_Z, Grid, Usual, persistent, scale_of
+from wattshift_scheduler.forecasts.usual import (
+    DAY_S,
+    HIGH,
+    LOW,
+    TAIL_Z,
+    Grid,
+    Usual,
+    persistent,
+    scale_of,
+)
 
 BURST_MOST = 4_096
 """Looks that a burst is taken from at the most: an hour of them, one a second."""

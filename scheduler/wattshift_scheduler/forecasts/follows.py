@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats
-from wattshift_scheduler.forecast import Band
+from wattshift_scheduler.forecasts.chain import Chain, Prospect
+from wattshift_scheduler.forecasts.forecast import Band
 
 FADES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of a deviation that may be left an hour later; the one that fitted the past best is used,
@@ -34,8 +35,20 @@ LINEAR_USD_PER_MWH = 20.0
 DEAR = 0.9
 """Quantile of day-ahead prices above which another slope may hold."""
 
+ALIKE, ALIKE_SHARE = 0.05, 0.99
+"""A market whose prices lie so near the posted ones on the scale, in all but a hundredth of the
+past, keeps its word: what is posted holds. Rounding, or a clock that is seconds off, makes no other
+price."""
+
+HIGHEST_USD_PER_MWH = 3e4
+"""No price is foreseen above this: it would be taken for a fault of its source."""
+
 LEAST_PAST_H = 42
 """Hours of the past below which day-ahead prices are taken as they are."""
+
+CHAIN_PAST_H = 56 * 24
+"""Hours of the past below which it is not said how prices move on: spikes are few, and what four
+weeks of them taught earned nothing for sure on the days that followed."""
 
 LEAST_SEEN = 20
 """Forecasts of one sort below which their errors are no distribution: then those of all hold."""
@@ -55,6 +68,7 @@ class Follows:
         newest: weight of the newest interval in it; the rest is the last hour's.
         upset: a deviation above this is one of the largest tenth.
         edges: by lead in intervals; the last lead holds from then on.
+        chain: how deviations from the line move on, from one interval to the next; None: not known.
     """
 
     at: float = 0.0
@@ -66,6 +80,7 @@ class Follows:
     newest: float = 1.0
     upset: float = math.inf
     edges: tuple[Widths, ...] = (((0.0, 0.0),) * 4,)
+    chain: Chain | None = None
 
     @classmethod
     def learnt(cls, ahead: Floats, price: Floats, hour: int) -> "Follows":
@@ -75,9 +90,9 @@ class Follows:
             ahead, price: of each past interval, in USD/MWh and finite; of one shape.
             hour: intervals in an hour.
         """
-        if len(price) < LEAST_PAST_H * hour or np.array_equal(ahead, price):
-            return cls()
         x, y = scaled(ahead), scaled(price)
+        if len(x) < LEAST_PAST_H * hour or np.quantile(np.abs(y - x), ALIKE_SHARE) <= ALIKE:
+            return cls()
         knee = float(np.quantile(x, DEAR))
         columns = np.column_stack([np.ones(len(x)), x, np.maximum(x - knee, 0.0)])
         fitted, *_ = np.linalg.lstsq(columns, y, rcond=None)
@@ -97,7 +112,13 @@ class Follows:
             missed = off[k:] - fades[k:] ** (k / hour) * seen[:-k]
             edges.append(_widths(missed, 2 * (np.abs(seen[:-k]) > upset) + (x[k:] > knee)))
         at, slope, bend = (float(one) for one in fitted)
-        return cls(at, slope, bend, knee, fade, dear_fade, weight, upset, tuple(edges))
+        chain = Chain.learnt(off) if len(price) >= CHAIN_PAST_H * hour else None
+        return cls(at, slope, bend, knee, fade, dear_fade, weight, upset, tuple(edges), chain)
+
+    @property
+    def sure(self) -> bool:
+        """Whether what is posted is what holds: no other price was ever seen beside it."""
+        return self == Follows()
 
     def of(self, ahead: Floats) -> Floats:
         """What day-ahead prices are followed by, on the scale."""
@@ -109,9 +130,9 @@ class Follows:
 
         Args:
             ahead: day-ahead prices of the intervals to be foreseen; shape (n,).
-            lately_ahead, lately: day-ahead prices and prices of the last hour's intervals, the one
-                that runs at the end.
-            hour: intervals in an hour.
+            lately_ahead, lately: day-ahead prices and prices of the last hour's intervals, of those
+                that it was learnt from, the one that runs at the end.
+            hour: intervals of `ahead` in an hour.
         """
         n = len(ahead)
         beside = scaled(lately) - self.of(lately_ahead)
@@ -120,11 +141,25 @@ class Follows:
         fades = np.where(dear, self.dear_fade, self.fade) ** (np.arange(n) / hour)
         middle = self.of(ahead) + off * fades
         middle[:1] = scaled(lately[-1:])
-        lead = np.minimum(np.arange(n), len(self.edges)) - 1
+        learnt = len(self.edges) / (WIDTHS_H * hour) if len(self.edges) > 1 else 1.0
+        lead = np.minimum(np.ceil(np.arange(n) * learnt), len(self.edges)).astype(np.int64) - 1
         sort = 2 * int(abs(off) > self.upset) + dear
         wide = np.array(self.edges)[lead, sort]
         wide[:1] = 0.0
         return Band(*(_price(middle + edge) for edge in (wide[:, 0], 0.0, wide[:, 1])))
+
+    def prospect(
+        self, ahead: Floats, lately_ahead: Floats, lately: Floats, hour: int
+    ) -> Prospect | None:
+        """How prices may move on from the interval that runs; None where that is not known. Args as
+        for `band`."""
+        if self.chain is None:
+            return None
+        beside = scaled(lately) - self.of(lately_ahead)
+        on_scale = self.of(ahead)[:, None] + self.chain.middles
+        prices = np.minimum(_price(on_scale), HIGHEST_USD_PER_MWH)
+        share = len(self.edges) / (WIDTHS_H * hour)
+        return Prospect(prices, self.chain.over(share), self.chain.state(beside))
 
 
 def scaled(price: Floats) -> Floats:
