@@ -33,6 +33,10 @@ REPEATS = 25
 LIVE_S = 5
 """Seconds of life that are measured: in so many every lease is renewed once."""
 
+JOINS = 100
+JOIN_REPEATS = 9
+"""Devices that join at once, as one agent's do, and how often that is measured."""
+
 FIRST_S = 100.0
 SETTLING_S = 22
 """Seconds until every device runs where it should: machines turn within five."""
@@ -48,6 +52,7 @@ def figures(
     world = running(tree, devices, values, per_agent)
     cuts = [cut(world.state, world.now_s, part) for part in range(REPEATS)]
     ticks = [_timed_ms(world.state, [ev.Tick()], world.now_s)[0] for _ in range(REPEATS)]
+    joins = [_join_ms(world) for _ in range(JOIN_REPEATS)]
     seconds = [world.live() for _ in range(LIVE_S)]
     cut_ms = [ms for ms, _ in cuts]
     by_agent = {per_agent: statistics.median(cut_ms)}
@@ -62,6 +67,7 @@ def figures(
         "cut_agents": len(world.agents),
         "cut_ms_by_agent": {str(count): round(ms, 3) for count, ms in sorted(by_agent.items())},
         "step_ms_p50": round(statistics.median(ticks), 3),
+        "join_ms_p50": round(statistics.median(joins), 1),
         "second_ms_p50": round(statistics.median(seconds), 1),
         "second_ms_worst": round(max(seconds), 1),
     }
@@ -86,6 +92,13 @@ def cut(state: State, now_s: float, part: int = 0) -> tuple[float, int]:
     cap = Cap("cut", "schedule", (1.0 - CUT_SHARE) * state.outlook.committed_w - 10.0 * part)
     ms, commands = _timed_ms(state, [ev.SignalChanged("schedule", (cap,))], now_s + 0.5)
     return ms, sum(len(one.devices) for one in commands)
+
+
+def _join_ms(world: "World") -> float:
+    """Time of a step in which devices join, ms: copies of some that are there, at another agent."""
+    some = world.state.fleet.devices[:JOINS]
+    new = tuple(dataclasses.replace(one, id=f"{one.id}-new", agent="another") for one in some)
+    return _timed_ms(world.state, [ev.DeviceJoined(new)], world.now_s + 0.5)[0]
 
 
 def _timed_ms(

@@ -67,7 +67,12 @@ def tree_of(racks: int, rng: np.random.Generator, per_rack: int, per_hall: int) 
 
 
 def devices_of(
-    devices: int, rng: np.random.Generator, per_rack: int, whole: float, distinct: bool
+    devices: int,
+    rng: np.random.Generator,
+    per_rack: int,
+    whole: float,
+    distinct: bool,
+    by_rack: bool,
 ) -> tuple[Device, ...]:
     """ASICs with so many rungs each; a share `whole` of them takes whole rungs alone."""
     top_w, j_per_th = rng.uniform(2800.0, 3600.0, MODELS), rng.uniform(16.0, 34.0, MODELS)
@@ -76,6 +81,9 @@ def devices_of(
     model = rng.integers(0, MODELS, devices)
     make = rng.normal(1.0, SILICON_SHARE, devices).clip(0.9, 1.1) if distinct else np.ones(devices)
     divides = rng.random(devices) >= whole
+    if by_rack:
+        first = np.arange(devices) // per_rack * per_rack
+        model, divides = model[first], divides[first]
     alike: dict[int, tuple[OperatingPoint, ...]] = {}
     made = []
     for i in range(devices):
@@ -115,11 +123,21 @@ def site(
     racks_per_hall: int = RACKS_PER_HALL,
     whole: float = 0.9,
     distinct: bool = True,
+    by_rack: bool = False,
 ) -> tuple[FeederTree, tuple[Device, ...]]:
-    """A seeded site."""
+    """A seeded site.
+
+    Args:
+        devices: how many.
+        seed: of everything drawn.
+        per_rack, racks_per_hall: how they hang.
+        whole: share of devices that take whole rungs alone.
+        distinct: each device is of its own make; else two dozen models are in common.
+        by_rack: all devices of a rack are of one model, and all of them divide or none.
+    """
     rng = np.random.default_rng(seed)
     tree = tree_of(-(-devices // per_rack), rng, per_rack, racks_per_hall)
-    return tree, devices_of(devices, rng, per_rack, whole, distinct)
+    return tree, devices_of(devices, rng, per_rack, whole, distinct, by_rack)
 
 
 def instance_of(tree: FeederTree, devices: tuple[Device, ...]) -> Instance:
@@ -137,9 +155,10 @@ def instance(
     racks_per_hall: int = RACKS_PER_HALL,
     whole: float = 0.9,
     distinct: bool = True,
+    by_rack: bool = False,
 ) -> Instance:
-    """A seeded allocation problem."""
-    return instance_of(*site(devices, seed, per_rack, racks_per_hall, whole, distinct))
+    """A seeded allocation problem; the arguments are those of `site`."""
+    return instance_of(*site(devices, seed, per_rack, racks_per_hall, whole, distinct, by_rack))
 
 
 def awake_of(devices: int) -> Bools:

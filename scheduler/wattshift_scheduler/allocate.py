@@ -16,7 +16,7 @@ from wattshift_scheduler.repair.repaired import repaired
 from wattshift_scheduler.site import FeederTree
 from wattshift_scheduler.walk.below import Asked, in_grains
 from wattshift_scheduler.walk.capped import Capped
-from wattshift_scheduler.walk.filled import SMALL_DEVICES, Settled, alone, points_at
+from wattshift_scheduler.walk.filled import SMALL_DEVICES, Settled, points_at
 
 CENT_W = 1e-6
 """Watts below which two sums count as equal."""
@@ -205,7 +205,7 @@ def _kept_out(settled: Settled, capped: Capped) -> Floats:
     blocked = settled.walk.blocked.copy()
     order, place = settled.order, capped.first_out
     blocked[0] = order.keys[place] & ((1 << ladder.key_bits) - 1) if place < len(order) else -1
-    ours, worth = alone(settled.asked, blocked), np.full(len(blocked), np.nan)
+    ours, worth = settled.alone(int(blocked[0])), np.full(len(blocked), np.nan)
     worth[ours] = ladder.worth_usd_per_mwh[blocked[ours]]
     return worth
 

@@ -9,6 +9,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Texts: TypeAlias = npt.NDArray[np.object_]
+Keys: TypeAlias = npt.NDArray[np.integer[Any]]
+"""Whole numbers of 32 or 64 bits: what is sorted takes as few as it needs."""
 Rows: TypeAlias = slice | Ints
 """Which rows of a column: some by their numbers, rising, or `ALL`."""
 
@@ -17,6 +19,17 @@ ALL: Final = slice(None)
 EARLY_S: Final = 1e-3
 """A figure that changes by itself at a moment is looked at anew so much before it: times of day in
 s carry a rounding error of less than a microsecond, and to look once too often changes nothing."""
+
+
+def rows_of(columns: Ints) -> slice | None:
+    """The rows that columns are, if they follow each other: a slice is read and written much
+    faster. None: they do not, or there is none."""
+    if not len(columns):
+        return None
+    begin, end = int(columns[0]), int(columns[-1]) + 1
+    if begin < 0 or end - begin != len(columns) or not (np.diff(columns) == 1).all():
+        return None
+    return slice(begin, end)
 
 
 def frozen(column: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -178,13 +178,15 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The answers of `cycles.weigh`, and the ladder, price, memory and plan that they rest on."""
+    """The answers of `cycles.weigh`, and the ladder, price, memory and plan that they rest on; and
+    for which running devices the ladder was ranked."""
 
     weighed: Weighed
     ladder: Ladder
     price_usd_per_mwh: float
     turns: Turns
     worths: Worths | None = None
+    runs: Bools | None = None
 
     def other(self, ladder: Ladder, turns: Turns, asked: Asked, rows: Ints) -> Ints | None:
         """Devices whose answer may be another now; None: it may be of any.

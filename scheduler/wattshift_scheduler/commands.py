@@ -4,11 +4,13 @@ Each command has an id and ends in a LeasesReplied or CommandEnded event with th
 makes one of them up (not ok, "timeout") when no answer comes.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from itertools import repeat
+from typing import Any, Protocol, TypeAlias
 
-from wattshift_scheduler.arrays import Floats, Ints, Texts
+from wattshift_scheduler.arrays import Floats, Ints
 from wattshift_scheduler.picked import Picked
 
 
@@ -39,34 +41,45 @@ class GrantLeases:
     valid_until_boot_s: float
 
 
+class Boot(Protocol):
+    """What an agent last said of its boot: which it is, and its clock then, s."""
+
+    @property
+    def boot_id(self) -> str:
+        """Name of the boot."""
+
+    @property
+    def boot_s(self) -> float:
+        """Its clock, s."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What the grants of one step share: its columns, each agent's rows together.
 
     Attributes:
         first_id: command id of the first grant; the others follow.
-        agents, boot_ids, valid_until_boot_s: see `GrantLeases`, grant by grant.
+        agents: of each grant.
+        boots: what agents have said of their boots.
+        ttl_s: from that to the end of the leases, s.
         ends: where the rows of each grant begin and those of the last one end.
-        epoch, ids, names, watts_w, sequence: the columns, ids and names of points to be picked.
-        devices, modes: which of these each row picks.
+        epoch, devices, sequence, modes, watts_w: see `GrantLeases`; of all grants.
     """
 
     first_id: int
     agents: Sequence[str]
-    boot_ids: Sequence[str]
-    valid_until_boot_s: Sequence[float]
+    boots: Mapping[str, Boot]
+    ttl_s: float
     ends: Sequence[int]
     epoch: int
-    ids: Texts
-    devices: Ints
+    devices: Picked
     sequence: Ints
-    names: Texts
-    modes: Ints
+    modes: Picked
     watts_w: Floats
 
     def grants(self) -> "list[GrantLeases]":
         """The grants, one an agent; each takes its rows from the columns when it is read."""
-        return [Granted(self, i) for i in range(len(self.agents))]
+        return _granted(self, len(self.agents))
 
     def rows(self, number: int) -> slice:
         """The rows of one grant."""
@@ -74,16 +87,16 @@ class Batch:
 
 
 class Granted(GrantLeases):
-    """One grant of a batch. A step may make hundreds, so its parts are worked out when read."""
+    """One grant of a batch. A step may make hundreds, so its parts are worked out when read.
+
+    Attributes:
+        batch: what it shares with the other grants of its step.
+        number: where it stands among them.
+    """
 
     __slots__ = ("batch", "number")
     batch: Batch
     number: int
-
-    def __init__(self, batch: Batch, number: int) -> None:
-        """The grant that stands at this place of the batch."""
-        object.__setattr__(self, "batch", batch)
-        object.__setattr__(self, "number", number)
 
     def __repr__(self) -> str:
         return repr(self.plain())
@@ -105,7 +118,7 @@ class Granted(GrantLeases):
     @property
     def boot_id(self) -> str:
         """The boot of that agent."""
-        return self.batch.boot_ids[self.number]
+        return self.batch.boots[self.agent].boot_id
 
     @property
     def epoch(self) -> int:
@@ -115,7 +128,7 @@ class Granted(GrantLeases):
     @property
     def devices(self) -> Sequence[str]:
         """Ids of its devices."""
-        return Picked(self.batch.ids, self.batch.devices[self.batch.rows(self.number)])
+        return self.batch.devices[self.batch.rows(self.number)]
 
     @property
     def sequence(self) -> Ints:
@@ -125,7 +138,7 @@ class Granted(GrantLeases):
     @property
     def modes(self) -> Sequence[str]:
         """Operating points to take."""
-        return Picked(self.batch.names, self.batch.modes[self.batch.rows(self.number)])
+        return self.batch.modes[self.batch.rows(self.number)]
 
     @property
     def watts_w(self) -> Floats:
@@ -135,7 +148,21 @@ class Granted(GrantLeases):
     @property
     def valid_until_boot_s(self) -> float:
         """End of the leases on the agent's boot clock, s."""
-        return self.batch.valid_until_boot_s[self.number]
+        return self.batch.boots[self.agent].boot_s + self.batch.ttl_s
+
+
+_BARE: Any = object.__new__
+_BATCH: Any = vars(Granted)["batch"].__set__
+_NUMBER: Any = vars(Granted)["number"].__set__
+
+
+def _granted(batch: Batch, count: int) -> list[GrantLeases]:
+    """The grants of a batch, made without a call in Python for each: that would cost as much as to
+    decide on a hundred devices."""
+    made: list[GrantLeases] = list(map(_BARE, repeat(Granted, count)))
+    deque(map(_BATCH, made, repeat(batch)), maxlen=0)
+    deque(map(_NUMBER, made, range(count)), maxlen=0)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

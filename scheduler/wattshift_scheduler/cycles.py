@@ -25,6 +25,7 @@ import numpy as np
 
 from wattshift_scheduler.arrays import ALL, EARLY_S, Bools, Floats, Ints, Rows, put
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.fleet_changes import Moved
 from wattshift_scheduler.ladder import HOUR_S, Ladder
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.plan import turns as planned_turns
@@ -78,14 +79,13 @@ class Turns:
             payback_s=np.full(n, np.nan),
         )
 
-    def realigned(self, old: Fleet, new: Fleet) -> "Turns":
+    def realigned(self, old: Fleet, new: Fleet, moved: Moved | None = None) -> "Turns":
         """The same for a changed fleet: kept devices keep their row."""
         fresh, known = Turns.none(len(new)), self.passed(0.0)
-        source = old.columns_of(device.id for device in new.devices)
-        to = np.flatnonzero(source >= 0)
+        moved = moved or Moved.of(old, new)
         for one in fields(Turns):
             if one.name != "waited_s":
-                getattr(fresh, one.name)[to] = getattr(known, one.name)[source[to]]
+                moved.realigned(getattr(fresh, one.name), getattr(known, one.name))
         return fresh
 
     def later_usd(self, elapsed_s: float, at: Rows = ALL) -> Floats:
@@ -223,7 +223,7 @@ def weighed_again(
     free: Bools,
     asked: Asked,
     bound: Bools | None,
-    at: Ints,
+    at: Rows,
 ) -> Weighed:
     """Weigh the devices `at` alone (`bound` is of those): for others nothing has changed."""
     found = _weigh_some(ladder, turns, free, asked, bound, at)
@@ -319,10 +319,11 @@ def turned(turns: Turns, before: Ints, after: Ints, priced: Bools, now_s: float)
         now_s: our clock, s.
     """
     ran, runs = before > 0, after > 0
-    either = (ran & (after == 0)) | ((before == 0) & runs)
-    if not either.any():
+    other = np.flatnonzero(ran != runs)
+    # One whose first lease is a raise has not turned: nothing is known of what it did before.
+    rows = other[(before[other] >= 0) & (after[other] >= 0)]
+    if not len(rows):
         return turns
-    rows = np.flatnonzero(either)
     slept, priced = ran[rows], priced[rows]
     ran_s = np.where(turns.priced[rows], now_s - turns.turned_s[rows], np.inf)
     return replace(

@@ -26,6 +26,17 @@ def whole_grains(watts_w: Floats) -> Floats:
     return np.rint(watts_w / GRAIN_W) * GRAIN_W
 
 
+def climbed(watts_w: Floats) -> Floats:
+    """Sums of whole grains, up to and with each, W; shape as given.
+
+    They are added as whole numbers: a sum of floats waits for the one before it to be rounded.
+    """
+    grains = (watts_w * (1.0 / GRAIN_W)).astype(np.int64)
+    sums_w = np.cumsum(grains).astype(np.float64)
+    sums_w *= GRAIN_W
+    return sums_w
+
+
 def envelopes(watts_w: Floats, usd_per_h: Floats) -> Bools:
     """Which points lie on the upper concave envelope of their device; shape (devices, points).
 

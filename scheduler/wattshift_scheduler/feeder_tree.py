@@ -161,7 +161,9 @@ class FeederTree:
         """Sum per-feeder loads up the tree, in full on both sides of what has two. Shape
         (feeders,) in and out, W."""
         load = np.asarray(load_w, dtype=np.float64)
-        return np.bincount(self.above, load[self.below], len(self.names)).astype(np.float64)
+        if not load.any():
+            return np.zeros(len(self.names))
+        return np.bincount(self.above, load.take(self.below), len(self.names)).astype(np.float64)
 
 
 def _check_alone(feeder: Feeder) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints, Texts, frozen
 from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.picked import Picked
 from wattshift_scheduler.site import Device, FeederTree
 
 
@@ -133,6 +134,15 @@ class Fleet:
 
     def columns_of(self, ids: Iterable[str]) -> Ints:
         """Columns of the named devices; -1 for one that is not in the fleet."""
+        if isinstance(ids, Picked):
+            known = ids.rows_of(self.ids)
+            if known is not None:
+                return known
+        if isinstance(ids, tuple) and ids:
+            # An agent names its devices in the order in which it has offered them.
+            begin = self.index.get(ids[0], -1)
+            if begin >= 0 and tuple(self.ids[begin : begin + len(ids)].tolist()) == ids:
+                return np.arange(begin, begin + len(ids))
         return np.fromiter(map(self.index.get, ids, repeat(-1)), dtype=np.int64)
 
     def mode_of(self, column: int, point: int) -> str:

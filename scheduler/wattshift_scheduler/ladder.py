@@ -19,13 +19,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen
+from wattshift_scheduler.arrays import ALL, Bools, Floats, Ints, Keys, frozen
 from wattshift_scheduler.envelopes import Steps
 from wattshift_scheduler.envelopes import envelopes as envelopes
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.graded import Graded
+from wattshift_scheduler.makes import Makes, makes_of
 from wattshift_scheduler.ranking import Columns, alike, rank
 from wattshift_scheduler.rungs import HOUR_S as HOUR_S
-from wattshift_scheduler.rungs import Part
+from wattshift_scheduler.rungs import Part, points_of
 from wattshift_scheduler.values import Values
 
 HORIZONS = 3
@@ -83,7 +85,8 @@ class Ladder:
             shape (p,).
         worth_usd_per_mwh: what that rung's watts earn before energy; shape (p,).
         keys: whole numbers that rise from the best rung to the worst, equals in the order of the
-            table; the last `key_bits` bits are the point itself; shape (p,).
+            table; the last `key_bits` bits are the point itself; of 64 bits, or of 32 where few
+            ranks differ (`graded`); shape (p,).
         key_bits: in a fleet of a million points they leave so many to the rank that values differ
             in order if they differ by 1e-9 of themselves.
         base_w: lease watts of each device's lowest point, W; shape (n,).
@@ -96,6 +99,8 @@ class Ladder:
         awake: devices that were counted as running; shape (n,).
         cold: devices that rest and have a table to build before they earn; shape (n,).
         horizon_s: D, over which a cycle's cost was spread, s; infinite: it was not counted.
+        makes: which devices are of one make; None: too few are, and each was ranked by itself.
+        graded: the makes, ranked.
         token: tells this ladder from all others.
         turned: how it was made of another; None: it was made of the whole fleet.
         others: of the same fleet and values for other horizons, the latest first: a cap that comes
@@ -107,7 +112,7 @@ class Ladder:
     steps: Steps
     rank_usd_per_mwh: Floats
     worth_usd_per_mwh: Floats
-    keys: Ints
+    keys: Keys
     key_bits: int
     base_w: Floats
     cycle_usd: Floats
@@ -119,6 +124,8 @@ class Ladder:
     awake: Bools
     cold: Bools
     horizon_s: float
+    makes: Makes | None = field(compare=False, repr=False)
+    graded: Graded | None = field(compare=False, repr=False)
     token: object = field(default_factory=object, compare=False, repr=False)
     turned: Turned | None = field(default=None, compare=False, repr=False)
     others: "tuple[Ladder, ...]" = field(default=(), compare=False, repr=False)
@@ -150,9 +157,10 @@ class Ladder:
         cold = none if awake is None or cold is None else cold & ~awake
         awake = none if awake is None else awake
         if last is None or last.fleet is not fleet:
-            return _whole(fleet, values, awake, cold, horizon_s, Steps.plain(fleet))
+            plain, makes = Steps.plain(fleet), makes_of(fleet)
+            return _whole(fleet, values, awake, cold, horizon_s, plain, makes)
         if last.values != values:
-            return _whole(fleet, values, awake, cold, horizon_s, last.steps)
+            return _whole(fleet, values, awake, cold, horizon_s, last.steps, last.makes)
         known = (last, *last.others)
         others = tuple(replace(one, others=()) for one in known if one.horizon_s != horizon_s)
         others = others[: HORIZONS - 1]
@@ -163,7 +171,7 @@ class Ladder:
                 return like if like is last else replace(like, others=others)
             if len(turned) <= FEW_SHARE * len(fleet):
                 return replace(_patched(like, turned, awake, cold), others=others)
-        made = _whole(fleet, values, awake, cold, horizon_s, last.steps)
+        made = _whole(fleet, values, awake, cold, horizon_s, last.steps, last.makes)
         return replace(made, others=others)
 
     def __len__(self) -> int:
@@ -187,7 +195,7 @@ class Ladder:
     def ordered(self) -> Ordered:
         """All rungs in order; sorted when that is first asked for."""
         if not self._ordered:
-            ends = np.sort(self.keys[self.steps.on]) & ((1 << self.key_bits) - 1)
+            ends = points_of(np.sort(self.keys[self.steps.on]), self.key_bits)
             device, starts = self.fleet.point_device[ends], self.steps.start[ends]
             columns = (
                 device,
@@ -213,11 +221,23 @@ def build_usd(fleet: Fleet, values: Values) -> Floats:
 
 
 def _whole(
-    fleet: Fleet, values: Values, awake: Bools, cold: Bools, horizon_s: float, steps: Steps
+    fleet: Fleet,
+    values: Values,
+    awake: Bools,
+    cold: Bools,
+    horizon_s: float,
+    steps: Steps,
+    makes: Makes | None,
 ) -> Ladder:
     n, count = len(fleet), len(fleet.point_limit_w)
-    columns, bits = Columns.empty(n, count), max(count, 1).bit_length()
-    steps = rank(columns, fleet, values, steps, np.arange(n), awake, cold, horizon_s, bits)
+    bits, graded = max(count, 1).bit_length(), None
+    if makes is None:
+        columns = Columns.empty(n, count)
+        steps = rank(columns, fleet, values, steps, np.arange(n), awake, cold, horizon_s, bits)
+    else:
+        graded = Graded.of(makes, values, horizon_s, bits)
+        columns = Columns.empty(n, count, graded.keys.dtype)
+        steps = graded.tell(columns, fleet, steps, ALL, awake, cold)
     return Ladder(
         fleet=fleet,
         values=values,
@@ -225,24 +245,21 @@ def _whole(
         key_bits=bits,
         base_w=frozen(fleet.point_limit_w[fleet.first[:-1]]),
         horizon_s=horizon_s,
+        makes=makes,
+        graded=graded,
         **columns.frozen(),
     )
 
 
 def _patched(last: Ladder, devices: Ints, awake: Bools, cold: Bools) -> Ladder:
     """`last` with some devices ranked anew, because they have turned."""
-    columns = Columns.of(last)
-    steps = rank(
-        columns,
-        last.fleet,
-        last.values,
-        last.steps,
-        devices,
-        awake,
-        cold,
-        last.horizon_s,
-        last.key_bits,
-    )
+    columns, graded = Columns.of(last), last.graded
+    fleet, steps, bits = last.fleet, last.steps, last.key_bits
+    if graded is None:
+        horizon_s = last.horizon_s
+        steps = rank(columns, fleet, last.values, steps, devices, awake, cold, horizon_s, bits)
+    else:
+        steps = graded.tell(columns, fleet, steps, devices, awake, cold)
     return replace(
         last,
         steps=steps,

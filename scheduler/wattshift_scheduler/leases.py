@@ -12,6 +12,7 @@ import numpy as np
 
 from wattshift_scheduler.arrays import ALL, Bools, Floats, Ints, Rows, put
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.fleet_changes import Moved
 
 TTL_SLACK = 1.01
 """The controller counts a lease 1 % longer than the agent does: two clocks never agree fully."""
@@ -160,7 +161,6 @@ def granted(
         bound_w = put(bound_w, raised, np.maximum(bound_w[raised], rows_w))
     gates = gates[due[gates]]
     last_s = np.maximum(ledger.held_until_s[gates], until_s[gates])
-    changed_s = np.where(kept, ledger.changed_s, now_s) if len(changed) else ledger.changed_s
     return replace(
         ledger,
         sequence=ledger.sequence + due,
@@ -168,14 +168,23 @@ def granted(
         lease_w=watts_w,
         held_w=held_w,
         held_until_s=put(ledger.held_until_s, gates, last_s),
-        # One pass over all is cheaper than a copy and a write to most of them.
-        until_s=np.where(due, until_s, ledger.until_s),
+        until_s=_written(ledger.until_s, columns, until_s.take(columns)),
         bound_w=bound_w,
         acked=ledger.acked & kept,
         confirmed=ledger.confirmed & kept,
-        changed_s=changed_s,
-        issued_s=np.where(due, now_s, ledger.issued_s),
+        changed_s=_written(ledger.changed_s, changed, now_s),
+        issued_s=_written(ledger.issued_s, columns, now_s),
     )
+
+
+def _written(column: Floats, at: Ints, values: Floats | float) -> Floats:
+    """The column with `values` in the rows `at`. A choice row by row, by a mask, takes three times
+    as long where the rows lie at random: the processor guesses wrong."""
+    if not len(at):
+        return column
+    changed = column.copy()
+    changed[at] = values
+    return changed
 
 
 def _marked(n: int, columns: Ints) -> Bools:
@@ -327,33 +336,28 @@ def settled_s(fleet: Fleet, ledger: Ledger, now_s: float, factor: float) -> floa
     return float(due_s.max(initial=-np.inf))
 
 
-def realigned(ledger: Ledger, old: Fleet, new: Fleet) -> Ledger:
+def realigned(ledger: Ledger, old: Fleet, new: Fleet, moved: Moved | None = None) -> Ledger:
     """The ledger of a changed fleet: kept devices keep their row, new ones count at nameplate.
 
     A device that comes back with other points keeps its bounds but forgets its grant, because the
-    point numbers no longer mean the same.
+    point numbers no longer mean the same. `moved`: where devices stood, if that is known.
     """
-    fresh = Ledger.empty(new)
-    kept = [(new.index[d.id], i) for i, d in enumerate(old.devices) if d.id in new.index]
-    if not kept:
-        return fresh
-    to, source = (np.array(side, dtype=np.int64) for side in zip(*kept, strict=True))
+    fresh, moved = Ledger.empty(new), moved or Moved.of(old, new)
     for name in Ledger.__slots__:
-        getattr(fresh, name)[to] = getattr(ledger, name)[source]
-    changed = [a for a, b in kept if new.devices[a].points != old.devices[b].points]
-    fresh.point[changed] = -1
-    fresh.lease_w[changed] = np.nan
-    fresh.confirmed[changed] = False
+        moved.realigned(getattr(fresh, name), getattr(ledger, name))
+    fresh.point[moved.other] = -1
+    fresh.lease_w[moved.other] = np.nan
+    fresh.confirmed[moved.other] = False
     return fresh
 
 
-def realigned_telemetry(seen: Telemetry, old: Fleet, new: Fleet) -> Telemetry:
+def realigned_telemetry(
+    seen: Telemetry, old: Fleet, new: Fleet, moved: Moved | None = None
+) -> Telemetry:
     """The telemetry of a changed fleet: new devices are unknown."""
-    fresh = Telemetry.unknown(len(new))
-    source = old.columns_of(device.id for device in new.devices)
-    to = np.flatnonzero(source >= 0)
+    fresh, moved = Telemetry.unknown(len(new)), moved or Moved.of(old, new)
     for name in Telemetry.__slots__:
-        getattr(fresh, name)[to] = getattr(seen, name)[source[to]]
+        moved.realigned(getattr(fresh, name), getattr(seen, name))
     return fresh
 
 

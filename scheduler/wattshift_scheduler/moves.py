@@ -8,7 +8,7 @@ hold what is wanted (`at`), and a grant names its devices by their columns.
 """
 
 from dataclasses import dataclass, replace
-from itertools import count, repeat
+from itertools import count
 
 import numpy as np
 
@@ -78,13 +78,15 @@ def target(
     """
     fleet, ledger, base_w = state.fleet, state.ledger, state.ladder.base_w[at]
     # A gate whose lease has ended holds nothing: to renew it would be to raise it.
-    new = (ledger.point[at] < 0) | (fleet.fenced[at] & (now_s >= ledger.held_until_s[at]))
+    new = ledger.point[at] < 0
+    if len(state.present.orders.gates):
+        new |= fleet.fenced[at] & (now_s >= ledger.held_until_s[at])
     watts_w, lease_w, idle = _quantised(state, wanted, at), ledger.lease_w[at], stuck[at]
     lower = (watts_w < lease_w) | new
     if idle.any():
         lower &= ~idle | short[fleet.feeder[at]]
     # A first lease is a raise too, unless it only asks for the lowest point.
-    first = new & (watts_w > base_w)
+    first = new & (watts_w > base_w) if new.any() else new
     go = lower & ~first
     able = ~idle if waits is None else ~idle & ~waits[at]
     raising = np.flatnonzero(able & (first | (~new & (watts_w > lease_w))))
@@ -132,11 +134,11 @@ def _held(
     rows = _columns(at, go) if len(lowest) else changed
     if len(rows):
         point = point.copy()
-        point[rows] = wanted.point[rows]
+        point[rows] = wanted.point.take(rows)
         if isinstance(at, slice) and moves_all and not len(lowest):
             return point, watts_w
         held_w = held_w.copy()
-        held_w[rows] = watts_w[rows] if isinstance(at, slice) else watts_w[go]
+        held_w[rows] = watts_w.take(rows) if isinstance(at, slice) else watts_w[go]
     return put(point, lowest, 0), put(held_w, lowest, state.ladder.base_w[lowest])
 
 
@@ -179,8 +181,8 @@ def _quantised(state: State, wanted: Allocation, at: Rows) -> Floats:
         columns = at[some]
         step_w = step_w[np.searchsorted(orders.continuous, columns)]
     if len(some):
-        floored = np.floor(watts_w[some] / step_w + 1e-9) * step_w
-        watts_w[some] = np.maximum(floored, state.ladder.base_w[columns])
+        floored = np.floor(watts_w.take(some) / step_w + 1e-9) * step_w
+        watts_w[some] = np.maximum(floored, state.ladder.base_w.take(columns))
     return watts_w
 
 
@@ -205,7 +207,7 @@ def grant(
         columns = np.flatnonzero(due)
     if not len(columns):
         return state, (), ()
-    before_w, after_w = ledger.lease_w[columns], held.watts_w[columns]
+    before_w, after_w = ledger.lease_w.take(columns), held.watts_w.take(columns)
     moved = before_w != after_w
     told = columns
     if not moved.all():
@@ -230,9 +232,10 @@ def _again(state: State, now_s: float) -> Bools:
     """Devices whose lease is due as it is: renewals, what was never answered, held tables."""
     ledger, rules = state.ledger, state.site.rules
     due = ledger.issued_s <= now_s - rules.lease_renew_s
-    unheard = ~ledger.acked & (ledger.issued_s <= now_s - REPEAT_S)
-    if unheard.any():
-        due |= unheard & ~_waiting(state)
+    if not ledger.acked.all():
+        unheard = ~ledger.acked & (ledger.issued_s <= now_s - REPEAT_S)
+        if unheard.any():
+            due |= unheard & ~_waiting(state)
     if state.tables.wanted.any():
         due |= _held_tables(state, now_s)
     return due
@@ -263,8 +266,8 @@ def _waiting(state: State) -> Bools:
 def _modes(fleet: Fleet, point: Ints, empty: Bools, columns: Ints) -> tuple[Texts, Ints]:
     """Names of the granted points, as a column and the rows of it that the devices pick; of a
     lowest one its twin where the table is to be freed, too."""
-    held = point[columns]
-    flat = fleet.first[columns] + held
+    held = point.take(columns)
+    flat = fleet.first.take(columns) + held
     emptied = (held == 0) & empty[columns] if empty.any() else None
     if emptied is None:
         return fleet.modes, flat
@@ -276,30 +279,25 @@ def _modes(fleet: Fleet, point: Ints, empty: Bools, columns: Ints) -> tuple[Text
 def _commands(state: State, columns: Ints, now_s: float) -> tuple[State, tuple[GrantLeases, ...]]:
     """One command an agent, its devices in the order of their columns."""
     fleet, ledger, orders = state.fleet, state.ledger, state.present.orders
-    epoch, ttl_s = state.epoch, state.site.rules.lease_ttl_s
     columns, ends = orders.by_agent(columns)
-    sequence, watts_w = ledger.sequence[columns], ledger.lease_w[columns]
-    names, flat = _modes(fleet, ledger.point, state.tables.empty, columns)
     some, first = np.flatnonzero(np.diff(ends)), state.next_command
-    agents = [fleet.agents[number] for number in orders.blocks[some].tolist()]
-    known = [state.agents[name] for name in agents]
+    agents = list(map(fleet.agents.__getitem__, orders.blocks[some].tolist()))
+    # A grant that is not read yet must not keep the whole state alive.
+    point, empty = ledger.point, state.tables.empty
     batch = Batch(
         first_id=first,
         agents=agents,
-        boot_ids=[one.boot_id for one in known],
-        valid_until_boot_s=[one.boot_s + ttl_s for one in known],
+        boots=state.agents,
+        ttl_s=state.site.rules.lease_ttl_s,
         ends=[*ends[some].tolist(), len(columns)],
-        epoch=epoch,
-        ids=fleet.ids,
-        devices=columns,
-        sequence=sequence,
-        names=names,
-        modes=flat,
-        watts_w=watts_w,
+        epoch=state.epoch,
+        devices=Picked(fleet.ids, columns),
+        sequence=ledger.sequence.take(columns),
+        modes=PickedLater(lambda: _modes(fleet, point, empty, columns)),
+        watts_w=ledger.lease_w.take(columns),
     )
-    kinds, times_s = repeat("grant_leases"), repeat(now_s)
     sent = dict(state.sent)
-    sent.update(zip(count(first), map(Sent, kinds, agents, times_s), strict=False))
+    sent.update(zip(count(first), Sent.each("grant_leases", agents, now_s), strict=False))
     state = replace(state, sent=sent, next_command=first + len(agents))
     return state, tuple(batch.grants())
 

@@ -31,6 +31,11 @@ class Picked(Sequence[str]):
     def _parts(self) -> tuple[Texts, Ints]:
         return self._column, self._rows
 
+    def rows_of(self, column: Texts) -> Ints | None:
+        """Which rows of a column these are, in order; None: they were picked from another."""
+        mine, rows = self._parts()
+        return rows if mine is column else None
+
     def __len__(self) -> int:
         return len(self._parts()[1])
 

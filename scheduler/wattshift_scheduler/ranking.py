@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen
+from wattshift_scheduler.arrays import Bools, Floats, Ints, Keys, frozen
 from wattshift_scheduler.envelopes import Steps, envelopes
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.rungs import Cycles, Part, Ranks, keys_of, ranked, ranked_on
@@ -25,7 +26,7 @@ class Columns:
 
     rank_usd_per_mwh: Floats
     worth_usd_per_mwh: Floats
-    keys: Ints
+    keys: Keys
     cycle_usd: Floats
     bonus_usd_per_h: Floats
     first_w: Floats
@@ -36,12 +37,12 @@ class Columns:
     cold: Bools
 
     @classmethod
-    def empty(cls, n: int, count: int) -> "Columns":
-        """Of `n` devices with `count` points."""
+    def empty(cls, n: int, count: int, keys: npt.DTypeLike = np.int64) -> "Columns":
+        """Of `n` devices with `count` points; `keys` are of that type."""
         return cls(
             rank_usd_per_mwh=np.empty(count),
             worth_usd_per_mwh=np.empty(count),
-            keys=np.empty(count, dtype=np.int64),
+            keys=np.empty(count, dtype=keys),
             cycle_usd=np.empty(n),
             bonus_usd_per_h=np.empty(n),
             first_w=np.empty(n),

@@ -15,18 +15,19 @@ import numpy as np
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import leases
-from wattshift_scheduler.arrays import Ints, Rows
+from wattshift_scheduler.answers import Run, back, read, rebooted, refused, replied
+from wattshift_scheduler.arrays import Ints
 from wattshift_scheduler.compute import forgetting
 from wattshift_scheduler.compute import news as compute_news
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.fleet_changes import Moved, joined, left
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt, remembered
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.signals import news as signal_news
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Agent, State
-from wattshift_scheduler.tables import EMPTY, Tables
 from wattshift_scheduler.values import Quote
 
 HASHPRICE_TOLD_SHARE = 0.01
@@ -44,21 +45,45 @@ def reduce(state: State, event: ev.Event, now_s: float) -> Reduced:
 def folded(state: State, events: Iterable[ev.Event], now_s: float) -> tuple[State, list[Decision]]:
     """Fold events into the state, in their order; the same as `reduce` one after the other.
 
-    Answers and readings come by the hundred: they write into columns that are copied once.
+    Answers and readings come by the hundred: they write into columns that are copied once, and as
+    many as can be (`Run`) at once.
     """
     told: list[Decision] = []
     rows: list[Ints] | None = None
+    run: Run | None = None
     for event in events:
-        if isinstance(event, ev.Readings | ev.LeasesReplied) and rows is None:
-            state, rows = _private(state), []
-        if isinstance(event, ev.Readings):
-            state, facts = _readings(state, event, now_s, rows)
-        elif isinstance(event, ev.LeasesReplied):
-            state, facts = _leases_replied(state, event, now_s, rows)
-        else:
-            state, facts = reduce(state, event, now_s)
+        if isinstance(event, ev.Readings | ev.LeasesReplied):
+            if rows is None:
+                state, rows = _private(state), []
+            run = Run(state.fleet) if run is None else run
+            if not run.takes(event):
+                state, run = _after(state, run, rows, now_s), Run(state.fleet)
+                run.takes(event)
+            if isinstance(event, ev.LeasesReplied):
+                told.extend(refused(event, now_s))
+            continue
+        if isinstance(event, ev.AgentSeen):
+            run = Run(state.fleet) if run is None else run
+            before = run.agents.get(event.agent) or state.agents.get(event.agent)
+            if not rebooted(before, event):
+                run.agents[event.agent] = Agent(event.boot_id, event.boot_s, event.received_s)
+                told.extend(back(before, event, now_s))
+                continue
+        state, run = _after(state, run, rows, now_s), None
+        state, facts = reduce(state, event, now_s)
         told.extend(facts)
+    state = _after(state, run, rows, now_s)
     return (state.touched(np.concatenate(rows)) if rows else state), told
+
+
+def _after(state: State, run: Run | None, rows: list[Ints] | None, now_s: float) -> State:
+    """The state after a run, if there is one; adds to `rows` those that it may have changed."""
+    if run is None:
+        return state
+    state, changed = run.folded(state, now_s)
+    if rows is not None:
+        rows.extend(changed)
+    return state
 
 
 def _private(state: State) -> State:
@@ -77,13 +102,12 @@ def _joined(state: State, event: ev.DeviceJoined, now_s: float) -> Reduced:
     if len(offered) < len(event.devices):
         twice = Counter(device.id for device in event.devices).most_common(1)[0][0]
         raise SiteInvalid(twice, "this device id exists twice")
-    known = [offered.pop(device.id, device) for device in state.fleet.devices]
-    new = _with_fleet(state, [*known, *offered.values()])
+    fleet, moved, new = joined(state.fleet, offered, state.site.tree)
     told = tuple(
         Decision(now_s, device.id, "join", f"{device.kind} on {device.feeder}", _facts(device))
-        for device in offered.values()
+        for device in new
     )
-    return new, told
+    return _with_fleet(state, fleet, moved), told
 
 
 def _facts(device: Device) -> Mapping[str, Any]:
@@ -91,22 +115,32 @@ def _facts(device: Device) -> Mapping[str, Any]:
 
 
 def _left(state: State, event: ev.DeviceLeft, now_s: float) -> Reduced:
-    gone = set(event.devices) & set(state.fleet.index)
-    kept = [device for device in state.fleet.devices if device.id not in gone]
-    told = tuple(Decision(now_s, name, "leave", event.reason, {}) for name in sorted(gone))
-    return _with_fleet(state, kept), told
+    columns = state.fleet.columns_of(event.devices)
+    gone = np.unique(columns[columns >= 0])
+    names = sorted(state.fleet.ids[gone].tolist())
+    told = tuple(Decision(now_s, name, "leave", event.reason, {}) for name in names)
+    if not names:
+        return state, told
+    return _with_fleet(state, *left(state.fleet, gone, state.site.tree)), told
 
 
-def _with_fleet(state: State, devices: list[Device]) -> State:
-    fleet = Fleet.of(devices, state.site.tree)
+def _with_fleet(state: State, fleet: Fleet, moved: Moved) -> State:
+    """The state with a changed fleet. The ladder is ranked as of the last one, so that what has not
+    turned since need not be ranked again."""
+    old, last = state.fleet, state.ladder
+    if fleet is old:
+        return state
+    awake, cold = (np.zeros(len(fleet), dtype=np.bool_) for _ in range(2))
+    moved.realigned(awake, last.awake)
+    moved.realigned(cold, last.cold)
     return replace(
         state,
         fleet=fleet,
-        ladder=Ladder.of(fleet, state.values),
-        ledger=leases.realigned(state.ledger, state.fleet, fleet),
-        seen=leases.realigned_telemetry(state.seen, state.fleet, fleet),
-        turns=state.turns.realigned(state.fleet, fleet),
-        tables=state.tables.realigned(state.fleet, fleet),
+        ladder=Ladder.of(fleet, state.values, awake, last.horizon_s, cold),
+        ledger=leases.realigned(state.ledger, old, fleet, moved),
+        seen=leases.realigned_telemetry(state.seen, old, fleet, moved),
+        turns=state.turns.realigned(old, fleet, moved),
+        tables=state.tables.realigned(old, fleet, moved),
     )
 
 
@@ -114,7 +148,7 @@ def _agent_seen(state: State, event: ev.AgentSeen, now_s: float) -> Reduced:
     before = state.agents.get(event.agent)
     agents = {**state.agents, event.agent: Agent(event.boot_id, event.boot_s, event.received_s)}
     new = replace(state, agents=agents)
-    if before is not None and before.boot_id != event.boot_id:
+    if rebooted(before, event):
         names = state.fleet.agents
         number = names.index(event.agent) if event.agent in names else -1
         columns = np.flatnonzero(state.fleet.agent == number)
@@ -122,9 +156,7 @@ def _agent_seen(state: State, event: ev.AgentSeen, now_s: float) -> Reduced:
         new = new.touched(columns, ledger=ledger)
         reason = "its host has rebooted: every device counts at nameplate until it is seen"
         return new, (Decision(now_s, event.agent, "reboot", reason, {"boot_id": event.boot_id}),)
-    if before is not None and before.lost:
-        return new, (Decision(now_s, event.agent, "back", "it answers again", {}),)
-    return new, ()
+    return new, back(before, event, now_s)
 
 
 def _agent_lost(state: State, event: ev.AgentLost, now_s: float) -> Reduced:
@@ -136,89 +168,12 @@ def _agent_lost(state: State, event: ev.AgentLost, now_s: float) -> Reduced:
     return replace(state, agents=agents), (Decision(now_s, event.agent, "lost", reason, {}),)
 
 
-def _readings(
-    state: State, event: ev.Readings, now_s: float, rows_read: list[Ints] | None = None
-) -> Reduced:
-    """`rows_read`: the columns are private to the caller, who notes with this which were written;
-    None: they are copied, and noted here."""
-    columns = state.fleet.columns_of(event.devices)
-    rows: Rows = np.flatnonzero(columns >= 0)
-    at = columns[rows]
-    if len(at) == len(columns):
-        rows = slice(None)
-    ours = rows_read is not None
-    seen = state.seen if ours else leases.private_telemetry(state.seen)
-    # A failed read keeps the time of the last good sample, so that its age is told truly.
-    good = ~event.failed[rows]
-    seen.at_s[at[good]] = event.at_s[rows][good]
-    seen.watts_w[at] = event.watts_w[rows]
-    seen.limit_w[at] = event.limit_w[rows]
-    seen.hashrate_h_per_s[at] = event.hashrate_h_per_s[rows]
-    # Nor does it clear what somebody else has written: nobody has looked.
-    seen.foreign[at] = event.foreign[rows] | (seen.foreign[at] & ~good)
-    seen.failed[at] = event.failed[rows]
-    ledger = state.ledger
-    if (ledger.point[at] < 0).any():
-        modes = [event.held_mode[i] for i in np.arange(len(columns))[rows]]
-        point = _held_points(state.fleet, at, modes)
-        ledger = leases.adopted(ledger, at, point, event.held_w[rows], now_s)
-    ledger = leases.confirm(
-        state.fleet, ledger, seen, now_s, state.site.rules.stale_after_s, at, ours=ours
-    )
-    if rows_read is not None:
-        rows_read.append(at)
-    if ledger is not state.ledger or seen is not state.seen:
-        state = state.touched(at, ledger=ledger, seen=seen)
-    tables = _tables(state, event, at, rows)
-    return state if tables is state.tables else replace(state, tables=tables), ()
+def _readings(state: State, event: ev.Readings, now_s: float) -> Reduced:
+    return read(state, event, now_s), ()
 
 
-def _tables(state: State, event: ev.Readings, at: Ints, rows: Rows) -> Tables:
-    """What is held of cards' memory; most events are of devices that have no table."""
-    if not state.fleet.table_bytes[at].any():
-        return state.tables
-    unknown = np.full(len(event.devices), np.nan)
-    held = unknown if event.table_held_bytes is None else event.table_held_bytes
-    clients = unknown if event.clients is None else event.clients
-    return state.tables.read(at, event.at_s[rows], held[rows], clients[rows])
-
-
-def _held_points(fleet: Fleet, columns: Ints, modes: list[str]) -> Ints:
-    """Operating points by name; -1 for a name that the device does not offer."""
-    found = [
-        0
-        if mode == EMPTY
-        else next((i for i, p in enumerate(fleet.devices[c].points) if p.mode == mode), -1)
-        for c, mode in zip(columns, modes, strict=True)
-    ]
-    return np.array(found, dtype=np.int64)
-
-
-def _leases_replied(
-    state: State, event: ev.LeasesReplied, now_s: float, rows_read: list[Ints] | None = None
-) -> Reduced:
-    """`rows_read`: as for `_readings`."""
-    ours = rows_read is not None
-    columns = state.fleet.columns_of(event.devices)
-    rows = np.flatnonzero(columns >= 0)
-    at, stale_s = columns[rows], state.site.rules.stale_after_s
-    ledger = leases.answered(
-        state.ledger, at, event.sequence[rows], event.accepted[rows], now_s, ours=ours
-    )
-    ledger = leases.confirm(state.fleet, ledger, state.seen, now_s, stale_s, at, ours=ours)
-    told = (
-        tuple(
-            Decision(now_s, device, "refused", f"its agent refused a lease: {reason}", {})
-            for device, ok, reason in zip(event.devices, event.accepted, event.reasons, strict=True)
-            if not ok
-        )
-        if not event.accepted.all()
-        else ()
-    )
-    if rows_read is not None:
-        rows_read.append(at)
-    state = state if ledger is state.ledger else state.touched(at, ledger=ledger)
-    return state.ended(event.command), told
+def _leases_replied(state: State, event: ev.LeasesReplied, now_s: float) -> Reduced:
+    return replied(state, event, now_s), refused(event, now_s)
 
 
 def _hashprice(state: State, event: ev.HashpriceSeen, now_s: float) -> Reduced:

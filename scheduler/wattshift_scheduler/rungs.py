@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Bools, Floats, Ints
+from wattshift_scheduler.arrays import Bools, Floats, Ints, Keys
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.values import Values
 
@@ -225,9 +225,14 @@ def _most(table: Floats) -> Floats:
     return most
 
 
-def keys_of(rank: Floats, at: Ints, bits: int, into: Ints | None = None) -> Ints:
+def points_of(keys: Keys, bits: int) -> Ints:
+    """Where the rungs of some keys end, in the table of points: their last `bits` bits."""
+    return (keys & ((1 << bits) - 1)).astype(np.int64, copy=False)
+
+
+def keys_of(rank: Floats, at: Ints, bits: int, into: Keys | None = None) -> Keys:
     """Whole numbers that rise as the ranks fall; the last `bits` bits are `at`. Same shape; they
-    are written to `into` where that is given."""
+    are written to `into` where that is given, of 64 bits."""
     keys = np.empty(rank.shape, dtype=np.int64) if into is None else into
     np.subtract(0.0, rank, out=keys.view(np.float64))
     # The bits of a negative number fall as it rises; those of others rise with it.

@@ -18,6 +18,7 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.fleet_changes import Moved
 from wattshift_scheduler.leases import Ledger
 
 EMPTY = "empty"
@@ -68,13 +69,11 @@ class Tables:
             regret_usd=np.zeros(n),
         )
 
-    def realigned(self, old: Fleet, new: Fleet) -> "Tables":
+    def realigned(self, old: Fleet, new: Fleet, moved: Moved | None = None) -> "Tables":
         """The same for a changed fleet: kept devices keep their row."""
-        fresh = Tables.unknown(len(new))
-        source = old.columns_of(device.id for device in new.devices)
-        to = np.flatnonzero(source >= 0)
+        fresh, moved = Tables.unknown(len(new)), moved or Moved.of(old, new)
         for one in fields(Tables):
-            getattr(fresh, one.name)[to] = getattr(self, one.name)[source[to]]
+            moved.realigned(getattr(fresh, one.name), getattr(self, one.name))
         # An agent that offers no table any more knows no such mode either.
         return replace(fresh, empty=fresh.empty & (new.table_bytes > 0))
 

@@ -78,9 +78,10 @@ def _refreshed(state: State, last: Carried, heard: Heard, rows: Ints, now_s: flo
     facts = last.facts
     if not len(rows):
         return facts
-    found = _facts(state, heard.silent, last.mines, rows, now_s)
+    at: Rows = ALL if len(rows) == len(state.fleet) else rows
+    found = _facts(state, heard.silent, last.mines, at, now_s)
     columns = {
-        one.name: put(getattr(facts, one.name), rows, getattr(found, one.name))
+        one.name: put(getattr(facts, one.name), at, getattr(found, one.name))
         for one in fields(Facts)
     }
     return Facts(**columns)

@@ -21,6 +21,7 @@ from wattshift_scheduler import budget, carried, reducers, upkeep
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import step as core
 from wattshift_scheduler.commands import Granted
+from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.state import State
 
@@ -251,6 +252,28 @@ def test_columns_that_somebody_else_has_replaced_are_worked_out_anew(running: Li
     life.state, before_w = replace(life.state, ledger=ledger), life.state.outlook.committed_w
     assert unread(life, 1) == []
     assert life.state.outlook.committed_w >= before_w + more_w
+
+
+def test_the_ladder_is_always_ranked_for_what_runs(running: Life) -> None:
+    life = twin_of(running)
+    # A card with a table may have to build it first: then the ladder is looked at every time.
+    bare = tuple(replace(device, table_bytes=0) for device in life.state.fleet.devices)
+    life.turn([ev.DeviceJoined(bare)])
+    for watts_w in (1e4, 2500.0, 600.0, 1e4):
+        read(life, 1, ev.SignalChanged("schedule", (Cap("c", "schedule", watts_w),)))
+        for _ in range(4):
+            assert _holds(life.state)
+            read(life, 1)
+    state = life.state
+    other = Ladder.of(state.fleet, state.values, None, state.ladder.horizon_s)
+    assert not _holds(replace(state, ladder=other))
+    after, _, _ = core.step(replace(state, ladder=other), [], life.now_s + 0.25)
+    assert _holds(after)
+
+
+def _holds(state: State) -> bool:
+    runs, tables = state.present.facts.runs, state.tables
+    return state.ladder.holds(runs, state.ladder.horizon_s, tables.cold(state.fleet))
 
 
 def test_a_grant_of_a_batch_reads_as_one_on_its_own(running: Life) -> None:

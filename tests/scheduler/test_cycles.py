@@ -403,6 +403,12 @@ def test_turns_follow_their_devices_through_a_changed_fleet() -> None:
     assert turns.realigned(old, new).regret_usd.tolist() == [2.0, 0.0, 1.0]
 
 
+def test_a_first_lease_is_no_turn() -> None:
+    before, after = np.array([-1, -1, 0, 1, 1, 0]), np.array([1, 0, 1, 0, 2, 0])
+    found = cycles.turned(Turns.none(6), before, after, np.zeros(6, dtype=np.bool_), 5.0)
+    assert (found.turned_s == 5.0).tolist() == [False, False, True, True, False, False]
+
+
 def test_a_machine_never_leased_counts_as_running_when_it_is_seen_to_draw() -> None:
     site = Rigs((_rig("rig"),))
     ledger = replace(site.state.ledger, point=np.array([-1]))

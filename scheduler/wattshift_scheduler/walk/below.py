@@ -14,14 +14,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Bools, Floats, Ints, summed
-from wattshift_scheduler.envelopes import GRAIN_W, spread, whole_grains
+from wattshift_scheduler.arrays import Bools, Floats, Ints, Keys, summed
+from wattshift_scheduler.envelopes import GRAIN_W, climbed, spread, whole_grains
 from wattshift_scheduler.feeder_tree import FeederTree
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.rungs import points_of
 
 ROUNDED_W = 8 * GRAIN_W
 """What rounding to grains may add up to under one feeder: it keeps no rung out."""
+
+MOST_PADDED = 1.5
+"""Rows are sorted in one table, the shorter ones filled up, if it is no larger than so many times
+what it holds."""
 
 NEXT_RUNGS = 24
 """Rungs after a feeder's cut among which one is looked for that takes what is left."""
@@ -263,7 +268,7 @@ def _kept(asked: Asked, walk: Walk, at: Ints, ours: Bools) -> None:
         return
     points, group, end = _by_group(asked.ladder, walk.given_w, at, full)
     given_w = walk.given_w.take(points)
-    climbed_w = np.cumsum(given_w)
+    climbed_w = climbed(given_w)
     begin = np.append(0, end[:-1])
     below_w = np.where(begin > 0, climbed_w[begin - 1], 0.0)
     limit_w = below_w + asked.room_w[group]
@@ -273,7 +278,8 @@ def _kept(asked: Asked, walk: Walk, at: Ints, ours: Bools) -> None:
     out += np.arange(len(out))
     gone = points[out]
     walk.given_w[gone] = 0.0
-    walk.own_w -= summed(fleet.point_feeder[gone], given_w[out], feeders)
+    # The feeders of devices are a column so short that it stays in a processor's cache.
+    walk.own_w -= summed(fleet.feeder.take(fleet.devices_of(gone)), given_w[out], feeders)
     walk.blocked[group] = points[cut]
     place = _next_fitting(asked, walk, points, given_w, cut, end, left_w)
     takes = np.flatnonzero((place >= 0) & (left_w > 0))
@@ -328,11 +334,10 @@ def _by_group(ladder: Ladder, given_w: Floats, at: Ints, full: Bools) -> tuple[I
         end = np.flatnonzero(np.append(of_point[1:] != of_point[:-1], True)) + 1
         group = of_point[end - 1]
     keys = _rows_sorted(ladder.keys.take(points), np.diff(np.append(0, end)))
-    keys &= (1 << ladder.key_bits) - 1
-    return keys, group, end
+    return points_of(keys, ladder.key_bits), group, end
 
 
-def _rows_sorted(keys: Ints, counts: Ints) -> Ints:
+def _rows_sorted(keys: Keys, counts: Ints) -> Keys:
     """Keys that stand in rows of so many, one after the other, each row sorted.
 
     Plain whole numbers sort several times faster than indices by two keys, and short rows faster
@@ -340,10 +345,12 @@ def _rows_sorted(keys: Ints, counts: Ints) -> Ints:
     """
     size = np.frexp(counts.astype(np.float64))[1]
     begin = np.cumsum(counts) - counts
+    if len(counts) * int(counts.max()) <= MOST_PADDED * len(keys):
+        size[:] = 0
     for one in np.unique(size):
         rows = np.flatnonzero(size == one)
         inside = np.arange(int(counts[rows].max())) < counts[rows][:, None]
-        table = np.full(inside.shape, np.iinfo(np.int64).max)
+        table = np.full(inside.shape, np.iinfo(keys.dtype).max, dtype=keys.dtype)
         if len(rows) == len(counts):
             table[inside] = keys
             table.sort(axis=1)

@@ -133,16 +133,19 @@ def _moved(settled: Settled, top: Ints, was: tuple[int, int], now: tuple[int, in
     begin, end = min(*was, *now), max(*was, *now)
     if begin == end:
         return top
-    top, ladder = top.copy(), settled.asked.ladder
-    ends, start, device = settled.order.rungs(ladder, slice(begin, end))
-    out: slice | Ints = slice(now[0] - begin, None)
-    taken: slice | Ints = slice(0, now[0] - begin)
-    if now[0] != now[1]:
-        fenced = ladder.fleet.fenced[device]
-        is_in = np.arange(begin, end) < np.where(fenced, now[0], now[1])
-        taken, out = np.flatnonzero(is_in), np.flatnonzero(~is_in)
+    top, ladder, order = top.copy(), settled.asked.ladder, settled.order
+    to = now[0]
     # Of each device the lowest rung that is out is written last, and the highest that is in.
-    top[device[out][::-1]] = start[out][::-1]
+    if now[0] == now[1]:
+        _, start, device = order.rungs(ladder, slice(end - 1, to - 1 if to else None, -1))
+        top[device] = start
+        ends, _, device = order.rungs(ladder, slice(begin, to))
+        top[device] = ends
+        return top
+    ends, start, device = order.rungs(ladder, slice(begin, end))
+    is_in = np.arange(begin, end) < np.where(ladder.fleet.fenced[device], *now)
+    taken, out = np.flatnonzero(is_in), np.flatnonzero(~is_in)[::-1]
+    top[device[out]] = start[out]
     top[device[taken]] = ends[taken]
     return top
 

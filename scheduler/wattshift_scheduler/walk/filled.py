@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen
-from wattshift_scheduler.envelopes import GRAIN_W, spread, whole_grains
+from wattshift_scheduler.arrays import Bools, Floats, Ints, Keys, frozen
+from wattshift_scheduler.envelopes import GRAIN_W, climbed, spread, whole_grains
 from wattshift_scheduler.feeder_tree import FeederTree
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.repair.repaired import repaired
+from wattshift_scheduler.rungs import points_of
 from wattshift_scheduler.walk.below import Asked, Ends, Walk, carrying, counted, walked, wanted_w
 
 FEW_SHARE = 0.5
@@ -27,6 +28,9 @@ FEW_SHARE = 0.5
 SMALL_DEVICES = 2048
 """In a larger fleet those feeders alone are repaired that have watts left worth it, and the root is
 not: what is lost there is part of one rung of thousands."""
+
+WORST_KEY = int(np.iinfo(np.int64).max)
+"""Of a feeder that keeps nothing out: it comes after all keys."""
 
 WORTHWHILE_SHARE = 0.01
 """Part of a feeder's room: if no more is left, a repair could bring as little."""
@@ -42,7 +46,7 @@ class Order:
         sum_w: of these up to and with each rung.
     """
 
-    keys: Ints
+    keys: Keys
     given_w: Floats
     sum_w: Floats
     _fenced_w: list[Floats] = field(default_factory=list, compare=False, repr=False)
@@ -52,8 +56,8 @@ class Order:
         """Sort what was given."""
         keys = ladder.keys.take(np.flatnonzero(given_w > 0))
         keys.sort()
-        there_w = given_w.take(keys & ((1 << ladder.key_bits) - 1))
-        return cls(frozen(keys), frozen(there_w), frozen(np.cumsum(there_w)))
+        there_w = given_w.take(points_of(keys, ladder.key_bits))
+        return cls(frozen(keys), frozen(there_w), frozen(climbed(there_w)))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -61,7 +65,7 @@ class Order:
     def rungs(self, ladder: Ladder, some: slice | Ints) -> tuple[Ints, Ints, Ints]:
         """Of the rungs at some places where they end, in the table of points, the points that they
         lead from, and the devices' columns."""
-        ends = self.keys[some] & ((1 << ladder.key_bits) - 1)
+        ends = points_of(self.keys[some], ladder.key_bits)
         start = ladder.steps.start[ends] if ladder.steps.bent else ends - 1
         return ends, start, ladder.fleet.devices_of(ends)
 
@@ -69,7 +73,7 @@ class Order:
         """Watts given to devices behind gates, up to and with each rung."""
         if not self._fenced_w:
             fenced = ladder.fleet.fenced[self.rungs(ladder, slice(None))[2]]
-            self._fenced_w.append(np.cumsum(self.given_w * fenced))
+            self._fenced_w.append(climbed(self.given_w * fenced))
         return self._fenced_w[0]
 
 
@@ -94,6 +98,21 @@ class Settled:
     parts: Ends
     places: Ints
     branch: Ints
+    _out: list[tuple[Ints, Ints]] = field(default_factory=list, compare=False, repr=False)
+
+    def alone(self, first_out: int) -> Bools:
+        """Feeders that keep a rung out which none above them would, if the root keeps out the rung
+        that ends at this point, -1 for none; shape (feeders,). All but the root is known already.
+        """
+        if not self._out:
+            blocked = self.walk.blocked.copy()
+            blocked[0] = -1
+            self._out.append(_out(self.asked, blocked))
+        key, above_key = self._out[0]
+        root_key = int(self.asked.ladder.keys[first_out]) if first_out >= 0 else WORST_KEY
+        found: Bools = key < np.minimum(above_key, root_key)
+        found[0] = first_out >= 0
+        return found
 
     @classmethod
     def of(cls, asked: Asked, last: "Settled | None" = None) -> "Settled":
@@ -206,7 +225,7 @@ def ended(asked: Asked, top: Ints, parts: Ends, floors: Ends) -> Floats:
         parts: of those devices that were not given all of it.
         floors: see `Walk`.
     """
-    lease_w: Floats = asked.ladder.fleet.point_limit_w[top]
+    lease_w: Floats = asked.ladder.fleet.point_limit_w.take(top)
     top[parts.device] = parts.top
     lease_w[parts.device] = parts.lease_w
     if len(floors.device):
@@ -246,14 +265,20 @@ def alone(asked: Asked, blocked: Ints) -> Bools:
         asked: what is asked.
         blocked: the best rung that each feeder keeps out, -1 for none; shape (feeders,).
     """
-    tree, worst = asked.tree, np.iinfo(np.int64).max
-    out, key = blocked >= 0, np.full(len(blocked), worst)
+    key, above_key = _out(asked, blocked)
+    found: Bools = key < above_key
+    return found
+
+
+def _out(asked: Asked, blocked: Ints) -> tuple[Ints, Ints]:
+    """The key of the best rung that each feeder keeps out, and the best of those above it; args as
+    for `alone`."""
+    tree, out = asked.tree, blocked >= 0
+    key, above_key = np.full(len(blocked), WORST_KEY), np.full(len(blocked), WORST_KEY)
     key[out] = asked.ladder.keys[blocked[out]]
-    above_key = np.full(len(blocked), worst)
     apart = tree.below != tree.above
     np.minimum.at(above_key, tree.below[apart], key[tree.above[apart]])
-    found: Bools = out & (key < above_key)
-    return found
+    return key, above_key
 
 
 def _regiven(asked: Asked, given_w: Floats, mended: Ends) -> Ends:
