@@ -1,12 +1,14 @@
 """What a person should know now. An alarm has a cause; when the cause is gone, so is the alarm."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools
 from wattshift_scheduler.compute.act import EVICT_AFTER_S
 from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.promises import shortages
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.state import Alarm, State
 
@@ -25,7 +27,13 @@ def raised(
     state: State, verdict: Arbitrated, *, shortfall_w: float, late: Bools, now_s: float
 ) -> tuple[Mapping[str, Alarm], tuple[Decision, ...]]:
     """The alarms that hold now, and a decision for each that has come or gone."""
-    causes = dict([*_causes(state, shortfall_w, late, now_s), *_signals(verdict)])
+    causes = dict(
+        chain(
+            _causes(state, shortfall_w, late, now_s),
+            _signals(verdict),
+            shortages.causes(state, verdict, now_s),
+        )
+    )
     kept = {
         name: Alarm(name, severity, text, _since(state, name, now_s))
         for name, (severity, text) in causes.items()
@@ -59,10 +67,10 @@ def _causes(
         yield "hashprice-unknown", ("warning", text)
     elif state.quote.note:
         yield "hashprice-held", ("warning", f"hashprice: {state.quote.note}")
-    for name, agent in state.agents.items():
-        if agent.lost:
-            yield f"agent-lost:{name}", ("warning", f"agent {name} does not answer: {agent.lost}")
-    for name in sorted(set(state.site.agents) - set(state.agents)):
+    for name in [name for name, agent in state.agents.items() if agent.lost]:
+        text = f"agent {name} does not answer: {state.agents[name].lost}"
+        yield f"agent-lost:{name}", ("warning", text)
+    for name in sorted(name for name in state.site.agents if name not in state.agents):
         text = f"agent {name} has not answered yet: what hangs on it is counted only if known"
         yield f"agent-lost:{name}", ("warning", text)
     if state.plan is not None and now_s >= state.plan.expires_s:

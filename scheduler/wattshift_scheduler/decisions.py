@@ -53,6 +53,41 @@ class Cycles:
     runs: Bools | Later
 
 
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """The promise for which the devices of a `Moves` are held up although another would have the
+    watts, or none.
+
+    Attributes:
+        names: what people call it.
+        owed_w, within_s: what must be drawn for it, W, by what can be gone within its notice, s.
+        lost_usd_per_mwh: what each device loses by it, aligned with the devices.
+    """
+
+    names: str
+    owed_w: float
+    within_s: float
+    lost_usd_per_mwh: Floats
+
+    def words(self, i: int) -> str:
+        """Why a device is held up, and what that costs."""
+        lost = float(self.lost_usd_per_mwh[i])
+        costs = f"at a loss of {lost:,.1f} USD/MWh" if lost > 0 else "in the place of slower work"
+        return (
+            f"held up {costs} for {self.names}, to which {self.owed_w:,.0f} W are promised "
+            f"with a notice of {_span(self.within_s)}"
+        )
+
+    def figures(self, i: int) -> dict[str, Input]:
+        """The same for a decision's inputs."""
+        return {
+            "promise": self.names,
+            "promise_w": self.owed_w,
+            "promise_within_s": self.within_s,
+            "lost_usd_per_mwh": float(self.lost_usd_per_mwh[i]),
+        }
+
+
 def kept_words(cost_usd: float, payback_s: float, *, runs: bool) -> str:
     """Why a device neither sleeps nor wakes although the price calls for it."""
     back = "would save" if runs else "would earn"
@@ -84,6 +119,7 @@ class Moves:
         next_usd_per_mwh: gross value of the rung above the new point, NaN at the top.
         inputs: what the whole change rests on: cap, origin, price, marginal value, binding feeders.
         cycles: what a cycle of each would cost; None where that was not asked.
+        promised: the promise for which all of them are held up; None: for none.
     """
 
     at_s: float
@@ -94,6 +130,7 @@ class Moves:
     next_usd_per_mwh: Floats | Later
     inputs: Mapping[str, Input]
     cycles: Cycles | None = None
+    promised: Promised | None = None
 
     def rows(self) -> Iterator[Decision]:
         """Spell the change out, one Decision per device."""
@@ -109,6 +146,8 @@ class Moves:
         if from_w == to_w:
             action, before = "keep", "stays at"
         why = self._kept(i) or self._why(next_value) + self._wake_cost(i, next_value)
+        if self.promised is not None:
+            why = self.promised.words(i)
         reason = f"{before} {to_w:,.0f} W ({mode}): {why}"
         inputs = {
             **self.inputs,
@@ -117,6 +156,7 @@ class Moves:
             "mode": mode,
             "next_usd_per_mwh": None if np.isnan(next_value) else next_value,
             **self._figures(i),
+            **({} if self.promised is None else self.promised.figures(i)),
         }
         return Decision(self.at_s, device, action, reason, inputs)
 
@@ -183,7 +223,13 @@ class Moves:
         """What services have of the watts before any price: a reserve, and what gates lend."""
         kept_w = self.inputs.get("reserve_w")
         told = f"; {float(kept_w):,.0f} W stay with gates or free for services" if kept_w else ""
-        return told + self._lends()
+        return told + self._lends() + self._holds()
+
+    def _holds(self) -> str:
+        held_w = self.inputs.get("held_w")
+        if not held_w:
+            return ""
+        return f"; {float(held_w):,.0f} W are held up for {self.inputs['held_for']}"
 
     def _lends(self) -> str:
         lent_w = self.inputs.get("lent_w")

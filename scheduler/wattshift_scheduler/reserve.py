@@ -3,17 +3,17 @@
 Each change of what services ask for is remembered. How far it rose within the time that a machine
 without a gate needs to give its watts back is the burst to be ready for; so many watts stay free or
 with devices behind gates. What the grid may call for by the same gates is counted beside it, never
-in its place: no watt is promised twice (I8).
+in its place: no watt is promised twice (I8). What is held up for such calls is a word here, too.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.forecast import burst_w
+from wattshift_scheduler.arrays import Floats, Ints
+from wattshift_scheduler.forecasts.forecast import burst_w
 
 KEPT_S = 6 * 3600.0
 """Changes of demand older than this say nothing of the next burst: services know hours of the
@@ -163,3 +163,53 @@ class Reserve:
             "lent": self.lent_w,
             "short": self.short_w,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Mining that is held up for promises to the grid, which else would rest.
+
+    Attributes:
+        names: of the promises that need it, in a sentence; empty: none does.
+        owed_w, within_s: the most that they need at one moment, W, and within which notice, s.
+        rows: columns of the devices that are held up, rising.
+        more_w: by how much each of them is to draw more than it would, W; shape (rows,).
+        lost_usd_per_mwh: what each of them loses by that, USD/MWh; below 0 where it earns and
+            another would earn more; shape (rows,).
+        barred: why no more could be held up; empty where nothing lacks.
+        fleet: whose columns these are.
+    """
+
+    names: str = ""
+    owed_w: float = 0.0
+    within_s: float = math.nan
+    rows: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    more_w: Floats = field(default_factory=lambda: np.zeros(0))
+    lost_usd_per_mwh: Floats = field(default_factory=lambda: np.zeros(0))
+    barred: str = ""
+    fleet: object = field(default=None, compare=False, repr=False)
+
+    @property
+    def held_w(self) -> float:
+        """By how much all of them are to draw more than they would, W."""
+        return float(self.more_w.sum())
+
+    @property
+    def lost_usd_per_h(self) -> float:
+        """What all of them lose by that, USD/h."""
+        return float((self.more_w * self.lost_usd_per_mwh).sum()) / 1e6
+
+    def of(self, part: Floats) -> "Held":
+        """The same where only a part of what each was to draw is left to it, 0 to 1."""
+        left = np.flatnonzero(part > 0.0)
+        return replace(
+            self,
+            rows=self.rows[left],
+            more_w=(self.more_w * part)[left],
+            lost_usd_per_mwh=self.lost_usd_per_mwh[left],
+        )
+
+    @property
+    def mean_usd_per_mwh(self) -> float:
+        """What the held watts lose, USD/MWh; 0 where none is held."""
+        return self.lost_usd_per_h / self.held_w * 1e6 if self.held_w > 0 else 0.0

@@ -32,8 +32,8 @@ from wattshift_scheduler.events import Event
 from wattshift_scheduler.jobs import JobKind
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.plan import acting
+from wattshift_scheduler.promises import held_words, holding, obligations
 from wattshift_scheduler.reducers import folded
-from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.signals import ramps, telling
 from wattshift_scheduler.signals.arbitrate import Arbitrated, lasts_s
 from wattshift_scheduler.signals.effective import arbitrated, standing_caps
@@ -178,8 +178,12 @@ def _ranked(state: State, view: _View, now_s: float) -> Ladder:
     """The ladder for the devices that run now and for as long as what is asked will last."""
     rules, fleet = state.site.rules, state.fleet
     horizon_s = cycles.horizon_s(lasts_s(view.caps, view.verdict, now_s), rules)
+    last, runs = state.present.weights, state.present.facts.runs
     cold = state.tables.cold(fleet) if state.present.orders.tabled else None
-    return Ladder.of(fleet, state.values, state.present.facts.runs, horizon_s, cold, state.ladder)
+    same = last is not None and last.runs is runs and last.ladder is state.ladder
+    if same and cold is None and state.ladder.horizon_s == horizon_s:
+        return state.ladder
+    return Ladder.of(fleet, state.values, runs, horizon_s, cold, state.ladder)
 
 
 def _mine(
@@ -203,10 +207,8 @@ def _mine(
     room_w[0], headroom_w[0] = _mining_room(state, view, room_w[0], headroom_w[0])
     before = state
     state, take = _weighed(state, view, now_s)
-    wanted, reserve = _wanted(
-        state, view, _Rooms(open_w, room_w, float(headroom_w[0]), lacking_w, leaving_w), take, now_s
-    )
-    state = replace(state, reserve=reserve)
+    rooms = _Rooms(open_w, room_w, float(headroom_w[0]), lacking_w, leaving_w)
+    wanted, plain, state = _wanted(state, view, rooms, take, now_s)
     heard, orders = carried.heard, carried.orders
     held = moves.target(
         state,
@@ -221,10 +223,11 @@ def _mine(
         silent=orders.spread(heard.silent) if heard.silent.any() else None,
         now_s=now_s,
     )
-    marginal = _marginal_usd_per_mwh(wanted)
+    marginal = _marginal_usd_per_mwh(plain)
     inputs = _inputs(state, view.verdict, wanted, marginal, now_s)
     state, grants, told = moves.grant(state, held, wanted, inputs, now_s)
     told += moves.told_kept(state, before.turns.kept, wanted, inputs, now_s)
+    why = held_words.told(before.held, state, wanted, inputs, now_s)
     turns, point = state.turns, before.ledger.point
     if state.ledger.point is not point:
         turns = cycles.turned(turns, point, state.ledger.point, facts.free & ~take, now_s)
@@ -238,7 +241,7 @@ def _mine(
         elapsed_s=_elapsed_s(state, now_s),
         fresh=now_s - state.meter_at_s <= state.site.rules.stale_after_s,
     )
-    return replace(state, excess_w=excess_w), grants, told, outlook
+    return replace(state, excess_w=excess_w), grants, (*told, *why), outlook
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +265,12 @@ class _Rooms:
 
 def _wanted(
     state: State, view: _View, rooms: _Rooms, take: Bools, now_s: float
-) -> tuple[Allocation, Reserve]:
-    """Where every device should run now, and what is kept ready by it."""
+) -> tuple[Allocation, Allocation, State]:
+    """Where every device should run now, the same with nothing held up for promises, and the state
+    with what is kept ready and held up by it."""
     facts, credit_w = state.present.facts, state.present.credit_w
-    reserve = bursts.reserved(state, rooms.free_w, facts.stuck, now_s)
+    owed = obligations.needs(state, view.verdict.cap_w, now_s)
+    reserve = bursts.reserved(state, rooms.free_w, facts.stuck, owed, now_s)
     allocated = partial(
         allocate,
         state.fleet,
@@ -284,17 +289,22 @@ def _wanted(
         after = partial(allocated, room_w=np.maximum(later_w, 0.0), last=wanted.filled)
         wanted, waits_s = leaving.waited(state, wanted, after, now_s)
         reserve = replace(reserve, waits_s=waits_s)
+    plain = wanted
+    room = holding.Room(rooms.room_w, float(rooms.open_w[0]), reserve.services_w)
+    wanted, held = holding.held(state, wanted, owed, room, now_s)
     if rooms.lacking_w is not None:
+        before = wanted
         wanted, lent_w = bursts.lent(
             state,
-            wanted,
+            before,
             rooms.lacking_w,
             ceiling_w=facts.ceiling_w,
             credit_w=credit_w,
             able=~facts.stuck,
         )
-        reserve = replace(reserve, lent_w=lent_w)
-    return wanted, reserve
+        reserve, held = replace(reserve, lent_w=lent_w), holding.lent(held, plain, before, wanted)
+    plain = plain if len(held.rows) else wanted
+    return wanted, plain, replace(state, reserve=reserve, held=held)
 
 
 def _unsettled(state: State, view: _View, wanted: Allocation) -> Rows:
@@ -352,13 +362,16 @@ def _weighed(state: State, view: _View, now_s: float) -> tuple[State, Bools]:
         bound = cycles.held(fleet, state.turns, ladder.awake, rules, now_s)
         weighed = cycles.weighed_anew(ladder, state.turns, facts.free, asked, bound)
     elif len(rows):
-        bound = cycles.held(fleet, state.turns, ladder.awake[rows], rules, now_s, rows)
+        at = ALL if len(rows) == len(fleet) else rows
+        bound = cycles.held(fleet, state.turns, ladder.awake[at], rules, now_s, at)
         weighed = cycles.weighed_again(
-            last.weighed, ladder, state.turns, facts.free, asked, bound, rows
+            last.weighed, ladder, state.turns, facts.free, asked, bound, at
         )
     else:
         weighed = last.weighed.waited(state.turns, asked.elapsed_s)
-    weights = Weights(weighed, ladder, asked.price_usd_per_mwh, weighed.turns, asked.worths)
+    weights = Weights(
+        weighed, ladder, asked.price_usd_per_mwh, weighed.turns, asked.worths, facts.runs
+    )
     carried = replace(state.present, weights=weights)
     return replace(state, ladder=ladder, turns=weighed.turns, carried=carried), weighed.take
 
@@ -397,6 +410,7 @@ def _inputs(
         **({"plan_usd_per_mwh": beyond} if beyond else {}),
         **({"reserve_w": kept.services_w} if kept.services_w else {}),
         **({"lent_w": kept.lent_w} if kept.lent_w else {}),
+        **held_words.figures(state.held),
         **telling.targets(verdict),
     }
 

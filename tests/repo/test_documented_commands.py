@@ -33,7 +33,7 @@ def fault(words: list[str]) -> str | None:
     from wattshift_cluster.cli.main import main
 
     command: click.Command = main
-    context = click.Context(main, info_name="wattshift")
+    context = click.Context(main, info_name="wattshift", **main.context_settings)
     rest = words[1:]
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         try:  # as the group itself does: `submit` takes a file for its hidden command

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.flexibility import DEADLINES_S, Obligation, flexibility, obligations
 from wattshift_scheduler.leases import Ledger, Telemetry
+from wattshift_scheduler.promises.flexibility import DEADLINES_S, flexibility
+from wattshift_scheduler.promises.obligations import Obligation, obligations
 from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.signals.words import Cap, GridEvent

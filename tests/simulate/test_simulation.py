@@ -124,7 +124,7 @@ def test_jumping_over_quiet_stretches_changes_little(
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(site: Path) -> None:
-    faulty = {"faults_per_day": 900.0, "days": 0.02}
+    faulty = {"faults_per_day": 1200.0, "days": 0.01}
     first = _run(site, **faulty)
     assert sum(first.faults.values()) >= 5
     assert _plain(first) == _plain(_run(site, **faulty))

@@ -11,7 +11,7 @@ from wattshift_cluster.demo.scenario import Scenario
 pytestmark = [pytest.mark.demo, pytest.mark.ray, pytest.mark.timeout(300)]
 
 DEEP = Scenario(
-    32.0,
+    26.0,
     cap_share=0.45,
     rate_per_s=7.0,
     cut_at=0.4,

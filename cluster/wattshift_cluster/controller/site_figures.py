@@ -8,7 +8,7 @@ from wattshift_cluster.controller import views
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.grid.solar import Moment
 from wattshift_cluster.grid.utility.status import SiteFigures
-from wattshift_scheduler.flexibility import flexibility
+from wattshift_scheduler.promises.flexibility import flexibility
 from wattshift_scheduler.signals.standing import OPERATOR
 from wattshift_scheduler.state import State
 

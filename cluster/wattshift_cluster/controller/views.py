@@ -14,8 +14,8 @@ from wattshift_cluster.controller.roster import Entry, Roster
 from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.decisions import Decision, kept_words
-from wattshift_scheduler.flexibility import flexibility
 from wattshift_scheduler.jobs import JobKind, JobState
+from wattshift_scheduler.promises.flexibility import flexibility
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Alarm, State
 from wattshift_scheduler.tables import EMPTY

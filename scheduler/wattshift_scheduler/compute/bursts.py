@@ -5,7 +5,7 @@ gates give up theirs instead, within milliseconds, and get them back as the slow
 burst within the reserve waits for no machine (I4).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +14,10 @@ from wattshift_scheduler.allocate import Allocation, beyond
 from wattshift_scheduler.arrays import Bools, Floats, Ints, summed
 from wattshift_scheduler.compute import demand
 from wattshift_scheduler.compute.placement import Placement
-from wattshift_scheduler.flexibility import GATE_S, obligations
 from wattshift_scheduler.jobs import JobKind
 from wattshift_scheduler.plan import acting
+from wattshift_scheduler.promises.obligations import Need, obligations
+from wattshift_scheduler.promises.sheddable import GATE_S
 from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.site import FeederTree
 from wattshift_scheduler.state import State
@@ -57,13 +58,16 @@ def slow_s(state: State) -> float:
     return min(down_s * rules.settle_factor + rules.stale_after_s, SLOW_MOST_S)
 
 
-def reserved(state: State, free_w: float, stuck: Bools, now_s: float) -> Reserve:
+def reserved(
+    state: State, free_w: float, stuck: Bools, owed: Sequence[Need], now_s: float
+) -> Reserve:
     """What is kept ready now, and by what.
 
     Args:
         state: after `noted`.
         free_w: by how much the sum of ceilings may still rise at the root, W.
         stuck: devices that cannot be relied on; shape (n,).
+        owed: what promises to the grid need devices for.
         now_s: our clock, s.
     """
     plan_w = acting.reserve_w(state, now_s)
@@ -73,11 +77,18 @@ def reserved(state: State, free_w: float, stuck: Bools, now_s: float) -> Reserve
     return Reserve(
         burst_w=_burst_w(state, now_s),
         plan_w=plan_w,
-        grid_w=sum(one.watts_w for one in obligations(state, now_s) if one.within_s < within_s),
+        grid_w=_grid_w(state, within_s, owed, now_s),
         within_s=within_s,
         gates_w=gates_w(state, stuck),
         free_w=max(free_w, 0.0),
     )
+
+
+def _grid_w(state: State, within_s: float, owed: Sequence[Need], now_s: float) -> float:
+    """What events in force have not got yet, or what is promised with so short a notice that gates
+    alone can serve it, W: the larger, for the one is a part of the other."""
+    open_w = sum([one.watts_w for one in obligations(state, now_s) if one.within_s <= 0.0], 0.0)
+    return max([open_w, *(need.watts_w for need in owed if need.within_s < within_s)])
 
 
 def gates_w(state: State, stuck: Bools) -> float:

@@ -7,7 +7,7 @@ from enum import IntEnum, IntFlag
 from typing import Protocol
 
 from wattshift_cluster.grid.utility.registers import SHEDS, TABLE_VERSION, Value
-from wattshift_scheduler.flexibility import DEADLINES_S
+from wattshift_scheduler.promises.flexibility import DEADLINES_S
 
 CAP_TOLERANCE = 0.005
 """Share of the cap within which the draw counts as kept: a meter's noise is no breach."""
