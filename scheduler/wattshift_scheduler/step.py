@@ -200,9 +200,10 @@ def _mine(
     facts, credit_w = carried.facts, carried.credit_w
     compute_w = tree.totals(budget.compute_w(state, spoken_w))
     room_w = spent.limit_w - view.floor_w - compute_w
-    # What is missing is told against the hard cap: a target below the floor is no shortfall.
+    # What is missing is told against the cap itself: a target below the floor is no shortfall, and
+    # a floor that lies in the margin is kept.
     short_w = np.maximum(-room_w, 0.0)
-    short_w[0] = max(-room_w[0] - (spent.hard_w - spent.limit_w[0]), 0.0)
+    short_w[0] = max(-room_w[0] - (spent.hard_w + spent.margin_w - spent.limit_w[0]), 0.0)
     headroom_w, open_w = np.array(headroom_w), room_w.copy()
     room_w[0], headroom_w[0] = _mining_room(state, view, room_w[0], headroom_w[0])
     before = state

@@ -68,6 +68,7 @@ class FakePort:
     never: Exception | None = None
     printed: list[str] | None = None
     planned: dict[str, Any] | None = None
+    unseen_rows: list[dict[str, Any]] = field(default_factory=list)
 
     def reset(self) -> None:
         """Forget everything but the running server's subscription."""
@@ -133,6 +134,9 @@ class FakePort:
             "jobs": {"batch": {"running": 1}},
             "compute": [dict(node) for node in self.nodes.values()],
         }
+
+    def unseen(self) -> list[Mapping[str, Any]]:
+        return list(self.unseen_rows)
 
     def devices(self) -> list[Mapping[str, Any]]:
         def device(name: str, **changes: Any) -> dict[str, Any]:

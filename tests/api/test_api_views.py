@@ -23,6 +23,15 @@ def test_every_view_answers(call: Any) -> None:
     assert call("GET", "/v1/flexibility").json()["steps"][0]["deadline_s"] == 0.25
 
 
+def test_what_counts_nothing_is_told_apart_from_the_devices(call: Any, served: Any) -> None:
+    assert call("GET", "/v1/devices").json()["unseen"] == []
+    row = {"id": "rig-7", "agent": "row-a", "feeder": "row-a", "reason": "silence"}
+    served.port.unseen_rows = [{**row, "since": "2026-01-01T00:00:00Z"}]
+    view = call("GET", "/v1/devices").json()
+    assert view["unseen"] == served.port.unseen_rows
+    assert "rig-7" not in {one["id"] for one in view["devices"]}
+
+
 def test_unknown_is_null_and_never_zero(call: Any, served: Any) -> None:
     served.port.power_w = float("nan")
     assert call("GET", "/v1/site").json()["power_w"] is None

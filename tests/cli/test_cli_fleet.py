@@ -10,6 +10,7 @@ import yaml
 from click.testing import Result
 
 from wattshift_cluster.cli import fleet
+from wattshift_cluster.cli.fleet_text import unseen_rows
 
 fakeport = sys.modules["fakeport"]
 Command = Callable[..., Result]
@@ -38,6 +39,31 @@ def test_list_in_every_form(wattshift: Command, gpus: dict[str, Any]) -> None:
     assert "host-gpu1  gpu" in text
     assert len(data(wattshift("fleet", "list", "-o", "json"))) == 6
     assert yaml.safe_load(wattshift("fleet", "list", "-o", "yaml").stdout)[0]["id"] == "asic-1"
+
+
+def test_a_machine_that_never_answered_is_listed_and_is_no_device(
+    wattshift: Command, reach: Any
+) -> None:
+    reach.port.unseen_rows = [
+        {
+            "id": "rig-7", "agent": "row-a", "feeder": "row-a", "reason": "10.0.0.7: silence",
+            "since": "2026-01-01T00:00:00Z",
+        }
+    ]  # fmt: skip
+    listed = wattshift("fleet", "list", "rig-*", "--state", "unseen")
+    (row,) = [line for line in listed.stdout.splitlines() if line.startswith("rig-7")]
+    assert row.split()[:3] == ["rig-7", "asic", "unseen"]
+    assert "10.0.0.7: silence" in row
+    assert " 0 W" not in row, "unknown is not zero"
+    assert "1 unseen" in listed.stderr
+    (found,) = data(wattshift("fleet", "list", "rig-*", "-o", "json"))
+    assert (found["state"], found["watts_w"], found["ceiling_w"]) == ("unseen", None, None)
+    assert "counts nothing" in found["reason"]
+    assert len(data(wattshift("fleet", "list", "--kind", "asic", "-o", "json"))) == 4
+    shown = wattshift("fleet", "show", "rig-7")
+    assert (shown.exit_code, shown.stdout) == (4, "")
+    assert "rig-7 is no device yet: it never answered its agent row-a" in shown.stderr
+    assert unseen_rows({"devices": []}) == [], "a controller of before does not tell"
 
 
 def test_show_one_device(wattshift: Command, reach: Any, gpus: dict[str, Any]) -> None:

@@ -69,6 +69,23 @@ def test_a_late_plan_is_shown_and_said(wattshift: Command, reach: Any, fake: Any
     assert wattshift("plan").exit_code == 75, "nothing of it lies ahead any more"
 
 
+def test_a_batch_is_shown_with_what_a_mwh_of_it_is_worth(fake: Any) -> None:
+    def told(*planned: dict[str, Any]) -> list[str]:
+        rows = headline(fake.view() | {"batches": list(planned)})
+        return [text for name, text in rows if name == "batch"]
+
+    night = fake.view()["batches"][0]
+    due = night | {"deadline_at": "2030-01-07T06:00:00.250Z"}
+    owed = night | {"usd_per_mwh": None, "left_wh": 12.5}
+    assert told(night, due, owed) == [
+        "night needs 480.00 kWh; worth 42.50 USD/MWh now",
+        "night needs 480.00 kWh by 2030-01-07T06:00:00Z; worth 42.50 USD/MWh now",
+        "night needs 12.50 Wh",
+    ]
+    assert told() == []
+    assert told(*[night] * 10)[8:] == ["and 2 more"]
+
+
 def test_what_arithmetic_leaves_is_no_gap(fake: Any) -> None:
     def gap(share: float | None) -> str:
         return dict(headline(fake.view() | {"gap": share}))["plan"].partition(";")[0]

@@ -37,9 +37,13 @@ devices = "none"
 NO_DEVICE = "the agent has no device: hashing.devices is none and there is no [[asics]]"
 
 
-def agent(folder: Path, name: str, *asics: str) -> Path:
+RATED = 'nameplate = "3.5kW"'
+
+
+def agent(folder: Path, name: str, *asics: str, more: str = RATED) -> Path:
     rows = "".join(
-        f'[[asics]]\nid = "{one}"\naddress = "127.20.0.{at}"\n' for at, one in enumerate(asics, 1)
+        f'[[asics]]\nid = "{one}"\naddress = "127.20.0.{at}"\n{more}\n'
+        for at, one in enumerate(asics, 1)
     )
     path = folder / f"{name}.toml"
     path.write_text(AGENT.format(name) + rows)
@@ -74,6 +78,21 @@ def test_a_site_that_can_never_have_a_device_is_noted(
     assert notes(ref("rack")) == [f"agent rack: {NO_DEVICE}"]
     agent(tmp_path, "rack", "rig-1")
     assert notes(ref("rack")) == []
+
+
+def test_machines_that_count_nothing_until_they_answer_are_noted(
+    notes: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    agent(tmp_path, "rack", "rig-1", "rig-2", more="")
+    (note,) = notes(ref("rack"))
+    assert note.startswith("agent rack: without a nameplate: rig-1, rig-2: until it has answered")
+    assert "counts nothing" in note
+    assert 'set nameplate, as "3500W"' in note
+    agent(tmp_path, "rack", *(f"rig-{i}" for i in range(8)), more="protected = true")
+    (note,) = notes(ref("rack"))
+    assert "rig-4 and 3 more: until" in note
+    agent(tmp_path, "rack", "rig-1", more="emulated = true")
+    assert notes(ref("rack")) == [], "an emulated one draws nothing"
 
 
 def test_an_agent_file_is_noted_by_itself(wattshift: Command, tmp_path: Path) -> None:

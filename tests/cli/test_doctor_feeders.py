@@ -51,19 +51,26 @@ def test_a_side_that_carries_less_than_the_rack_may_is_a_warning(tmp_path: Path)
     assert found.mend.startswith("wattshift config show")
 
 
-@pytest.mark.parametrize(("severity", "level"), [("critical", "fail"), ("warning", "warn")])
+@pytest.mark.parametrize(
+    ("name", "severity", "level"),
+    [
+        ("feeder-below-floor:rack", "critical", "fail"),
+        ("feeder-below-floor:rack", "warning", "warn"),
+        ("device-unseen:rack", "warning", "warn"),
+    ],
+)
 def test_what_the_controller_says_of_feeders_goes_before(
-    reach: Any, monkeypatch: pytest.MonkeyPatch, severity: str, level: str
+    reach: Any, monkeypatch: pytest.MonkeyPatch, name: str, severity: str, level: str
 ) -> None:
     site = reach.port.site
     alarm = {
-        "id": "feeder-below-floor:rack", "severity": severity, "text": "feeder rack: too much",
+        "id": name, "severity": severity, "text": "feeder rack: too much",
         "since": "2026-01-01T00:00:00Z",
     }  # fmt: skip
     monkeypatch.setattr(reach.port, "site", lambda: site() | {"alarms": [alarm]})
     found = feeders(Place(None, reach.url, reach.secrets["admin"]))
     assert (found.level, found.text) == (level, "feeder rack: too much")
-    assert found.mend == "wattshift explain feeder-below-floor:rack"
+    assert found.mend == f"wattshift explain {name}"
     assert feeders in CHECKS
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wattshift_cluster.api.metrics import exposition
 from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.front import Front
@@ -14,7 +15,7 @@ from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_cluster.errors import NotFound, Refused
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.signals.words import Cap
+from wattshift_scheduler.signals.words import Cap, GridEvent
 from wattshift_scheduler.site import Device, OperatingPoint
 
 SITE = """
@@ -79,6 +80,32 @@ def test_a_live_cap_below_the_floor_is_taken_and_its_shortfall_stated(front: Fro
     assert view["shortfall_w"] == pytest.approx(500 + 31.5 - 450)
     alarms = {alarm["id"]: alarm for alarm in front.site()["alarms"]}
     assert alarms["cap-below-floor"]["severity"] == "critical"
+
+
+def test_the_alarm_says_what_the_cap_says_and_the_margin_counts_in_neither(front: Front) -> None:
+    front._c.inbox.put([ev.DeviceLeft((RIG.id,), "sold")])
+    view = asyncio.run(front.set_cap(450.0, None, None, "operator", False))
+    assert view["shortfall_w"] == 50.0
+    texts = {alarm["id"]: alarm["text"] for alarm in front.site()["alarms"]}
+    assert texts["cap-below-floor"] == "the cap lies 50 W below what the site can shed to"
+    assert front._c.state.outlook.margin_w > 2.0
+    asyncio.run(front.clear_cap(None))
+    view = asyncio.run(front.set_cap(501.0, None, None, "operator", False))
+    assert view["shortfall_w"] is None
+    names = {alarm["id"] for alarm in front.site()["alarms"]}
+    assert "cap-below-floor" not in names, "a floor that lies in the margin is below the cap"
+
+
+def test_metrics_tell_what_is_promised_to_the_grid_held_for_it_and_short(front: Front) -> None:
+    assert front.metrics_snapshot()["promise_w"] == {"owed": 0.0, "held": 0.0, "short": 0.0}
+    now_s = front._c.clock.now_s()
+    peak = GridEvent("e", "vtn", "dr", now_s - 1500.0, now_s + 300.0, now_s + 900.0, 700.0)
+    front._c.inbox.put([ev.SignalChanged("vtn", events=(peak,))])
+    front._c.turn(front._c.inbox.take())
+    text = exposition(front.metrics_snapshot()).decode()
+    assert 'wattshift_promise_watts{kind="owed"} 700.0' in text
+    assert 'wattshift_promise_watts{kind="held"} 0.0' in text
+    assert 'wattshift_promise_watts{kind="short"} 700.0' in text, "nothing is drawn yet"
 
 
 class HandClock:

@@ -112,7 +112,7 @@ def test_a_device_that_its_feeder_keeps_off_names_it_and_its_marginal_watt() -> 
     assert all(one["binding_usd_per_mwh"] == pytest.approx(60.0) for one in short)
     assert sorted(one["next"]["usd_per_mwh"] for one in short) == pytest.approx([52.5, 60.0])
     assert any("it does not fit what is left there" in one["why"] for one in short)
-    assert any("the marginal watt of feeder row 60" in one["why"] for one in short)
+    assert any("a watt more of feeder row would earn 60" in one["why"] for one in short)
     views = {one["node"]: one["displaces_usd_per_mwh"] for one in compute_views.nodes(state)}
     assert views == {"n1": pytest.approx(60.0), "n2": 0.0}
 
@@ -129,6 +129,19 @@ def test_a_device_that_the_cap_keeps_off_names_its_marginal_watt() -> None:
     assert "rule       cap: bad is off because" in text
     assert "next rung  low, 1.00 kW: worth 41" in text
     assert "binds      main" in text
+
+
+def test_below_the_floor_no_watt_is_the_marginal_one_and_the_next_is_named() -> None:
+    devices = [rig("good", "hall", 86.0), rig("bad", "hall", 41.0)]
+    one = rung(run(devices, cap_w=0.0), "bad")
+    assert (one["rule"], one["marginal_usd_per_mwh"]) == ("cap", None)
+    assert one["why"] == (
+        "bad is off because its next rung is worth 41 USD/MWh, "
+        "and a watt more of the cap would earn 86"
+    )
+    text = rung_text(one)
+    assert "marginal   none: no rung is running" in text
+    assert "binds      main: 86.00 USD/MWh with a watt more" in text
 
 
 def test_a_device_that_the_cost_of_a_cycle_keeps_says_what_it_costs() -> None:

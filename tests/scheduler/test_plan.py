@@ -12,6 +12,7 @@ import pytest
 
 from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.plan.solve import planned
+from wattshift_scheduler.plan.telling import clock
 from wattshift_scheduler.plan.words import (
     Ahead,
     Batch,
@@ -288,7 +289,12 @@ def test_what_cannot_be_met_is_given_up_in_order_and_named() -> None:
     assert plan.infeasible[0].startswith("services lack 230 W")
     assert "hopeless" in plan.infeasible[1]
     floor = solved(dataclasses.replace(short, other=Band.of(np.full(4, 900.0))))
-    assert floor.infeasible[0].startswith("the cap lies 100 W below what cannot be shed")
+    words = "the cap lies 100 W below what cannot be shed from Thu 00:15 UTC"
+    assert floor.infeasible[0] == f"{words}, for 15 min"
+    longer = dataclasses.replace(short, cap_w=np.array([850.0, 800.0, 5000.0, 5000.0]))
+    floor = solved(dataclasses.replace(longer, other=Band.of(np.full(4, 900.0))))
+    assert floor.infeasible[0] == f"{words} at the worst, for 30 min in all"
+    assert [clock(at_s) for at_s in (0.0, 1_796_189_100.0)] == ["Thu 00:00", "Wed 05:25"]
 
 
 def test_the_reserve_of_services_is_free_or_held_behind_gates() -> None:

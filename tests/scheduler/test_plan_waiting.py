@@ -128,6 +128,35 @@ def test_a_job_that_runs_rests_at_its_checkpoint_and_goes_on_when_it_is_cheap() 
     assert site.runs
 
 
+@pytest.mark.parametrize(
+    ("carbon", "deadline_s", "rests"),
+    [(None, 30_000.0, False), (1.0, 30_000.0, False), (4.0, 30_000.0, True), (4.0, None, True)],
+)
+def test_the_carbon_of_now_counts_as_that_of_the_plan_does(
+    carbon: float | None, deadline_s: float | None, rests: bool
+) -> None:
+    """Energy costs 10 USD/MWh, the job is worth 12, a price on carbon counted in."""
+    site = yard()
+    column = None if carbon is None else np.full(12, carbon)
+    told = standing(site.now_s, 10.0 + (carbon or 0.0), carbon_usd_per_mwh=column)
+    one = job(deadline_s=deadline_s, value_usd_per_h=0.0 if deadline_s else WORTH * UNIT_W / 1e6)
+    site.batch(10.0, ev.PlanUpdated(told), ev.JobSubmitted(one))
+    assert site.runs != rests
+
+
+def test_what_a_plan_counts_for_carbon_is_handed_over() -> None:
+    """0.5 t/MWh at 80 USD/t."""
+    grams = Band.of(np.full(4, 500.0))
+    plan = plan_of([10.0] * 4, carbon_g_per_kwh=grams, carbon_usd_per_t=80.0)
+    assert plan.price_usd_per_mwh.tolist() == pytest.approx([50.0] * 4)
+    assert plan.carbon_usd_per_mwh is not None
+    assert plan.carbon_usd_per_mwh.tolist() == pytest.approx([40.0] * 4)
+    handed = Standing.of(plan).carbon_usd_per_mwh
+    assert handed is not None
+    assert handed.tolist() == pytest.approx([40.0] * 4)
+    assert plan_of([10.0] * 4).carbon_usd_per_mwh is None
+
+
 def test_a_restart_that_costs_more_than_the_dear_hours_is_not_worth_it() -> None:
     """For 40 min at 3 USD/MWh above its worth it would save a tenth of a USD."""
     for value_usd_per_h, rests in ((0.0, True), (30.0, False)):

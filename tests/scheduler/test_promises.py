@@ -186,6 +186,9 @@ def test_what_is_held_is_told_with_its_promise_and_its_loss() -> None:
     loss = f"it loses {held_w * 1e-6 * lost:,.2f} USD an hour, {lost:,.1f} USD/MWh"
     assert loss in whole.reason
     assert whole.inputs["held_usd_per_mwh"] == pytest.approx(lost)
+    told = shortages.by_kind(play.state, play.now_s)
+    assert (told["owed"], told["short"]) == (500.0, 0.0)
+    assert 500.0 <= told["held"] <= 1.06 * 500.0
 
 
 def test_the_price_that_a_plan_puts_on_top_is_no_reason_to_rest_either() -> None:
@@ -210,6 +213,9 @@ def test_a_cap_comes_first_and_the_alarm_goes_by_itself() -> None:
     play.run(8)
     assert play.drawn_w <= 700.0
     assert "1,000 W are promised to e" in play.alarm
+    short_w = shortages.by_kind(play.state, play.now_s)["short"]
+    assert short_w >= 300.0
+    assert f": {short_w:,.0f} W are short" in play.alarm
     assert "caps, feeders and what services have leave mining no more" in play.alarm
     play.cap(None)
     play.run(8)

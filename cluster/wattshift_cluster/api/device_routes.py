@@ -26,8 +26,8 @@ write = APIRouter(prefix="/v1", dependencies=[Depends(operator)])
 
 @read.get("/devices", response_model=views.DeviceList)
 async def get_devices(port: Port) -> Response:
-    """List the devices."""
-    return answer({"devices": port.devices()})
+    """List the devices, and apart from them the machines that count nothing yet."""
+    return answer({"devices": port.devices(), "unseen": port.unseen()})
 
 
 @read.get("/devices/{device_id}/profile", response_model=ProfileView)

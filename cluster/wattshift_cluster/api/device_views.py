@@ -49,10 +49,25 @@ class DeviceView(TypedDict):
     table_progress: NotRequired[float | None]
 
 
+class UnseenView(TypedDict):
+    """A machine of an agent's file that never answered and whose nameplate is not known.
+
+    It is no device: it is in no sum, whatever it draws. `feeder` is where its agent's devices hang,
+    `reason` why it is not known, `since` when that was first told.
+    """
+
+    id: str
+    agent: str
+    feeder: str
+    reason: str
+    since: str
+
+
 class DeviceList(TypedDict):
     """Answer of /v1/devices."""
 
     devices: list[DeviceView]
+    unseen: list[UnseenView]
 
 
 class LimitView(TypedDict):

@@ -41,6 +41,7 @@ MAPPED = (
     ("leases", "wattshift_leases", "Leases by state.", "state"),
     ("reading_age_s", "wattshift_reading_age_seconds", "Age of the last reading.", "device"),
     ("reserve_w", "wattshift_reserve_watts", "Kept within the gates' reach, by what for.", "kind"),
+    ("promise_w", "wattshift_promise_watts", "Of promises to the grid: owed, held, short.", "kind"),
     ("alarms", "wattshift_alarms", "Alarms that hold.", "severity"),
     ("unasked_w", "wattshift_unasked_watts", "Drawn by work that asked for no watts.", "node"),
 )

@@ -34,6 +34,10 @@ class ControllerPort(Protocol):
         """Return a DeviceView per device."""
         ...
 
+    def unseen(self) -> list[Mapping[str, Any]]:
+        """Return an UnseenView per machine that its agent names and nobody knows."""
+        ...
+
     def jobs(self, state: str | None = None) -> list[Mapping[str, Any]]:
         """Return JobViews, oldest first, of one state or of all."""
         ...

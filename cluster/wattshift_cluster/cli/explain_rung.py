@@ -11,7 +11,7 @@ def rung_text(one: dict[str, Any]) -> str:
         ("rule", f"{one['rule']}: {one['why']}"),
         ("rung", _step(one["now"], "none: it is at its lowest point")),
         ("next rung", _step(one["next"], "none: it is at its top")),
-        ("marginal", number(one["marginal_usd_per_mwh"], "USD/MWh")),
+        ("marginal", _marginal(one["marginal_usd_per_mwh"])),
         ("energy", number(one["price_usd_per_mwh"], "USD/MWh") + _planned(one)),
         ("binds", _binds(one)),
     ]
@@ -27,6 +27,11 @@ def _step(step: dict[str, Any] | None, none: str) -> str:
         return none
     worth = number(step["usd_per_mwh"], "USD/MWh")
     return f"{step['mode']}, {watts(step['watts_w'])}: worth {worth}"
+
+
+def _marginal(usd: float | None) -> str:
+    """The least valuable rung that runs anywhere."""
+    return "none: no rung is running" if usd is None else number(usd, "USD/MWh")
 
 
 def _planned(one: dict[str, Any]) -> str:

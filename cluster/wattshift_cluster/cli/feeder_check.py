@@ -10,7 +10,13 @@ from wattshift_cluster.config import blueprint
 from wattshift_cluster.config.quantities import format_watts
 from wattshift_cluster.config.site import SiteConfig
 
-ALARMS = ("feeder-below-floor:", "feeder-over:", "feeder-differs:", "device-refused:")
+ALARMS = (
+    "feeder-below-floor:",
+    "feeder-over:",
+    "feeder-differs:",
+    "device-refused:",
+    "device-unseen:",
+)
 """Alarms that are about what hangs where."""
 
 

@@ -27,6 +27,7 @@ from wattshift_cluster.cli.fleet_text import (
     released,
     shown,
     summary,
+    unseen_rows,
 )
 from wattshift_cluster.cli.options import WATTS, controller_options
 from wattshift_cluster.cli.output import emit, output_option, talk
@@ -45,7 +46,7 @@ LOOKED_BACK = 1000
 
 View = dict[str, Any]
 KINDS = ("asic", "gpu", "cpu")
-STATES = ("confirmed", "settling", "unknown", "unreachable", "shadow", "asleep", "awake")
+STATES = ("confirmed", "settling", "unknown", "unreachable", "unseen", "shadow", "asleep", "awake")
 
 
 class Fleet(click.Group):
@@ -113,14 +114,16 @@ def list_devices(
       wattshift fleet list 'row-a-*' --kind asic --state asleep
 
     A device is confirmed when it was seen to obey its lease, settling until then. Asleep and awake
-    are judged by what an ASIC draws.
+    are judged by what an ASIC draws. An unseen one never answered its agent and has no nameplate,
+    so it counts nothing.
     """
     with ControllerClient.find(url, token) as controller:
-        found = [
-            one
-            for one in controller.get("/v1/devices")["devices"]
-            if fnmatchcase(one["id"], pattern) and kind in (None, one["kind"])
-        ]
+        view = controller.get("/v1/devices")
+    found = [
+        one
+        for one in (*view["devices"], *unseen_rows(view))
+        if fnmatchcase(one["id"], pattern) and kind in (None, one["kind"])
+    ]
     asleep = {"asleep": True, "awake": False}
     if state in asleep:
         found = [one for one in found if one["asleep"] is asleep[state]]
@@ -339,9 +342,12 @@ def _curve(controller: ControllerClient, device: str) -> dict[str, Any]:
 def _matching(
     controller: ControllerClient, pattern: str, most: int | None = None
 ) -> list[dict[str, Any]]:
-    devices = controller.get("/v1/devices")["devices"]
-    found = [one for one in devices if fnmatchcase(one["id"], pattern)]
+    view = controller.get("/v1/devices")
+    found = [one for one in view["devices"] if fnmatchcase(one["id"], pattern)]
     if not found:
+        for one in unseen_rows(view):
+            if fnmatchcase(one["id"], pattern):
+                raise NotFound(f"{one['id']} is no device yet: {one['reason']}")
         raise NotFound(f"no device matches {pattern!r}; see wattshift fleet list")
     if most is not None and len(found) > most:
         talk(f"{pattern!r} matches {len(found)} devices; the first is shown")

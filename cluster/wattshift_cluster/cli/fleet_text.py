@@ -37,6 +37,34 @@ def devices_text(devices: Sequence[View]) -> str:
     return grid(headers, rows, ("DRAW", "LEASE", "HASHRATE", "AGE"))
 
 
+def unseen_rows(view: View) -> list[dict[str, Any]]:
+    """Return machines that count nothing as rows beside the devices; all of them are unknown.
+
+    Only ASICs can be so: of any other device its agent knows what it may draw.
+    """
+    unknown = dict.fromkeys(
+        ("mode", "reported_mode", "leased_w", "ceiling_w", "watts_w", "hashrate_h_per_s", "age_s")
+    )
+    return [
+        {
+            "id": one["id"],
+            "kind": "asic",
+            "model": "unknown",
+            "agent": one["agent"],
+            "feeder": one["feeder"],
+            "state": "unseen",
+            "quality": "unknown",
+            "asleep": None,
+            "error": one["reason"],
+            "note": None,
+            "reason": f"it never answered its agent {one['agent']} and has no nameplate, so it "
+            f"counts nothing, whatever it draws: {one['reason']}",
+            **unknown,
+        }
+        for one in view.get("unseen", ())  # controllers of before do not tell
+    ]
+
+
 def summary(devices: Sequence[View]) -> str:
     """Return how many there are of each state, how many sleep, and what all draw."""
     states = [one["state"] for one in devices]

@@ -14,6 +14,7 @@ COLUMNS_MOST = 72
 LABEL = 10
 TICKS = 12
 NOTES_SHOWN = 8
+BATCHES_SHOWN = 8
 GAP_SHOWN_PCT = 0.01
 """A smaller one is what the solver's arithmetic leaves."""
 
@@ -48,7 +49,22 @@ def headline(view: Mapping[str, Any]) -> list[tuple[str, str]]:
     if view["reason"]:
         rows.append(("but", view["reason"]))
     rows += [("not met", text) for text in view["unmet"]]
+    rows += [("batch", text) for text in batches(view["batches"])]
     return rows + [("note", text) for text in view["notes"][:NOTES_SHOWN]]
+
+
+def batches(planned: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each batch job: what it lacks, until when, what a MWh of it is worth."""
+    lines = []
+    for one in planned[:BATCHES_SHOWN]:
+        due = "" if one["deadline_at"] is None else f" by {moment(one['deadline_at'])}"
+        left_wh = one["left_wh"]
+        left = number(left_wh, "Wh") if left_wh < 1e3 else number(left_wh / 1e3, "kWh")
+        usd = number(one["usd_per_mwh"], "USD/MWh")
+        worth = "" if one["usd_per_mwh"] is None else f"; worth {usd} now"
+        lines.append(f"{one['job']} needs {left}{due}{worth}")
+    more = len(planned) - BATCHES_SHOWN
+    return [*lines, f"and {more} more"] if more > 0 else lines
 
 
 def picture(rows: Sequence[Row], step_s: float) -> str:

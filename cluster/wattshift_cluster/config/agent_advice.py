@@ -14,12 +14,26 @@ from wattshift_cluster.config.load import load_agent
 from wattshift_cluster.config.site import AgentRef, SiteConfig
 from wattshift_cluster.errors import ConfigInvalid
 
+NAMED = 5
+"""Machines named in one note; the rest are counted."""
+
 
 def advice_agent(config: AgentConfig) -> list[str]:
     """Return a sentence for everything odd in a valid agent file."""
-    if config.hashing.devices != "none" or config.asics:
-        return []
-    return ["the agent has no device: hashing.devices is none and there is no [[asics]]"]
+    if config.hashing.devices == "none" and not config.asics:
+        return ["the agent has no device: hashing.devices is none and there is no [[asics]]"]
+    return list(_unrated(config))
+
+
+def _unrated(config: AgentConfig) -> Iterator[str]:
+    """Machines that nobody counts before they have answered; an emulated one draws nothing."""
+    names = [one.id for one in config.asics if one.nameplate_w is None and not one.emulated]
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        yield (
+            f"without a nameplate: {', '.join(names[:NAMED])}{more}: until it has answered it "
+            'counts nothing, whatever it draws (set nameplate, as "3500W", in its [[asics]])'
+        )
 
 
 def advice_agents(config: SiteConfig) -> Iterator[str]:

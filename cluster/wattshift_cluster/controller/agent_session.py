@@ -6,7 +6,7 @@ asked, also proves that the agent lives and what its boot clock says.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import structlog
@@ -17,6 +17,7 @@ from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.inbox import Inbox
 from wattshift_cluster.controller.refusals import Refusals
 from wattshift_cluster.controller.roster import Roster
+from wattshift_cluster.controller.unseen import Unseen
 from wattshift_cluster.wire.link import Link, LinkError
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import GrantLeases
@@ -43,6 +44,7 @@ class AgentSession:
         asking: Link,
         heard: Callable[[str, Mapping[str, Any], float], None],
         refusals: Refusals,
+        unseen: Unseen,
     ) -> None:
         """Prepare; `run` does the work.
 
@@ -52,7 +54,10 @@ class AgentSession:
             keep: remembers devices beyond a restart.
             heard: told each answer, of which agent and when on our clock, s.
             refusals: told what is announced, and says what of it may be leased.
+            unseen: told what is read and cannot be announced.
         """
+        self._unseen = unseen
+        self._announced: Set[str] = frozenset()
         self._refusals = refusals
         self._asking = asking
         self._keep = keep
@@ -126,6 +131,7 @@ class AgentSession:
         )
         self._heard(self._ref.name, answer, received_s)
         self._version = answer.get("inventory_version")
+        self._announced = {str(info["id"]) for info in infos}
         log.info("agent joined", agent=self._ref.name, devices=len(devices))
 
     async def _exchange(self, command: GrantLeases | None) -> list[ev.Event]:
@@ -139,6 +145,9 @@ class AgentSession:
         events.append(self._read(answer, received_s))
         self._heard(self._ref.name, answer, received_s)
         changed = answer.get("inventory_version") != self._version
+        if not changed:  # else a machine that has answered since the hello would be taken for one
+            silent = agent_words.unannounced(self._ref, self._announced, answer)
+            self._unseen.heard(self._ref, silent, received_s)
         if changed or self._refusals.freed(self._ref.name):
             self._version = None
         return events

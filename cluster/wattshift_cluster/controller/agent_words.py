@@ -5,7 +5,7 @@ Pure, so that a malformed answer is a test and not an incident: whatever does no
 devices alone are refused; of a reading a figure that cannot be is unknown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -66,6 +66,30 @@ def offer(ref: AgentRef, infos: Sequence[Mapping[str, Any]]) -> Offer:
         except (KeyError, TypeError, ValueError, OverflowError) as fault:
             refused[name] = f"it is malformed: {fault!r}"
     return Offer(tuple(taken.values()), refused)
+
+
+def unannounced(ref: AgentRef, announced: Set[str], answer: Mapping[str, Any]) -> dict[str, str]:
+    """Machines that an agent reads and does not announce: why, by id.
+
+    It cannot announce a machine of which not even the nameplate is known, and has a reading of it
+    all the same, with an error. Agents of every age say so.
+
+    Args:
+        announced: ids of the inventory that it told last.
+        answer: what it says now; it must be of that inventory.
+
+    Raises:
+        AnswerInvalid: the readings are malformed.
+    """
+    try:
+        rows = {str(row["device"]): row.get("error") for row in answer.get("readings") or ()}
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise AnswerInvalid(f"malformed readings: {fault!r}") from fault
+    return {
+        name: str(error or "its agent gives no reason")
+        for name, error in rows.items()
+        if name not in announced and _ours(ref, name)
+    }
 
 
 def _ours(ref: AgentRef, device: str) -> bool:

@@ -13,6 +13,7 @@ from wattshift_cluster.controller.roster import Entry
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.controller.signal_desk import SignalDesk
 from wattshift_cluster.errors import Refused
+from wattshift_scheduler.promises import shortages
 from wattshift_scheduler.signals.effective import standing_caps
 from wattshift_scheduler.state import Alarm
 
@@ -89,6 +90,10 @@ class Front:
     def devices(self) -> list[Mapping[str, Any]]:
         """Every device."""
         return list(self._c.device_views(self._c.clock.now_s()))
+
+    def unseen(self) -> list[Mapping[str, Any]]:
+        """Machines that count nothing, because nobody knows what they may draw."""
+        return list(self._c.unseen_views())
 
     def jobs(self, state: str | None = None) -> list[Mapping[str, Any]]:
         """Jobs, oldest first."""
@@ -176,6 +181,7 @@ class Front:
             "shares": _share_rows(entries),
             "jobs": views.job_rows(c.state),
             "reserve_w": c.state.reserve.by_kind,
+            "promise_w": shortages.by_kind(c.state, c.clock.now_s()),
             "node_power_w": compute_views.node_power_rows(c.state),
             "unasked_w": {one["node"]: one["unasked_w"] for one in site["compute"]},
             "job_units": compute_views.unit_rows(c.state),

@@ -151,7 +151,8 @@ def _short(state: State, column: int, told: str, ahead: Rung, now_s: float) -> t
     if root and not np.isnan(marginal) and ahead.usd_per_mwh <= marginal:
         return rule, f"{told} because {worth} and the cap's marginal watt {marginal:,.0f}"
     if binding_usd is not None and ahead.usd_per_mwh < binding_usd:
-        return rule, f"{told} because {worth} and the marginal watt of {what} {binding_usd:,.0f}"
+        more = f"a watt more of {what} would earn {binding_usd:,.0f}"
+        return rule, f"{told} because {worth}, and {more}"
     return rule, f"{told} because {what} binds: {worth}, and it does not fit what is left there"
 
 

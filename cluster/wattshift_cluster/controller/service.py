@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Protocol
@@ -42,6 +42,7 @@ from wattshift_cluster.controller.signal_book import SignalBook
 from wattshift_cluster.controller.sources import Sources
 from wattshift_cluster.controller.tally import Tally
 from wattshift_cluster.controller.unit_limits import UnitLimits
+from wattshift_cluster.controller.unseen import Unseen
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.compute import forgetting
 from wattshift_scheduler.decisions import AnyDecision, Decision
@@ -103,7 +104,7 @@ class Controller:
         self.tally = Tally()
         self.meter_quality = "unknown"
         self.feeders = FeederMeters(config)
-        self.refusals = Refusals(self.tell)
+        self.refusals, self.unseen = Refusals(self.tell), Unseen(self.tell, self._counted)
         self.floors = FloorAlarms()
         self.frequency = FrequencyBook(lambda name: journal.decisions(name, None, REMEMBERED))
         self.meter_alarms: Mapping[str, Alarm] = {}
@@ -163,7 +164,12 @@ class Controller:
             keep,
             self._answered,
             self.refusals,
+            self.unseen,
         )
+
+    def _counted(self, ids: Iterable[str]) -> Set[str]:
+        """Those of these ids that are devices of the site."""
+        return {name for name in ids if name in self.state.fleet.index}
 
     def _recall_devices(self) -> None:
         """Count what the journal knows, until the agents tell.
@@ -289,6 +295,7 @@ class Controller:
             **self.meter_alarms,
             **self.feeders.alarms,
             **self.refusals.alarms,
+            **self.unseen.alarms,
             **self.floors.alarms,
             **self.sources.alarms,
             **({} if self.witness is None else self.witness.alarms),
@@ -313,6 +320,10 @@ class Controller:
         """Every device as people are shown it (api.device_views.DeviceView)."""
         found = views.devices(self.state, self.roster, now_s)
         return found if self._shadow is None else self._shadow.devices(found, self.state)
+
+    def unseen_views(self) -> list[dict[str, Any]]:
+        """Machines that count nothing because nobody knows them (api.device_views.UnseenView)."""
+        return views.unseen(self.unseen.machines)
 
     def tell(self, *decisions: Decision) -> None:
         """Write down and tell what was decided outside of a turn, by an operator."""

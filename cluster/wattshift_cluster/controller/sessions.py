@@ -11,6 +11,7 @@ from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.inbox import Inbox
 from wattshift_cluster.controller.refusals import Refusals
 from wattshift_cluster.controller.roster import Roster
+from wattshift_cluster.controller.unseen import Unseen
 from wattshift_cluster.wire.link import Link
 from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.site import Device
@@ -51,8 +52,9 @@ def agent_sessions(
     keep: Callable[[Iterable[Device]], None],
     heard: Callable[[str, Mapping[str, Any], float], None],
     refusals: Refusals,
+    unseen: Unseen,
 ) -> dict[str, AgentSession]:
-    """One session for each agent of the site file; see AgentSession for the last three."""
+    """One session for each agent of the site file; see AgentSession for the last four."""
     made = {}
     for ref in config.agents:
         token = tokens.agents[ref.name]
@@ -67,6 +69,7 @@ def agent_sessions(
             _link(ref.address, token, ASK_S),
             heard,
             refusals,
+            unseen,
         )
     return made
 

@@ -11,6 +11,7 @@ from wattshift_cluster.controller import compute_views, signal_views
 from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.compute_views import job as job
 from wattshift_cluster.controller.roster import Entry, Roster
+from wattshift_cluster.controller.unseen import Missing
 from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.decisions import Decision, kept_words
@@ -119,6 +120,21 @@ def devices(state: State, roster: Roster, now_s: float) -> list[View]:
     return [
         _device(state, roster.entries.get(d.id), i, ceiling_w, bool(silent[i]), now_s)
         for i, d in enumerate(state.fleet.devices)
+    ]
+
+
+def unseen(machines: Mapping[str, Mapping[str, Missing]]) -> list[View]:
+    """Machines that count nothing, by agent and id (api.device_views.UnseenView), in that order."""
+    return [
+        {
+            "id": one.id,
+            "agent": one.agent,
+            "feeder": one.feeder,
+            "reason": one.reason,
+            "since": rfc3339(one.since_s),
+        }
+        for _, of_agent in sorted(machines.items())
+        for one in of_agent.values()
     ]
 
 

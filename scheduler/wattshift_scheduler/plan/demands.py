@@ -76,10 +76,16 @@ class Demands:
 
 def price_usd_per_mwh(ahead: Ahead) -> Floats:
     """Price of energy as expected, with what its carbon is to cost, USD/MWh."""
+    carbon = carbon_usd_per_mwh(ahead)
+    return ahead.price.mid if carbon is None else ahead.price.mid + carbon
+
+
+def carbon_usd_per_mwh(ahead: Ahead) -> Floats | None:
+    """What the carbon of a MWh is to cost, USD/MWh; None where none is counted."""
     if ahead.carbon_g_per_kwh is None:
-        return ahead.price.mid
+        return None
     # A g/kWh is a kg/MWh.
-    return ahead.price.mid + ahead.carbon_g_per_kwh.mid * ahead.carbon_usd_per_t / KG_PER_T
+    return np.asarray(ahead.carbon_g_per_kwh.mid * ahead.carbon_usd_per_t / KG_PER_T)
 
 
 def overlap(ahead: Ahead, one: Commitment) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Floats, Ints
 from wattshift_scheduler.plan import deadlines, unsure
-from wattshift_scheduler.plan.demands import Demands, price_usd_per_mwh
+from wattshift_scheduler.plan.demands import Demands, carbon_usd_per_mwh, price_usd_per_mwh
 from wattshift_scheduler.plan.machines import MUSD, W_PER_KW, Machines, Schedules, schedules
 from wattshift_scheduler.plan.model import Model
 from wattshift_scheduler.plan.telling import events, unmet
@@ -73,6 +73,7 @@ def told(ahead: Ahead, found: Found, status: Status, solve_s: float) -> Plan:
         kinds=tuple(kind.name for kind in ahead.kinds),
         batches=tuple(one.name for one in ahead.batches),
         capped_usd_per_mwh=found.capped / hours,
+        carbon_usd_per_mwh=carbon_usd_per_mwh(ahead),
         infeasible=missed,
         sure=_sure(ahead),
         batch_usd_per_mwh=_batch_worths(ahead, found, batch_w),

@@ -22,6 +22,9 @@ SLEEP_SHARE = 0.5
 DEAR_SHARE = 0.05
 """Share by which a shadow price must lie above the price for its reason to be told."""
 
+DAYS = ("Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed")
+"""Weekdays from that on which UTC seconds are counted, 1970-01-01."""
+
 
 def unmet(ahead: Ahead, model: Model, values: Floats) -> tuple[str, ...]:
     """What could not be met, most important first."""
@@ -43,13 +46,17 @@ def unmet(ahead: Ahead, model: Model, values: Floats) -> tuple[str, ...]:
 
 
 def _short(ahead: Ahead, values: Floats, columns: Ints, words: str) -> Iterator[str]:
-    """What gives way by watts, at its worst."""
+    """What gives way by watts at its worst, when that is, and for how long it does in all."""
     kw = np.where(columns >= 0, values[columns], 0.0)
     if kw.max(initial=0.0) > SEEN_KW:
         at = int(np.argmax(kw))
         count = int((kw > SEEN_KW).sum())
         most = words.format(w=f"{kw[at] * W_PER_KW:,.0f} W")
-        yield f"{most} in {after(at * ahead.step_s)} ({count} intervals in all)"
+        begins = clock(ahead.start_s + at * ahead.step_s)
+        lasts = f"for {after(count * ahead.step_s)}"
+        yield f"{most} from {begins} UTC" + (
+            f", {lasts}" if count == 1 else f" at the worst, {lasts} in all"
+        )
 
 
 def events(ahead: Ahead, plan: Plan) -> Plan:
@@ -117,6 +124,13 @@ def spans(holds: Bools) -> list[tuple[int, int]]:
 def when(ahead: Ahead, begin: int, end: int) -> str:
     """A run of intervals, for people: from the plan's start."""
     return f"in {after(begin * ahead.step_s)}, for {after((end - begin) * ahead.step_s)}"
+
+
+def clock(at_s: float) -> str:
+    """A moment for people: weekday and time, UTC."""
+    minutes = round(at_s / 60.0)
+    day = DAYS[minutes // 1440 % len(DAYS)]
+    return f"{day} {minutes // 60 % 24:02d}:{minutes % 60:02d}"
 
 
 def after(span_s: float) -> str:

@@ -3,8 +3,9 @@ rests.
 
 The plan says in which hours a job with a deadline best runs. A MWh of it that is done now saves one
 in the dearest of those, so that is what it is worth now: at a price above it, in force and with
-what the plan puts on top, the job rests, and goes on at one below. A job without a deadline is
-worth its stated value: an hour that costs more is one in which it loses money.
+what the plan puts on top, the job rests, and goes on at one below. Where carbon has a price, that
+of now counts in, as it does in the hours of the plan. A job without a deadline is worth its stated
+value: an hour that costs more is one in which it loses money.
 
 A job that runs rests only where that pays for its restart: what it did since its last checkpoint is
 done again, and a worker has to come up. And none rests that has not time for its work twice over
@@ -46,6 +47,8 @@ def rests_s(state: State, now_s: float, beyond_usd_per_mwh: float) -> Mapping[st
     if plan is None or at is None:
         return {}
     price, found = state.price_usd_per_mwh() + beyond_usd_per_mwh, {}
+    if plan.carbon_usd_per_mwh is not None:
+        price += float(plan.carbon_usd_per_mwh[at])
     soon_s = plan.start_s + (at + 1) * plan.step_s
     pressed_s = min((_due_s(job) for job in _asked(state) if _pressed(job, plan, soon_s)),
                     default=math.inf)  # fmt: skip

@@ -277,6 +277,7 @@ class Plan:
         kinds, batches: names of the columns.
         capped_usd_per_mwh: of the shadow price, what a full cap is worth; shape (n,). None: not
             told apart.
+        carbon_usd_per_mwh: of the price, what its carbon is to cost; shape (n,). None: not counted.
         events: what will happen, for people, in order of time.
         infeasible: what could not be met, for people, most important first.
         sure: intervals from the first on whose price is known and not foreseen; None: all.
@@ -309,6 +310,7 @@ class Plan:
     kinds: tuple[str, ...] = ()
     batches: tuple[str, ...] = ()
     capped_usd_per_mwh: Floats | None = None
+    carbon_usd_per_mwh: Floats | None = None
     events: tuple[str, ...] = ()
     infeasible: tuple[str, ...] = ()
     sure: int | None = None
@@ -338,7 +340,7 @@ class Standing:
             one that is owed whatever it costs is not told (`waiting`).
         needs_s: for how long each must be at work before its deadline, s; one that must be so in
             any case is not told.
-        capped_usd_per_mwh: as of the plan; shape (m,).
+        capped_usd_per_mwh, carbon_usd_per_mwh: as of the plan; shape (m,).
     """
 
     made_s: float
@@ -352,6 +354,7 @@ class Standing:
     batch_usd_per_mwh: Mapping[str, float] = field(default_factory=dict)
     needs_s: Mapping[str, float] = field(default_factory=dict)
     capped_usd_per_mwh: Floats | None = None
+    carbon_usd_per_mwh: Floats | None = None
 
     def __post_init__(self) -> None:
         checks.finite("times", "time", (self.made_s, self.start_s, self.step_s, self.expires_s))
@@ -362,8 +365,9 @@ class Standing:
             raise PlanInvalid("shadow_usd_per_mwh", f"{n} intervals, and 1 is the least")
         for name in ("price_usd_per_mwh", "shadow_usd_per_mwh"):
             checks.column_of(name, getattr(self, name), n, -math.inf)
-        if self.capped_usd_per_mwh is not None:
-            checks.column_of("capped_usd_per_mwh", self.capped_usd_per_mwh, n, 0.0)
+        for name, least in (("capped_usd_per_mwh", 0.0), ("carbon_usd_per_mwh", -math.inf)):
+            if getattr(self, name) is not None:
+                checks.column_of(name, getattr(self, name), n, least)
         checks.column_of("reserve_w", self.reserve_w, n, 0.0)
         for of in ("awake_usd", "batch_usd_per_mwh", "needs_s"):
             if len(getattr(self, of)) > max(MOST_KINDS, MOST_BATCHES):
@@ -404,9 +408,8 @@ class Standing:
             awake_usd=MappingProxyType(awake),
             batch_usd_per_mwh=_told(plan.batches, worth),
             needs_s=_told(plan.batches, needs_s),
-            capped_usd_per_mwh=None
-            if plan.capped_usd_per_mwh is None
-            else plan.capped_usd_per_mwh[:most],
+            capped_usd_per_mwh=_first(plan.capped_usd_per_mwh, most),
+            carbon_usd_per_mwh=_first(plan.carbon_usd_per_mwh, most),
         )
 
     def at(self, now_s: float) -> int | None:
@@ -419,6 +422,10 @@ class Standing:
     def left_s(self, now_s: float) -> float:
         """What is left of the interval in force, s."""
         return self.step_s - (now_s - self.start_s) % self.step_s
+
+
+def _first(column: Floats | None, most: int) -> Floats | None:
+    return None if column is None else column[:most]
 
 
 def _told(names: tuple[str, ...], figures: Floats) -> Mapping[str, float]:

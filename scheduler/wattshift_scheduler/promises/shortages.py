@@ -58,6 +58,18 @@ def short(owed: Sequence[Need], shed: Sheddable, reserve: Reserve) -> Shortage |
     return found
 
 
+def by_kind(state: State, now_s: float) -> dict[str, float]:
+    """For metrics, W: `owed` the most that promises need devices for at one moment, `held` the
+    mining that is held up for them, `short` what of it could not be given in time now."""
+    owed = needs(state, state.outlook.cap_w, now_s)
+    found = short(owed, sheddable(state, now_s), state.reserve) if owed else None
+    return {
+        "owed": max((need.watts_w for need in owed), default=0.0),
+        "held": state.held.held_w,
+        "short": 0.0 if found is None else found.short_w,
+    }
+
+
 def causes(state: State, verdict: Arbitrated, now_s: float) -> Iterator[Cause]:
     """The alarm of a promise that is short; none while every promise has its watts."""
     owed = needs(state, verdict.cap_w, now_s)
