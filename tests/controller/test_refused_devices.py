@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.controller.wired_rig import turning, until
 
 from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller.clock import SteadyClock
@@ -18,7 +19,6 @@ from wattshift_scheduler.site import Device, OperatingPoint
 
 TOKEN = b"0123456789abcdef0123456789abcdef"
 NET = "127.61.0"
-PATIENCE_S = 20.0
 SITE = """
 [site]
 name = "s"
@@ -96,27 +96,11 @@ def played(folder: Path, agents: list[Agent], play: Callable[[Controller], Any])
         rows = [AGENT.format(name=a.name, port=p) for a, p in zip(agents, ports, strict=True)]
         (folder / "site.toml").write_text(SITE.format(row="9kW") + "".join(rows))
         config = load_site(folder / "site.toml", environ={})
-        journal = Journal.open(folder / "journal.sqlite")
-        tokens = Tokens({agent.name: TOKEN for agent in agents}, None)
-        controller = Controller(config, journal, SteadyClock(), tokens)
-        stop = asyncio.Event()
-        running = asyncio.create_task(controller.run(stop, []))
-        try:
+        tokens = {agent.name: TOKEN for agent in agents}
+        async with turning(config, folder, tokens) as controller:
             await play(controller)
-        finally:
-            stop.set()
-            await running
-            journal.close()
 
     asyncio.run(scenario())
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(int(PATIENCE_S / 0.02)):
-        if holds():
-            return
-        await asyncio.sleep(0.02)
-    raise TimeoutError("it did not come about")
 
 
 def ids(controller: Controller) -> list[str]:

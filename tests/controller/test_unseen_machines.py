@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.controller.wired_rig import turning, until
 
 from wattshift_cluster.agent.asics.keeper import Keeper
 from wattshift_cluster.agent.asics.lanes import Lanes
@@ -28,10 +29,8 @@ from wattshift_cluster.config.load import load_site
 from wattshift_cluster.config.site import AgentRef, SiteConfig
 from wattshift_cluster.controller import agent_words, views
 from wattshift_cluster.controller.agent_words import AnswerInvalid
-from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.front import Front
-from wattshift_cluster.controller.journal import Journal
-from wattshift_cluster.controller.service import Controller, Tokens
+from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.controller.unseen import WORDS_MOST, Unseen
 from wattshift_cluster.wire import server
 from wattshift_cluster.wire.epochs import EpochFile
@@ -39,7 +38,6 @@ from wattshift_cluster.wire.epochs import EpochFile
 TOKEN = b"0123456789abcdef0123456789abcdef"
 NET = f"127.62.{os.getpid() % 250}"
 KEY = "device-unseen:rack"
-PATIENCE_S = 30.0
 SITE = """
 [site]
 name = "s"
@@ -121,30 +119,16 @@ def served(
         running = [] if run is None else [asyncio.create_task(run())]
         listener = await server.serve("127.0.0.1", 0, name="rack", token=TOKEN, handler=handle)
         config = config_of(folder, listener.sockets[0].getsockname()[1])
-        journal = Journal.open(folder / "journal.sqlite")
-        controller = Controller(config, journal, SteadyClock(), Tokens({"rack": TOKEN}, None))
-        stop = asyncio.Event()
-        turning = asyncio.create_task(controller.run(stop, []))
         try:
-            await play(controller)
+            async with turning(config, folder, {"rack": TOKEN}) as controller:
+                await play(controller)
         finally:
-            stop.set()
-            await turning
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             listener.close()
-            journal.close()
 
     asyncio.run(scenario())
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(int(PATIENCE_S / 0.02)):
-        if holds():
-            return
-        await asyncio.sleep(0.02)
-    raise TimeoutError("it did not come about")
 
 
 def counted(controller: Controller) -> list[str]:
