@@ -265,9 +265,3 @@ def _per_joule(watts_w: float, h_per_s: float) -> str:
         if h_per_s >= size:
             return f"{watts_w / h_per_s * size:.1f} J/{unit}"
     return f"{watts_w / h_per_s:.3g} J/H"
-
-
-def spread_over(classes: Classes, by_kind: dict[str, float]) -> Floats:
-    """A figure of each kind, device by device; NaN where its kind has none; shape (n,)."""
-    figures = np.array([by_kind.get(name, np.nan) for name in classes.names])
-    return figures[classes.of] if len(figures) else np.full(len(classes.of), np.nan)
