@@ -1,7 +1,6 @@
 """An agent learns what its ASICs really draw, uses it, keeps it, and unlearns what is disproved."""
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.agent import asic_machine as bench
+from tests.ports import own_address
 
 from wattshift_cluster.agent.asics.fencing import Fencing
 from wattshift_cluster.agent.asics.lanes import Lanes
@@ -30,7 +30,7 @@ from wattshift_cluster.fleet.study import Tempo
 eventually, lease = bench.eventually, bench.lease
 Machine: Any = bench.Machine
 
-HOST = f"127.61.{1 + os.getpid() % 250}.6"
+HOST = own_address()
 TEMPO = Tempo(window_s=0.06, samples=6, again_s=0.1)
 RATE = 120e12
 TAUGHT = Learnt().with_point("high", 2700.0, 5.0, RATE)

@@ -1,13 +1,13 @@
 """Small things that an agent owes a machine: its own time, its rest, cool air, its owner's mode."""
 
 import asyncio
-import os
 import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.agent import asic_machine as bench
+from tests.ports import own_net
 
 from wattshift_cluster.agent.asics import gate
 from wattshift_cluster.agent.asics.contact import connect_by_probe
@@ -28,7 +28,7 @@ from wattshift_cluster.fleet.memory import Memory
 drive, eventually, lease = bench.drive, bench.eventually, bench.lease
 Machine: Any = bench.Machine
 
-NET = f"127.62.{1 + os.getpid() % 250}"
+NET = own_net()
 WAIT_S = 15.0
 HASTY = replace(bench.FAST, write_s=0.1, close_s=0.1)
 

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.agent import asic_machine as bench
+from tests.ports import own_net
 
 from wattshift_cluster.agent.asics import neighbours, whereabouts
 from wattshift_cluster.agent.asics.claims import MOST_CLAIMED, Claims
@@ -36,7 +36,7 @@ from wattshift_cluster.fleet.scan import Sighting
 
 eventually, lease = bench.eventually, bench.lease
 
-NET = f"127.62.{1 + os.getpid() % 250}"
+NET = own_net()
 WAIT_S = 15.0
 EAGER = Patience(lost_s=0.05, again_s=0.05, scan_after_s=0.05, scan_s=(0.1,), heard_s=5.0)
 _hosts = itertools.count(1)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.agent import asic_machine as bench
+from tests.ports import own_address
 
 from wattshift_cluster.agent.asics.contact import connect_by_probe
 from wattshift_cluster.agent.asics.lanes import Lanes
@@ -368,7 +368,7 @@ def test_a_thousand_machines_are_put_to_sleep_at_once() -> None:
 
 @pytest.mark.parametrize("kind", ["luxos", "whatsminer"])
 def test_an_emulated_machine_is_driven_over_its_real_wire(kind: str, tmp_path: Path) -> None:
-    address = f"127.35.{1 + os.getpid() % 250}.{7 if kind == 'luxos' else 8}"
+    address = own_address()
     row = {"id": "rig1", "kind": kind, "address": address, "seed": 3, "start": "full"}
     (tmp_path / "emulator.json").write_text(json.dumps({"machines": [row]}))
     command = ["-m", "wattshift_cluster.emulate.process", "--truth", "127.0.0.1:0"]

@@ -1,9 +1,10 @@
 """The agent's outlets, over real Modbus and SNMP: cuts, watchdogs, bringing up, better watts."""
 
 import asyncio
-import os
 import time
 from contextlib import suppress
+
+from tests.ports import own_address
 
 from wattshift_cluster.agent.asics.fences import Fences
 from wattshift_cluster.config.outlets import Pdu as Section
@@ -12,7 +13,7 @@ from wattshift_cluster.emulate.outlets.snmp import EmulatedSnmpPdu, Objects
 from wattshift_cluster.emulate.outlets.strip import OutletFault, Strip
 from wattshift_cluster.outlets.driver import Pdu
 
-HOST = f"127.37.{1 + os.getpid() % 250}.2"
+HOST = own_address()
 RIGS = ("0", "1", "2")
 DRAW_W = 3000.0
 

@@ -1,7 +1,6 @@
 """An ASIC and its outlet, over real Modbus: cut when sleep is not proven, back up for a lease."""
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.agent import asic_machine as bench
+from tests.ports import own_address
 
 from wattshift_cluster.agent.asics import fences
 from wattshift_cluster.agent.asics.fencing import Fencing
@@ -33,7 +33,7 @@ from wattshift_cluster.wire.epochs import EpochFile
 eventually, lease = bench.eventually, bench.lease
 Machine: Any = bench.Machine
 
-HOST = f"127.61.{1 + os.getpid() % 250}.2"
+HOST = own_address()
 WAIT_S = 15.0
 WATTS_W = {point.mode: point.watts_w for point in bench.POINTS}
 

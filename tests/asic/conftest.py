@@ -1,21 +1,18 @@
 """Emulated miners inside the test's own loop, on addresses that no other run uses."""
 
 import asyncio
-import itertools
-import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.emulate.listener import EmulatedMiner
 
 T = TypeVar("T")
 SPEED = 25.0
 """Emulated seconds per real second, so that a ramp of 10 s is over in 0.4 s."""
-
-_numbers = itertools.count(1)
 
 
 def _clock() -> float:
@@ -28,7 +25,7 @@ def on_miner() -> Callable[..., object]:
 
     def run(kind: str, test: Callable[[EmulatedMiner], Awaitable[T]], *, full: bool = False) -> T:
         async def main() -> T:
-            address = f"127.21.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
+            address = own_address()
             miner = EmulatedMiner("rig", kind, address, seed=7, clock=_clock, full=full)
             await miner.start()
             try:

@@ -6,13 +6,12 @@ script does.
 
 import asyncio
 import contextlib
-import itertools
 import json
-import os
 import time
 
 import pytest
 from tests.asic.confirm import confirmed
+from tests.ports import own_address
 
 from wattshift_cluster.asic.antminer import AntminerDriver
 from wattshift_cluster.asic.antminer_conf import Doubtful, check
@@ -37,15 +36,10 @@ WAIT_S = (RESTART_S + 12.0) / SPEED
 
 SECRET = "hunter2"
 OWNERS = Credentials("root")
-_numbers = itertools.count(1)
 
 
 def clock():
     return time.monotonic() * SPEED
-
-
-def address():
-    return f"127.31.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
 
 
 @contextlib.asynccontextmanager
@@ -54,7 +48,7 @@ async def machine_of(firmware_class=Antminer):
     machine = Machine("rig", S21, seed=7, clock=clock, full=True)
     firmware = firmware_class(Body(machine, 7, clock, ignoring=bool, blank=bool))
     firmware.machine = machine
-    where, tasks, servers = address(), set(), []
+    where, tasks, servers = own_address(), set(), []
 
     def serving(wire):
         async def serve(reader, writer):
@@ -104,7 +98,7 @@ def pools(firmware):
 
 def test_it_is_found_identified_and_read():
     async def main():
-        miner = EmulatedMiner("rig", "antminer", address(), seed=7, clock=clock, full=True)
+        miner = EmulatedMiner("rig", "antminer", own_address(), seed=7, clock=clock, full=True)
         try:
             await miner.start()
         except PermissionError:
@@ -468,7 +462,7 @@ def test_a_machine_that_lies_is_not_confirmed_by_its_mode():
     """Seen on an S19j Pro: the configuration says sleep, and it goes on hashing."""
 
     async def main():
-        miner = EmulatedMiner("rig", "antminer", address(), seed=7, clock=clock, full=True)
+        miner = EmulatedMiner("rig", "antminer", own_address(), seed=7, clock=clock, full=True)
         try:
             await miner.start()
         except PermissionError:
@@ -506,7 +500,7 @@ FAULTS = [
 
 def test_no_fault_costs_more_than_its_deadlines_nor_a_pool():
     async def under(fault):
-        miner = EmulatedMiner("rig", "antminer", address(), seed=7, clock=clock, full=True)
+        miner = EmulatedMiner("rig", "antminer", own_address(), seed=7, clock=clock, full=True)
         await miner.start()
         found = Found("antminer", "Antminer S21", "1.0")
         setup = Setup(miner.address, found, ABILITIES["antminer"], OWNERS, 0.5)

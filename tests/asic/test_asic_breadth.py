@@ -5,9 +5,7 @@ done from what was said.
 """
 
 import asyncio
-import itertools
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -16,6 +14,7 @@ from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.asic.connect import connect
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable, Credentials
@@ -25,14 +24,13 @@ from wattshift_cluster.emulate.faults import Fault
 
 OWNERS = Credentials("the owner's")
 DEADLINE_S = 1.0
-_numbers = itertools.count(1)
 
 
 class Rig:
     """One machine: ports, and what came in at them."""
 
     def __init__(self):
-        self.address = f"127.34.{1 + (os.getpid() * 3) % 200}.{1 + next(_numbers) % 250}"
+        self.address = own_address()
         self.asleep = False
         self.seen = []
         self.broken = False

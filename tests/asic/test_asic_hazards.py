@@ -23,10 +23,8 @@ safe before the same. Where each of the seventeen is tested:
 """
 
 import asyncio
-import itertools
 import json
 import logging
-import os
 import subprocess
 import sys
 import textwrap
@@ -35,6 +33,7 @@ from contextlib import AsyncExitStack
 from dataclasses import fields
 
 import pytest
+from tests.ports import own_address, own_net
 
 from wattshift_cluster.asic.connect import connect
 from wattshift_cluster.asic.driver import AsicReading, AsicRefused, AsicUnreachable, Credentials
@@ -47,8 +46,6 @@ from wattshift_cluster.fleet.scan import Limits, Scan
 
 pyasic = pytest.importorskip("pyasic")
 
-_numbers = itertools.count(1)
-
 
 @pytest.fixture(autouse=True)
 def _quiet():
@@ -57,10 +54,6 @@ def _quiet():
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(before)
-
-
-def block():
-    return f"127.34.{(os.getpid() * 5 + next(_numbers)) % 256}"
 
 
 async def on_ports(stack, address, ports):
@@ -104,7 +97,7 @@ def test_hazard_5_one_value_that_cannot_be_parsed_discards_the_sample():
     }
 
     async def main():
-        address = f"{block()}.1"
+        address = own_address()
         async with AsyncExitStack() as stack:
             await on_ports(stack, address, {4028: spoken(replies, [])})
             theirs = await asyncio.wait_for(pyasic.get_miner(address), 20)
@@ -155,7 +148,7 @@ def test_hazard_12_an_avalon_takes_watts_for_a_work_level():
     seen = []
 
     async def main():
-        address = f"{block()}.1"
+        address = own_address()
         async with AsyncExitStack() as stack:
             await on_ports(stack, address, {4028: spoken(replies, seen)})
             theirs = await asyncio.wait_for(pyasic.get_miner(address), 20)
@@ -195,7 +188,7 @@ def test_hazard_14_a_mute_machine_holds_a_call_without_end(on_miner):
 
 
 def test_hazard_15_a_limit_that_limits_nothing():
-    prefix, many, limit = block(), 40, 5
+    prefix, many, limit = own_net(), 40, 5
     now, most = set(), 0
 
     def mute_at(number):
@@ -274,7 +267,7 @@ def test_hazard_17_makers_passwords_are_filled_in_and_tried_unasked():
         writer.write("\r\n".join(lines).encode())
 
     async def main():
-        address = f"{block()}.1"
+        address = own_address()
         async with AsyncExitStack() as stack:
             await on_ports(stack, address, {80: digest})
             await asyncio.wait_for(pyasic.get_miner(address), 20)

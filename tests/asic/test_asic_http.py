@@ -1,12 +1,11 @@
 """Our HTTP client against servers that are well, slow, closed, huge, or speak nonsense."""
 
 import asyncio
-import itertools
-import os
 import time
 from weakref import WeakKeyDictionary
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.asic import http_auth, wire
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable
@@ -19,14 +18,13 @@ from wattshift_cluster.emulate.http import HttpResponse, http
 
 PORT = 8080
 SECRET = "hunter2"
-_numbers = itertools.count(1)
 
 
 class Machine:
     """A server; it counts connections and keeps what was asked."""
 
     def __init__(self, serve):
-        self.address = f"127.31.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
+        self.address = own_address()
         self.connections = 0
         self._speak = serve
         self._writers = []

@@ -2,14 +2,13 @@
 
 import asyncio
 import gzip
-import itertools
 import json
-import os
 import struct
 import time
 from contextlib import AsyncExitStack
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.asic.connect import connect
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable
@@ -26,8 +25,6 @@ INFO = {
     "code": 0,
     "msg": {"miner": {"type": "M60S_VK40"}, "system": {"fwversion": "20251209.16.Rel2"}},
 }
-
-_numbers = itertools.count(1)
 
 
 def speaks(replies):
@@ -101,7 +98,7 @@ def on_ports(test, ports, *, deadline_s=DEADLINE_S):
     """Run a probe (or another question) against a machine that serves those ports."""
 
     async def main():
-        address = f"127.34.{1 + os.getpid() % 200}.{1 + next(_numbers) % 250}"
+        address = own_address()
         async with AsyncExitStack() as stack:
             for port, serve in ports.items():
                 try:

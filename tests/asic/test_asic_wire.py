@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.ports import own_address
 
 from wattshift_cluster.asic import held, wire
 from wattshift_cluster.asic.driver import AsicUnreachable
@@ -20,7 +20,7 @@ from wattshift_cluster.asic.models import rating
 from wattshift_cluster.asic.reported import first, hashes, number, rows, text, under, watts
 from wattshift_cluster.asic.wire import ask_cgminer, ask_framed
 
-ADDRESS = f"127.33.{1 + os.getpid() % 250}.7"
+ADDRESS = own_address()
 SUMMARY = {"cmd": "get.miner.status", "param": "summary"}
 
 JSON = st.recursive(

@@ -1,12 +1,11 @@
 """BitAxe through our driver, against real sockets; watts are compared with the truth."""
 
 import asyncio
-import itertools
-import os
 import time
 
 import pytest
 from tests.asic.confirm import confirmed
+from tests.ports import own_address
 
 from wattshift_cluster.asic.connect import connect
 from wattshift_cluster.asic.driver import AsicRefused, AsicUnreachable
@@ -18,12 +17,11 @@ SPEED = 100.0
 """Emulated seconds per real second."""
 
 RAMP_S = 0.2
-_numbers = itertools.count(1)
 
 
 def on_miner(scenario, *, kind="bitaxe", full=True, deadline_s=2.0, **options):
     async def main():
-        address = f"127.32.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
+        address = own_address()
         clock = lambda: time.monotonic() * SPEED  # noqa: E731
         miner = EmulatedMiner("rig", kind, address, seed=7, clock=clock, full=full)
         try:

@@ -2,11 +2,11 @@
 
 import asyncio
 import itertools
-import os
 import time
 
 import pytest
 from tests.asic.confirm import confirmed
+from tests.ports import own_address
 
 from wattshift_cluster.asic.braiins_curve import (
     Curve,
@@ -29,12 +29,11 @@ SPEED = 100.0
 """Emulated seconds per real second."""
 
 RAMP_S = 0.2
-_numbers = itertools.count(1)
 
 
 def on_miner(scenario, *, kind="braiins", full=True, owners=OWNERS, deadline_s=2.0):
     async def main():
-        address = f"127.32.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
+        address = own_address()
         miner = EmulatedMiner(
             "rig",
             kind,

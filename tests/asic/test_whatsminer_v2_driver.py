@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import os
 import time
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.asic import whatsminer_v2
 from wattshift_cluster.asic.connect import connect, driver_for
@@ -302,7 +302,7 @@ def test_what_is_sealed_is_unsealed(text):
 
 def test_a_v2_machine_that_hangs_up_on_commands_is_unreachable():
     """Seen with pyasic-rs: an older emulator dropped a command, and `pause()` returned True."""
-    address = f"127.33.{1 + os.getpid() % 250}.8"
+    address = own_address()
 
     async def serve(reader, writer):
         asked = json.loads(await reader.read(4096))

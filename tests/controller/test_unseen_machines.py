@@ -6,7 +6,6 @@ off: nothing listens at their addresses until they are switched on.
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.controller.wired_rig import turning, until
+from tests.ports import own_net
 
 from wattshift_cluster.agent.asics.keeper import Keeper
 from wattshift_cluster.agent.asics.lanes import Lanes
@@ -36,7 +36,7 @@ from wattshift_cluster.wire import server
 from wattshift_cluster.wire.epochs import EpochFile
 
 TOKEN = b"0123456789abcdef0123456789abcdef"
-NET = f"127.62.{os.getpid() % 250}"
+NET = own_net()
 KEY = "device-unseen:rack"
 SITE = """
 [site]

@@ -1,7 +1,6 @@
 """Each fault of an emulated machine, as a client's socket meets it."""
 
 import asyncio
-import itertools
 import json
 import os
 import random
@@ -9,13 +8,13 @@ import struct
 import time
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.emulate.faults import Fault
 from wattshift_cluster.emulate.firmware import Body
 from wattshift_cluster.emulate.frames import Frame, mistyped
 from wattshift_cluster.emulate.listener import EmulatedMiner
 
-_numbers = itertools.count(1)
 WAIT_S = 20.0
 
 
@@ -23,7 +22,7 @@ def on_miner(test, kind="luxos", *, clock=time.monotonic, full=True, **options):
     """Run a coroutine function against one machine that listens."""
 
     async def main():
-        address = f"127.30.{1 + os.getpid() % 250}.{next(_numbers)}"
+        address = own_address()
         miner = EmulatedMiner("rig", kind, address, seed=7, clock=clock, full=full, **options)
         await miner.start()
         try:
@@ -32,12 +31,6 @@ def on_miner(test, kind="luxos", *, clock=time.monotonic, full=True, **options):
             await miner.stop()
 
     return asyncio.run(main())
-
-
-def another(miner):
-    """An address beside that of a machine."""
-    net = miner.address.rpartition(".")[0]
-    return f"{net}.{next(_numbers)}"
 
 
 async def send(miner, request, *, port=4028):
@@ -236,7 +229,7 @@ def test_a_flood_does_not_end_and_the_emulator_stays_small():
         before_mb = resident_mb()
         await asyncio.sleep(0.6)
         assert resident_mb() - before_mb < 8
-        other = EmulatedMiner("b", "luxos", another(miner), seed=1, clock=time.monotonic)
+        other = EmulatedMiner("b", "luxos", own_address(), seed=1, clock=time.monotonic)
         await other.start()
         assert (await ask(other))["SUMMARY"], "other machines are served meanwhile"
         await other.stop()
@@ -426,7 +419,7 @@ def test_another_identity_is_that_of_the_other_machine():
         await miner.inject(Fault.OTHER_IDENTITY, identity=8)
         other = await identity(miner)
         assert len({own, stranger, other}) == 3
-        twin = EmulatedMiner("t", "whatsminer", another(miner), seed=8, clock=time.monotonic)
+        twin = EmulatedMiner("t", "whatsminer", own_address(), seed=8, clock=time.monotonic)
         await twin.start()
         assert await identity(twin) == other
         await twin.stop()

@@ -16,6 +16,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import pytest
+from tests.ports import own_address, own_net
 
 from wattshift_cluster.config.load import load_agent
 from wattshift_cluster.emulate import process
@@ -28,7 +29,6 @@ from wattshift_cluster.emulate.fleet_file import (
     mix_of,
 )
 
-BLOCK = 1 + os.getpid() % 60
 WATTSHIFT = (
     sys.executable,
     "-c",
@@ -40,9 +40,9 @@ WATTSHIFT = (
 )
 
 
-def net(number):
-    """A /24 of this run's own."""
-    return f"127.30.{4 * BLOCK + number}.0/24"
+def net():
+    """A /24 of this test's own."""
+    return f"{own_net()}.0/24"
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def test_a_fragment_is_what_an_agent_reads(tmp_path):
 
 def test_one_fleet_from_the_command_line_with_all_its_switches(tmp_path):
     file = tmp_path / "asics.toml"
-    flags = ("--fleet", "40", "--mix", "luxos:1,whatsminer:1", "--net", net(0), "--feeders", "2")
+    flags = ("--fleet", "40", "--mix", "luxos:1,whatsminer:1", "--net", net(), "--feeders", "2")
     with running(*flags, "--write", str(file)) as (child, ready):
         url = f"http://{ready['truth']}"
         assert ready["machines"] == 40
@@ -223,7 +223,7 @@ def gone(where):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["told", "killed"])
 def test_shards_come_up_together_and_end_together(how):
-    flags = ("--fleet", "8", "--mix", "luxos", "--net", net(1), "--shards", "2")
+    flags = ("--fleet", "8", "--mix", "luxos", "--net", net(), "--shards", "2")
     with running(*flags) as (child, ready):
         assert (ready["machines"], len(ready["truths"])) == (8, 2)
         seen = [
@@ -238,9 +238,10 @@ def test_shards_come_up_together_and_end_together(how):
 
 
 def test_a_shard_that_cannot_listen_ends_all():
-    host = net(2).removesuffix("0/24") + "2"
+    net = own_net()
+    host = f"{net}.2"
     with socket.create_server((host, 4028)):
-        done = failed("--fleet", "4", "--mix", "luxos", "--net", net(2), "--shards", "2")
+        done = failed("--fleet", "4", "--mix", "luxos", "--net", f"{net}.0/24", "--shards", "2")
     assert done.returncode == 1
     assert f"cannot listen on {host}" in done.stderr
     assert done.stdout == ""
@@ -249,7 +250,7 @@ def test_a_shard_that_cannot_listen_ends_all():
 def test_too_few_open_files_are_said_with_the_remedy():
     if shutil.which("prlimit") is None:
         pytest.skip("no prlimit here to lower the limit of open files with")
-    flags = ("--fleet", "100", "--mix", "luxos", "--net", net(3))
+    flags = ("--fleet", "100", "--mix", "luxos", "--net", net())
     done = failed(*flags, prefix=("prlimit", "--nofile=512:512"))
     assert done.returncode == 1
     assert "need 612 open files, the hard limit is 512" in done.stderr
@@ -267,7 +268,7 @@ def test_a_forbidden_port_is_said_with_the_command_that_mends_it():
     drop = ("setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service")
     done = failed(
         "--machine",
-        f"antminer@127.30.{4 * BLOCK + 3}.9",
+        f"antminer@{own_address()}",
         prefix=drop if os.getuid() == 0 else (),
     )
     assert done.returncode == 1

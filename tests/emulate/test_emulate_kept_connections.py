@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import os
 import struct
 import time
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.emulate.faults import Fault
 from wattshift_cluster.emulate.listener import EmulatedMiner
@@ -23,7 +23,7 @@ async def told(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> ob
 
 def test_a_changed_password_ends_the_connections_that_were_kept() -> None:
     async def main() -> None:
-        address = f"127.62.{1 + os.getpid() % 250}.253"
+        address = own_address()
         miner = EmulatedMiner("rig", "whatsminer", address, seed=7, clock=time.monotonic)
         await miner.start()
         try:

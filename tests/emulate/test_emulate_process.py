@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -13,9 +12,10 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+from tests.ports import own_address
 
-LUX = f"127.23.{1 + os.getpid() % 250}.1"
-WHATS = f"127.23.{1 + os.getpid() % 250}.2"
+LUX = own_address()
+WHATS = own_address()
 COMMAND = [sys.executable, "-m", "wattshift_cluster.emulate.process"]
 
 

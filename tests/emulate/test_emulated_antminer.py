@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import json
-import os
 import time
 import warnings
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.emulate.antminer import RESTART_S, WRITE_S, Antminer
 from wattshift_cluster.emulate.antminer_conf import fresh_conf, rewritten
@@ -23,15 +22,10 @@ from wattshift_cluster.emulate.wires import REQUEST_LIMIT
 
 SPEED = 100.0
 WAIT_S = (RESTART_S + 12.0) / SPEED
-_numbers = itertools.count(1)
 
 
 def clock():
     return time.monotonic() * SPEED
-
-
-def address():
-    return f"127.31.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
 
 
 class Now:
@@ -49,7 +43,7 @@ def firmware_of(**more):
 
 def on_machine(test, *, full=True):
     async def main():
-        miner = EmulatedMiner("rig", "antminer", address(), seed=7, clock=clock, full=full)
+        miner = EmulatedMiner("rig", "antminer", own_address(), seed=7, clock=clock, full=full)
         try:
             await miner.start()
         except PermissionError:
@@ -324,7 +318,7 @@ def talk(wire, sent):
                 await wire(reader, writer)
             writer.close()
 
-        where = address()
+        where = own_address()
         server = await asyncio.start_server(serve, where, 8080, limit=REQUEST_LIMIT)
         async with server:
             reader, writer = await asyncio.open_connection(where, 8080)

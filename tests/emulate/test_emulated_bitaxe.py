@@ -1,12 +1,11 @@
 """The emulated BitAxe: its own rules, and two independent clients that find it."""
 
 import asyncio
-import itertools
 import json
-import os
 import time
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.emulate.bitaxe import OLD_VERSION, BitAxe
 from wattshift_cluster.emulate.firmware import Body
@@ -14,8 +13,6 @@ from wattshift_cluster.emulate.http import HttpRequest
 from wattshift_cluster.emulate.listener import EmulatedMiner
 from wattshift_cluster.emulate.machine import Machine
 from wattshift_cluster.emulate.specs import BITAXE_GAMMA
-
-_numbers = itertools.count(1)
 
 
 def bitaxe_of(**options):
@@ -31,7 +28,7 @@ def asked(state, method, path, body=None):
 
 def on_miner(kind, scenario):
     async def main():
-        address = f"127.32.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
+        address = own_address()
         clock = lambda: time.monotonic() * 25.0  # noqa: E731
         miner = EmulatedMiner("rig", kind, address, seed=7, clock=clock, full=True)
         try:

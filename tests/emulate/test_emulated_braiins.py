@@ -3,10 +3,10 @@
 import asyncio
 import itertools
 import json
-import os
 import time
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.emulate.braiins import FACTORY_PASSWORD, TOKEN_S, Braiins
 from wattshift_cluster.emulate.braiins_rest import rest
@@ -17,7 +17,6 @@ from wattshift_cluster.emulate.listener import EmulatedMiner
 from wattshift_cluster.emulate.machine import Machine
 from wattshift_cluster.emulate.specs import S21_PRO
 
-_numbers = itertools.count(1)
 RAMP_S = 0.2
 
 
@@ -43,7 +42,7 @@ def asked(state, method, path, body=None, token=""):
 
 def on_miner(kind, scenario, **options):
     async def main():
-        address = f"127.32.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
+        address = own_address()
         clock = options.pop("clock", lambda: time.monotonic() * 100.0)
         miner = EmulatedMiner("rig", kind, address, seed=7, clock=clock, **options)
         try:

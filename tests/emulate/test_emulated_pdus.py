@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
+from tests.ports import own_net
 
 from wattshift_cluster.cli.main import main
 from wattshift_cluster.config.load import load_agent
@@ -24,7 +24,7 @@ from wattshift_cluster.emulate.pdu_process import _run
 from wattshift_cluster.outlets.build import build
 from wattshift_cluster.outlets.driver import PduRefused
 
-NET = f"127.63.{1 + os.getpid() % 120}"
+NET = own_net()
 WATTSHIFT = (sys.executable, "-c", "from wattshift_cluster.cli.main import main; main()", "emulate")
 WAIT_S = 20.0
 

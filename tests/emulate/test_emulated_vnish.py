@@ -1,12 +1,11 @@
 """The emulated VNish: its own rules, and two independent clients that find and drive it."""
 
 import asyncio
-import itertools
 import json
-import os
 import time
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.emulate.firmware import Body
 from wattshift_cluster.emulate.http import HttpRequest
@@ -15,7 +14,6 @@ from wattshift_cluster.emulate.machine import Machine
 from wattshift_cluster.emulate.specs import S19K_PRO_VNISH
 from wattshift_cluster.emulate.vnish import FACTORY_PASSWORD, TOKEN_S, Vnish
 
-_numbers = itertools.count(1)
 RAMP_S = 0.2
 
 
@@ -41,7 +39,7 @@ def asked(state, method, path, body=None, token=""):
 
 def on_miner(scenario, **options):
     async def main():
-        address = f"127.32.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
+        address = own_address()
         clock = lambda: time.monotonic() * 100.0  # noqa: E731
         miner = EmulatedMiner("rig", "vnish", address, seed=7, clock=clock, full=True, **options)
         try:

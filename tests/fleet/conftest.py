@@ -1,9 +1,7 @@
 """Emulated machines in a process of their own, and ports that misbehave, on loopback addresses."""
 
 import asyncio
-import itertools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,15 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import own_net
 
 from wattshift_cluster.fleet.scan import Sighting
-
-_numbers = itertools.count(1)
-
-
-def block() -> str:
-    """The first three numbers of a /24 that no other test of this run uses."""
-    return f"127.34.{(os.getpid() * 7 + next(_numbers)) % 256}"
 
 
 @contextmanager
@@ -46,7 +38,7 @@ def machines(tmp_path: Path) -> Iterator[Callable[[list[dict[str, Any]]], str]]:
     with ExitStack() as stack:
 
         def start(rows: list[dict[str, Any]], within: str | None = None) -> str:
-            prefix = within or block()
+            prefix = within or own_net()
             full = [
                 {
                     "id": f"m{i}",
@@ -85,11 +77,6 @@ async def listening(address: str, port: int, serve: Callable[..., Any]) -> Any:
 @pytest.fixture
 def listen() -> Callable[..., Any]:
     return listening
-
-
-@pytest.fixture
-def new_block() -> Callable[[], str]:
-    return block
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ feeder than the site file says.
 
 import asyncio
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tests.ports import own_net
 
 from wattshift_cluster.agent.asics.contact import connect_by_probe
 from wattshift_cluster.agent.asics.keeper import Keeper
@@ -46,7 +46,7 @@ from wattshift_cluster.wire import server as wire
 from wattshift_cluster.wire.epochs import EpochFile
 
 SPEED = 40.0
-NET = f"127.63.{130 + os.getpid() % 60}"
+NET = own_net()
 TOKEN = b"t" * 32
 WIRED = {"rig-1": "row-a", "rig-2": "row-b"}
 """Where they really hang. The site file has both on row-a."""

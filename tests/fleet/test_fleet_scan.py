@@ -11,6 +11,7 @@ import tomllib
 import click
 import pytest
 from click.testing import CliRunner
+from tests.ports import own_address, own_net
 
 from wattshift_cluster.cli import fleet_scan
 from wattshift_cluster.cli.main import Wattshift
@@ -128,8 +129,8 @@ def test_what_misbehaves_is_told_and_holds_nobody_up(machines, listen):
         assert after_s < seen[f"{prefix}.50"][0], "a good machine waited for the mute one"
 
 
-def test_a_web_server_that_is_no_miner_is_named(new_block, listen):
-    address = f"{new_block()}.9"
+def test_a_web_server_that_is_no_miner_is_named(listen):
+    address = own_address()
 
     async def main():
         async with listen(address, 80, _printer):
@@ -143,9 +144,9 @@ def test_a_web_server_that_is_no_miner_is_named(new_block, listen):
     assert "a printer" in one.control
 
 
-def test_a_silent_address_costs_one_knock(new_block):
+def test_a_silent_address_costs_one_knock():
     """A full backlog: the kernel drops what comes after, as a firewall would."""
-    address = f"{new_block()}.7"
+    address = own_address()
     held = []
     try:
         for port in scan.KNOCKED:
@@ -170,8 +171,8 @@ def test_a_silent_address_costs_one_knock(new_block):
             sock.close()
 
 
-def test_a_sweep_ends_in_time_and_counts_what_it_did_not_get_to(new_block, listen):
-    prefix = new_block()
+def test_a_sweep_ends_in_time_and_counts_what_it_did_not_get_to(listen):
+    prefix = own_net()
 
     async def main():
         async with listen(f"{prefix}.1", 4028, _mute):
@@ -204,7 +205,7 @@ def test_a_consumer_that_leaves_stops_the_sweep(machines):
     asyncio.run(main())
 
 
-def test_no_more_is_done_at_once_than_was_allowed(new_block, monkeypatch):
+def test_no_more_is_done_at_once_than_was_allowed(monkeypatch):
     now, most = 0, 0
 
     async def counted(address, knock_s):
@@ -216,14 +217,14 @@ def test_no_more_is_done_at_once_than_was_allowed(new_block, monkeypatch):
         return False
 
     monkeypatch.setattr(scan, "knock", counted)
-    swept([f"{new_block()}.0/24"], Limits(concurrency=7))
+    swept([f"{own_net()}.0/24"], Limits(concurrency=7))
     assert most == 7
 
 
-def test_a_host_without_files_left_says_so_and_calls_nobody_silent(new_block):
+def test_a_host_without_files_left_says_so_and_calls_nobody_silent():
     import resource
 
-    prefix = new_block()
+    prefix = own_net()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = []
 
@@ -419,8 +420,8 @@ def test_the_command_shows_writes_and_remembers(machines, tmp_path):
     assert len(tomllib.loads(toml.read_text())["asics"]) == 4
 
 
-def test_the_command_s_exit_codes(new_block, tmp_path):
-    empty = run(f"{new_block()}.0/30")
+def test_the_command_s_exit_codes(tmp_path):
+    empty = run(f"{own_net()}.0/30")
     assert empty.exit_code == 4
     assert empty.stdout == "no miners\n"
     assert "no miner found at 2 addresses" in empty.stderr

@@ -1,10 +1,10 @@
 """The PDU drivers against real sockets. Objects and numbers are written down here, not shared."""
 
 import asyncio
-import os
 import time
 
 import pytest
+from tests.ports import own_address
 
 from wattshift_cluster.config.outlets import Pdu as Section
 from wattshift_cluster.emulate.outlets.modbus import EmulatedModbusCabinet
@@ -14,7 +14,7 @@ from wattshift_cluster.emulate.outlets.strip import OutletFault, Strip
 from wattshift_cluster.outlets.build import build
 from wattshift_cluster.outlets.driver import Pdu, PduRefused, PduUnreachable, sane_w
 
-HOST = f"127.37.{1 + os.getpid() % 250}.1"
+HOST = own_address()
 PASSWORD = "correct horse"
 KEY = "battery staple"
 
