@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 from wattshift_cluster.mining import lines
 from wattshift_cluster.mining.backoff import Backoff
@@ -348,7 +349,8 @@ def test_reconnecting_keeps_the_counters_and_tells_that_work_ended() -> None:
 
 def test_a_restarted_pool_is_found_again() -> None:
     async def body() -> None:
-        async with running_pool() as (_, at):
+        at = Endpoint(LOCAL.host, free_port(LOCAL.host))
+        async with running_pool(listen=at):
             client = StratumClient(str(at), "rig", backoff=quick())
             task = asyncio.create_task(client.run())
             await ready(client)
