@@ -74,6 +74,7 @@ class Rule(StrEnum):
     HELD = "held"
     BACK_OFF = "back-off"
     PLAN = "plan"
+    DEADLINE = "deadline"
     CLUSTER_DOWN = "cluster-down"
 
 
@@ -244,6 +245,14 @@ class Job:
         shelved: its power steps while they are out of use, because a limit was refused.
         shelved_s: since when, our clock.
         learnt: watts of a replica as sensors show them; None while nothing is learnt.
+        pace_per_s, best_per_s: items per second of one worker between checkpoints, as last seen and
+            the most that was (compute/pacing.py); None until known.
+        counted: since when that is counted, our clock, the items done by then, and the workers;
+            None while it is not.
+        late_s: since when it is known that it misses its deadline (compute/lateness.py), our clock;
+            None while it may make it, or has none.
+        gave_way_to: the job that was due and to which it gave units for which it still waits; empty
+            for none.
     """
 
     id: str
@@ -287,6 +296,11 @@ class Job:
     shelved: tuple[PowerStep, ...] = ()
     shelved_s: float = -math.inf
     learnt: Learnt | None = None
+    pace_per_s: float | None = None
+    best_per_s: float | None = None
+    counted: tuple[float, int, int] | None = None
+    late_s: float | None = None
+    gave_way_to: str = ""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.unit_w) and self.unit_w >= 0):
@@ -300,6 +314,12 @@ class Job:
     def usd_per_mwh(self) -> float:
         """Value of this job's watts, USD/MWh; infinite for a job that draws none."""
         return self.value_usd_per_h / self.unit_w * 1e6 if self.unit_w > 0 else math.inf
+
+    @property
+    def due_s(self) -> float:
+        """The deadline that it may still make, our clock, s; infinite for a job that has none, and
+        for one that is late: what is missed is not urgent any more."""
+        return math.inf if self.deadline_s is None or self.late_s is not None else self.deadline_s
 
     @property
     def wanted_w(self) -> float:

@@ -5,7 +5,8 @@ To shed a watt for a time D costs (lost value x D + restart loss + wear) / (watt
 what earns least:
 
 - a batch job earns its stated value, repeats what it did since its last checkpoint, and loses what
-  is left of it where its deadline passes; one whose slack is gone cannot be paid for: it binds;
+  is left of it where its deadline passes; one whose slack is gone cannot be paid for: it binds; one
+  that is late has nothing left to lose but its plain value;
 - a service loses the throughput that a power limit takes from what it needs, as measured, and
   binds beyond what its flexibility class lets be taken.
 """
@@ -26,6 +27,10 @@ from chunk to chunk. Within so much of slack its deadline is at risk."""
 
 RESTART_S = 60.0
 """What a batch worker needs to be placed, started and warm again, s: slack below that is none."""
+
+TIMES = 2.0
+"""How often a job must be able to do its work until its deadline, to give way: services surge, and
+work comes that nobody knew of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +62,50 @@ def shed_usd_per_mwh(
 
 
 def needs_s(job: Job) -> float:
-    """What a batch job still needs at the rate last reported, s; NaN where that is not known."""
-    if not job.rate_per_s or job.total is None or job.done is None:
+    """What a batch job still needs at the rate last reported, s; NaN where that is not known.
+
+    One that reports none, as one that rests, is taken to go on with all of its workers at the pace
+    that was last seen.
+    """
+    if job.total is None or job.done is None:
         return math.nan
+    if not job.rate_per_s:
+        return full_s(job)
     return max(job.total - job.done, 0) / job.rate_per_s
+
+
+def full_s(job: Job) -> float:
+    """What a batch job still needs with all of its workers at the pace last seen, s; NaN where
+    that is not known."""
+    if not job.pace_per_s or job.total is None:
+        return math.nan
+    return max(job.total - (job.done or 0), 0) / (job.pace_per_s * job.max_units)
+
+
+def least_s(job: Job) -> float:
+    """What a batch job needs at the very least, s; NaN where its best speed is not known.
+
+    All of its workers run, a little faster than was ever seen, and what those that run now have in
+    hand is as good as done.
+    """
+    if not job.best_per_s or job.total is None:
+        return math.nan
+    in_hand = job.units * max(int(job.spec.get("chunk_items") or 1), 1)
+    left = max(job.total - (job.done or 0) - in_hand, 0)
+    return left / (job.best_per_s * (1.0 + UNSURE_SHARE) * job.max_units)
 
 
 def at_risk(job: Job, now_s: float, lasts_s: float) -> float:
     """How likely a batch job misses its deadline if it rests so long, 0 to 1.
 
-    0 without a deadline. An unknown need is no small one: then it is 1.
+    0 without a deadline, and once that is missed. An unknown need is no small one: then it is 1.
     """
-    if job.deadline_s is None:
+    if math.isinf(job.due_s):
         return 0.0
     need_s = needs_s(job)
     if math.isnan(need_s):
         return 1.0
-    spare_s = job.deadline_s - now_s - need_s - lasts_s - RESTART_S
+    spare_s = job.due_s - now_s - need_s - lasts_s - RESTART_S
     return min(max(1.0 - spare_s / max(UNSURE_SHARE * need_s, 1.0), 0.0), 1.0)
 
 

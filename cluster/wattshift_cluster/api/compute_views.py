@@ -93,6 +93,7 @@ class JobView(TypedDict):
     dead_letters: NotRequired[str | None]
     checkpoint_at: NotRequired[str | None]
     deadline_at: NotRequired[str | None]
+    late_since: NotRequired[str | None]
     url: NotRequired[str | None]
     error: NotRequired[str | None]
 

@@ -23,6 +23,7 @@ GIVES_WAY: Mapping[str, str] = {
     "fair-share": "tenants below their share of watts come first; it goes on as they are served",
     "worth": "mining that earns more than it must leave, or its stated value rise",
     "plan": "nothing must: the plan lets it wait for hours that cost less, within its deadline",
+    "deadline": "{bound} is due and goes first; it goes on once there is room again",
     "held": "a person paused it: `wattshift job resume` lets it go on",
     "back-off": "its last attempt failed; it is tried again by itself",
     "cluster-down": "Ray must come back, or the node must: `wattshift node list` shows which",

@@ -173,7 +173,9 @@ def _batch(one: dict[str, Any]) -> list[tuple[str, str]]:
     if one["eta_s"] is not None:
         rows.append(("left", age(round(one["eta_s"]))))
     if one["deadline_at"] is not None:
-        rows.append(("deadline", one["deadline_at"]))
+        late = one.get("late_since")
+        missed = "" if late is None else f", missed: late since {late}"
+        rows.append(("deadline", f"{one['deadline_at']}{missed}"))
     if one["checkpoint_at"] is not None:
         old_s = time.time() - datetime.fromisoformat(one["checkpoint_at"]).timestamp()
         rows.append(("checkpoint", f"{age(round(max(0.0, old_s)))} ago"))

@@ -93,6 +93,7 @@ def _batch(one: Job) -> View:
         "dead_letters": letters if one.items_failed else None,
         "checkpoint_at": None if one.checkpoint_s is None else rfc3339(one.checkpoint_s),
         "deadline_at": None if one.deadline_s is None else rfc3339(one.deadline_s),
+        "late_since": None if one.late_s is None else rfc3339(one.late_s),
     }
 
 

@@ -57,6 +57,7 @@ REMADE = (
     "refused",
     "shelved",
     "shelved_s",
+    "counted",
 )
 """Fields of a job that are not kept: they follow from the rest, or from the next decision."""
 

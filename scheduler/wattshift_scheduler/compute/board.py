@@ -249,6 +249,12 @@ class Board:
         """A point to come back to with `undo`."""
         return len(self._log), self.freed, list(self._fails)
 
+    @property
+    def placings(self) -> int:
+        """How many placements stand that were made or taken back since the board was begun: as long
+        as it is the same number, and none was undone, nothing was placed."""
+        return len(self._log)
+
     def undo(self, mark: Mark) -> None:
         """Take back every placement since `mark`."""
         if len(self._log) > mark[0]:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from wattshift_scheduler.compute import ranking
+from wattshift_scheduler.compute import due, ranking
 from wattshift_scheduler.compute.board import Board, Mark
+from wattshift_scheduler.compute.due import Due
 from wattshift_scheduler.compute.giving_way import GivingWay
 from wattshift_scheduler.compute.preemption import Claim, Memory, Preemption
 from wattshift_scheduler.compute.seats import Seat
@@ -40,13 +41,15 @@ def fill(board: Board, seats: Sequence[Seat], now_s: float) -> None:
     filling.batch(idle=False)
     filling.services(idle=True)
     filling.batch(idle=True)
+    filling.gave_way()
 
 
 class _Filling:
     def __init__(self, board: Board, seats: Sequence[Seat], now_s: float) -> None:
         self._board, self._now_s = board, now_s
         self._mining = GivingWay(board, seats)
-        self._preemption = Preemption(board, seats)
+        self._due = Due(board, seats)
+        self._preemption = Preemption(board, seats, self._due)
         able = [seat for seat in seats if seat.wanted and self._may_start(seat)]
         self._services = sorted(
             (seat for seat in able if seat.kin.service),
@@ -104,6 +107,11 @@ class _Filling:
                 while seat.units < seat.wanted and self._add(seat, young_too=False, idle=idle):
                     pass
         self._mining.look(None)
+
+    def gave_way(self) -> None:
+        """Note on their seats who gave way to a job that is due."""
+        for seat, job in self._preemption.gave:
+            seat.gave_way = job
 
     def _lacks(self, seat: Seat, *, idle: bool) -> bool:
         """Whether it wants more; of idle watts only what its quota keeps out."""
@@ -178,6 +186,8 @@ class _Filling:
 
     def _known_to_fail(self, seat: Seat, more: int) -> bool:
         """Whether a gang that asks for no more has failed since room last came back."""
+        if due.gave_way(seat.job) or self._due.presses_s(seat) is not None:
+            return False
         size = _size(seat, seat.wanted - more)
         for freed, key, (priority, unit_w, units) in self._gangs:
             if (freed, key) == (self._board.freed, seat.kin.number) and (
@@ -190,6 +200,8 @@ class _Filling:
     def _add(self, seat: Seat, *, young_too: bool, idle: bool) -> bool:
         """Place one more unit where it fits, or where others give way to it."""
         board, kin = self._board, seat.kin
+        due_s = None if idle else self._due.presses_s(seat)
+        back = due.gave_way(seat.job)
         quota = board.shares.exceeds(seat.job) if kin.owns else None
         seat.why, unit_w = quota, seat.unit_w
         if quota is not None:
@@ -197,7 +209,7 @@ class _Filling:
             known = not idle and unit_w >= kin.over_w and kin.over_at == board.moves
         else:
             known = unit_w >= kin.full_w and kin.full_at == self._now(seat)
-        if known and not young_too:
+        if known and not (young_too or back or due_s is not None):
             return False
         row: int | None = None
         if quota is None:
@@ -205,12 +217,12 @@ class _Filling:
             if row is None and self._mining.keeps:
                 seat.why = Rule.WORTH
             elif row is None and not idle:
-                row = self._preemption.room(Claim(seat, young_too))
+                row = self._preemption.room(Claim(seat, young_too, None, due_s, back))
                 if row is None and not young_too:
                     kin.full_w, kin.full_at = unit_w, self._now(seat)
         elif not idle:
             ceiling = board.shares.ceiling(kin.tenant)
-            row = self._preemption.room(Claim(seat, young_too, ceiling))
+            row = self._preemption.room(Claim(seat, young_too, ceiling, due_s, back))
             if row is None and not young_too:
                 kin.over_w, kin.over_at = unit_w, board.moves
         elif board.shares.borrows(kin.tenant):

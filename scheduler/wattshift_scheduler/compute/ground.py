@@ -32,6 +32,8 @@ class Ground:
         mined: what mining would lose by watts taken at each feeder.
         rivals: mining that batch of less worth gives way to; None: there is none.
         waits_s: batch jobs that wait for hours of their own, by id, and until when, our clock.
+        needs_s: for how long batch jobs must be at work before their deadlines as the plan has it,
+            by id, s; one that must be so in any case is not told. None: no plan is in force.
     """
 
     site: Site
@@ -44,6 +46,7 @@ class Ground:
     mined: Mined = field(default_factory=Mined)
     rivals: Rivals | None = None
     waits_s: Mapping[str, float] = field(default_factory=dict)
+    needs_s: Mapping[str, float] | None = None
 
 
 def labels_of(node: Node, power: NodePower) -> Mapping[str, str]:

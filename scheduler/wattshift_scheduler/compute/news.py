@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.compute import demand, forgetting, relief
+from wattshift_scheduler.compute import demand, forgetting, pacing, relief
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.jobs import REPORTED, Job, JobKind, JobState
 from wattshift_scheduler.state import NodePower, Sent, State
@@ -37,7 +37,7 @@ def reported(state: State, event: ev.JobReported, now_s: float) -> Reduced:
     if job is None or job.state.final:
         return state, ()
     heard = _heard(state, job, event, now_s)
-    new = _begun(_follow(heard, event, now_s), now_s)
+    new = pacing.seen(job, _begun(_follow(heard, event, now_s), now_s), now_s)
     if new.kind is JobKind.SERVICE and event.running is not None and not new.state.final:
         new = demand.looked(new, now_s)
     told: tuple[Decision, ...] = ()

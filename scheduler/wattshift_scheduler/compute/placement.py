@@ -112,7 +112,7 @@ def _total_w(ground: Ground) -> float:
 
 
 def _placed(board: Board, judge: Judge, seat: Seat) -> Placed:
-    job, verdict = seat.job, judge.verdict(seat)
+    job, verdict = _gave_way(seat), judge.verdict(seat)
     if not seat.units:
         if seat.kept and not seat.kin.service:
             # It waits from now on: what it had waited before was paid for by its run.
@@ -123,6 +123,17 @@ def _placed(board: Board, judge: Judge, seat: Seat) -> Placed:
 
 
 _NO_NODES: Mapping[str, int] = {}
+
+
+def _gave_way(seat: Seat) -> Job:
+    """The job, with to whom it gave units for which it waits, until it holds all that it wants: to
+    be given them is not enough, for it may wait for work that leaves."""
+    job, to = seat.job, seat.job.gave_way_to
+    if seat.gave_way is not None:
+        to = seat.gave_way.id
+    if seat.units >= seat.wanted and sum(seat.kept.values()) >= seat.wanted:
+        to = ""
+    return job if to == job.gave_way_to else job.changed(gave_way_to=to)
 
 
 def _targets(board: Board, seats: Iterable[Seat]) -> dict[str, float]:

@@ -3,7 +3,8 @@
 A service takes the watts of batch, and of lower-priority services what they have beyond their
 minimum. A batch job takes those of batch with a lower effective priority. What is borrowed goes
 back to the tenant whose quota it is, the least urgent and newest first. Where a tenant's own quota
-is the limit, its own jobs give way, and only they do while it borrows.
+is the limit, its own jobs give way, and only they do while it borrows. To a job that is due give
+way, too, those who are late or have the time (`due`).
 """
 
 import math
@@ -13,16 +14,21 @@ from dataclasses import dataclass
 
 from wattshift_scheduler.compute import ranking
 from wattshift_scheduler.compute.board import Board
+from wattshift_scheduler.compute.due import Due, gave_way
 from wattshift_scheduler.compute.pools import Pool, Taken, Victim
 from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.shedding import loss_of, take_one
 from wattshift_scheduler.compute.tenants import EPS_W
+from wattshift_scheduler.jobs import Job
 
 TRIES = 4
 """Nodes on which making room is tried: those that lack least. A bound on the time of one claim."""
 
 Key = tuple[object, ...]
-Memory = dict[Key, float]
+Failed = tuple[tuple[float, float], ...]
+"""Watts of units that found no room, W, and when they were due, s."""
+
+Memory = tuple[dict[Key, float], dict[Key, Failed], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +40,21 @@ class Claim:
         young_too: whether jobs inside their minimum run time must give way as well.
         ceiling: what its tenant may hold, if it would exceed its quota, so that the tenant's own
             jobs give way first; else None.
+        due_s: the deadline, our clock, for which those give way who are late or have the time;
+            None where it does not press.
+        back: whether it gave way before, so that what has only just been placed comes after it.
     """
 
     seat: Seat
     young_too: bool = False
     ceiling: tuple[float, float] | None = None
+    due_s: float | None = None
+    back: bool = False
+
+    @property
+    def urgent(self) -> bool:
+        """Whether others give way to it than to most of its sort."""
+        return self.back or self.due_s is not None
 
 
 _NONE: frozenset[int] = frozenset()
@@ -56,12 +72,17 @@ class _Lack:
 
 
 class Preemption:
-    """Makes room on a board, from what was kept when the division began."""
+    """Makes room on a board, from what was kept when the division began.
 
-    def __init__(self, board: Board, seats: Iterable[Seat]) -> None:
+    Attributes:
+        gave: who has given way because a job was due that had no claim by rank, and to which.
+    """
+
+    def __init__(self, board: Board, seats: Iterable[Seat], due: Due) -> None:
         """Put everything that might have to give way in order, what loses least first."""
         held = [seat for seat in seats if seat.units]
-        self._board = board
+        self._board, self._due = board, due
+        self.gave: list[tuple[Seat, Job]] = []
         self._batch = sorted(
             (s for s in held if not s.kin.service), key=lambda s: loss_of(board, s)
         )
@@ -76,7 +97,8 @@ class Preemption:
         self._tenants = {s.kin.tenant for s in self._batch}
         self._pools: dict[Key, Pool] = {}
         self._gone: Taken = []
-        self._failed: Memory = {}
+        self._failed: dict[Key, float] = {}
+        self._pressed: dict[Key, Failed] = {}
 
     def room(self, claim: Claim) -> int | None:
         """Make room for one unit and name the node; None, and nothing changed, if there is none."""
@@ -84,16 +106,11 @@ class Preemption:
             return None
         unit_w = claim.seat.unit_w
         sort = self._sort(claim)
-        asks: Key = (sort, claim.seat.kin.number)
+        asks: Key = (sort, claim.seat.kin.number, claim.seat.job.id if claim.urgent else "")
         # What gives way once is not there for the next, so a claim that has failed fails again.
-        if unit_w >= self._failed.get(asks, math.inf):
+        if unit_w >= self._failed.get(asks, math.inf) or self._hopeless(claim, sort):
             return None
-        pool = self._pools.get(sort)
-        if pool is None:
-            victims = self._victims(claim)
-            pool = Pool(self._board, victims, claim.seat.kin.tenant, self._gone)
-            self._pools[sort] = pool
-        pool.count(drop=claim.seat.kin.service)
+        pool = self._pool(claim, sort)
         if claim.ceiling is not None and not self._board.shares.within(
             claim.seat.job, claim.ceiling, 1, pool.own_w, pool.own_gpus
         ):
@@ -105,24 +122,78 @@ class Preemption:
             taken = self._clear(claim, row, pool)
             if taken is not None:
                 self._gone += taken
+                self._note(claim, taken)
                 return row
             self._board.undo(mark)
+        if claim.back:
+            for other in self._due.before(claim.seat):
+                self.gave.append((claim.seat, other.job))
+                self._due.gave(claim.seat, other.job)
+        if claim.urgent:
+            like, now = self._like(claim, sort), (unit_w, claim.seat.job.due_s)
+            self._pressed[like] = (*self._pressed.get(like, ()), now)
         failed_w = unit_w if rows else min(self._most_w(claim, pool) + EPS_W, unit_w)
         self._failed[asks] = min(failed_w, self._failed.get(asks, math.inf))
         return None
 
     def memory(self) -> Memory:
         """The claims that have failed, to be put back after a try that was undone."""
-        return dict(self._failed)
+        return dict(self._failed), dict(self._pressed), len(self.gave)
 
     def recall(self, memory: Memory) -> None:
         """Forget what was learnt since `memory` was made: the placements since were undone."""
-        self._failed = memory
+        self._failed, self._pressed = memory[0], memory[1]
+        if len(self.gave) > memory[2]:
+            del self.gave[memory[2] :]
+            self._due.waits(self.gave)
         self._pools = {}
+
+    def _like(self, claim: Claim, sort: Key) -> Key:
+        """Urgent claims of which those that are due later have no more to hope for, as long as
+        nothing else is placed."""
+        bound = self._due.bound(claim.seat)
+        now = (self._board.placings, len(self._gone))
+        return (sort, claim.seat.kin.number, claim.due_s is None, claim.back, bound, *now)
+
+    def _hopeless(self, claim: Claim, sort: Key) -> bool:
+        """Whether one that was due no later and asked for no more has just failed."""
+        if not claim.urgent:
+            return False
+        failed, due_s = self._pressed.get(self._like(claim, sort), ()), claim.seat.job.due_s
+        return any(claim.seat.unit_w >= watts_w and due_s >= by_s for watts_w, by_s in failed)
+
+    def _pool(self, claim: Claim, sort: Key) -> Pool:
+        """Those who may give way to a claim, and what they hold; kept for the claims of one sort
+        where none of them has only just been placed."""
+        pool = None if claim.urgent else self._pools.get(sort)
+        if pool is None:
+            tenant = claim.seat.kin.tenant
+            pool = Pool(self._board, self._victims(claim), tenant, self._gone)
+            if not claim.urgent:
+                self._pools[sort] = pool
+        pool.count(drop=claim.seat.kin.service)
+        return pool
+
+    def _note(self, claim: Claim, taken: Taken) -> None:
+        """Remember who gave way because a job is due, and not by rank. What others gave to one that
+        gives way himself was given to whoever has it now."""
+        if not claim.urgent:
+            return
+        priority, job = claim.seat.kin.priority, claim.seat.job
+        for victim in dict.fromkeys(victim for victim, *_ in taken):
+            again = self._due.waiting(victim)
+            by_due = claim.due_s is not None and victim.kept and victim.points >= priority
+            if by_due or (gave_way(victim.job) and not victim.kept):
+                again = [victim, *again]
+            for seat in [one for one in again if one is not claim.seat]:
+                self.gave.append((seat, job))
+                self._due.gave(seat, job)
 
     def _may_help(self, claim: Claim) -> bool:
         """Whether anybody might give way to a claim; quick, for most find nobody."""
         kin, shares = claim.seat.kin, self._board.shares
+        if claim.urgent:
+            return True
         if claim.ceiling is not None:
             return kin.tenant in self._tenants or kin.service
         if kin.service:
@@ -161,6 +232,11 @@ class Preemption:
                 for victim in self._services
                 if victim.points < priority and not (spared and victim.young)
             ]
+        if claim.urgent:
+            found += [(victim, None) for victim in self._due.after(claim.seat)]
+        if claim.due_s is not None:
+            due = self._due.giving(claim.seat, claim.due_s)
+            found += [(victim, None) for victim in due if not (spared and victim.young)]
         if young_too and self._any_young:
             found.sort(key=lambda one: one[0].young)
         if own:
@@ -171,11 +247,16 @@ class Preemption:
         return found
 
     def _rows(self, claim: Claim, pool: Pool) -> list[int]:
-        """Nodes where enough could be freed, those first that lack least."""
+        """Nodes where enough could be freed, those first that lack least; for what is due those
+        among equals on which somebody runs who gives way sooner."""
         board, seat, unit_w = self._board, claim.seat, claim.seat.unit_w
         cap_w, used_w, room_w, node_w = board.cap_w, board.used_w, board.room_w, pool.node_w
         names = board.names
         gpus, least_w = seat.kin.asks[1], unit_w - EPS_W
+        turn: dict[int, int] = {}
+        for at, (victim, _) in enumerate(pool.victims if claim.due_s is not None else ()):
+            for row in victim.at:
+                turn.setdefault(row, at)
         able = []
         for leaf in board.leaves[seat.kin.number]:
             path = board.path[leaf[0]]  # the same for all of them
@@ -188,7 +269,7 @@ class Preemption:
                 if left_w + node_w[row] >= least_w:
                     lacks_w = round(unit_w - min(left_w, tight_w), 3)
                     full = gpus > 0 and not board.cards[row].fits(gpus)
-                    able.append((full, lacks_w, names[row], row))
+                    able.append((full, lacks_w, turn.get(row, 0), names[row], row))
         able.sort()
         return [row for *_, row in able[:TRIES]]
 

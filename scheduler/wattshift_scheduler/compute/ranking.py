@@ -2,9 +2,9 @@
 
 Services go before batch. Within a kind the effective priority decides: the priority, and for what
 waits the points that waiting earns. Ties go by fair share, value per watt, how little time is left
-until the deadline, age, and the id. A running job keeps the points with which it began; waiting
-earns a place in the queue and never the right to push out what runs, so two jobs cannot push each
-other out in turn.
+until a deadline that may still be kept, age, and the id. A running job keeps the points with which
+it began; waiting earns a place in the queue and never the right to push out what runs, so two jobs
+cannot push each other out in turn.
 """
 
 import math
@@ -35,17 +35,18 @@ def effective(job: Job, rules: Rules, now_s: float) -> int:
 def order(job: Job, points: int, now_s: float) -> Order:
     """The place in line of a job with so many points, among those with the same claim to a fair
     share."""
-    left_s = math.inf if job.deadline_s is None else slack_s(job, now_s)
+    left_s = slack_s(job, now_s)
     batch = job.kind is not JobKind.SERVICE
     return (batch, -points, -job.usd_per_mwh, left_s, job.submitted_s, job.id)
 
 
 def slack_s(job: Job, now_s: float) -> float:
-    """Time to the deadline beyond what the job still needs, s; infinite without a deadline."""
-    if job.deadline_s is None:
+    """Time to the deadline beyond what the job still needs, s; infinite without a deadline that it
+    may make."""
+    if math.isinf(job.due_s):
         return math.inf
     needs_s = worth.needs_s(job)
-    return job.deadline_s - now_s - (0.0 if math.isnan(needs_s) else needs_s)
+    return job.due_s - now_s - (0.0 if math.isnan(needs_s) else needs_s)
 
 
 def young(job: Job, now_s: float) -> bool:

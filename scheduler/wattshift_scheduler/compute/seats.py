@@ -66,6 +66,7 @@ class Seat:
         limit_w: power limit of one unit, W; None if it runs without.
         why: the rule that kept a unit out; None while none was.
         refused: the verdict of a job that can never run.
+        gave_way: the job that is due and took units of it; None while none did.
     """
 
     job: Job
@@ -83,6 +84,7 @@ class Seat:
     limit_w: float | None = None
     why: Rule | None = None
     refused: Verdict | None = None
+    gave_way: Job | None = None
 
     @property
     def min_met(self) -> bool:

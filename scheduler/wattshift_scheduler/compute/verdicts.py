@@ -12,7 +12,8 @@ from wattshift_scheduler.compute.board import Board
 from wattshift_scheduler.compute.expected import Binding, Expected
 from wattshift_scheduler.compute.seats import Seat
 from wattshift_scheduler.compute.tenants import EPS_W
-from wattshift_scheduler.jobs import Admission, JobState, Rule, Verdict
+from wattshift_scheduler.decisions import span_text
+from wattshift_scheduler.jobs import Admission, Job, JobState, Rule, Verdict
 
 STEADY_SHARE = 0.05
 """Of a unit's watts: by so much may what a limit has left move without another verdict."""
@@ -71,6 +72,8 @@ class Judge:
         if seat.units >= seat.wanted:
             return self._fits(seat)
         need_w = (seat.wanted - seat.units) * seat.unit_w
+        if seat.gave_way is not None and seat.units < sum(seat.kept.values()):
+            return self._gave_way(seat, seat.gave_way, need_w)
         why = seat.why
         if why is None or why is Rule.GANG:
             return self._full(seat, need_w) if not self._down else self._nowhere(seat, need_w)
@@ -80,11 +83,9 @@ class Judge:
             return self._like(seat, Admission.DEFER, why, words, "", need_w, expected_s=until_s)
         if why is Rule.PLAN:
             until_s = self._board.ground.waits_s[job.id]
-            words = "the plan has cheaper hours for it, or needs these for work that is due, "
-            words += "and its deadline leaves it the time"
-            if job.deadline_s is None:
-                words = "energy costs more now than it earns, or its nodes are needed for work "
-                words += "that is due; it goes on when that is over"
+            words = "the plan has cheaper hours for it, and its deadline leaves it the time"
+            if math.isinf(job.due_s):
+                words = "energy costs more now than it earns; it goes on when that is over"
             return self._like(seat, Admission.DEFER, why, words, "", need_w, expected_s=until_s)
         if why is Rule.CLUSTER_DOWN or self._down:
             return self._nowhere(seat, need_w)
@@ -97,6 +98,14 @@ class Judge:
         words = f"{_so_far(seat)}: {seat.job.usd_per_mwh:,.0f} USD/MWh is less than the mining "
         words += "that it would displace is worth; it waits for watts that such mining leaves"
         return self._like(seat, Admission.DEFER, Rule.WORTH, words, "mining", need_w)
+
+    def _gave_way(self, seat: Seat, to: Job, need_w: float) -> Verdict:
+        """A job that is due has taken units of it."""
+        left = span_text(to.due_s - self._ground.now_s)
+        words = f"it gives way to {to.id} ({to.name}), which is due in {left} and would be late; "
+        if seat.job.late_s is None:
+            words += "it has no deadline" if seat.job.deadline_s is None else "it has the time"
+        return self._like(seat, Admission.DEFER, Rule.DEADLINE, words.rstrip("; "), to.id, need_w)
 
     def _nowhere(self, seat: Seat, need_w: float) -> Verdict:
         words = "no node that it may run on is up and open to new work"
@@ -114,6 +123,8 @@ class Judge:
         expected_s: float | None = None,
     ) -> Verdict:
         """One verdict for all that are told the same; the last one if nothing has changed."""
+        if seat.job.late_s is not None:
+            words += "; it is late, and gives way to work that can still make a deadline"
         last = seat.job.verdict
         if (
             last is not None

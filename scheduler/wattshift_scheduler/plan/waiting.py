@@ -9,9 +9,8 @@ value: an hour that costs more is one in which it loses money.
 
 A job that runs rests only where that pays for its restart: what it did since its last checkpoint is
 done again, and a worker has to come up. And none rests that has not time for its work twice over
-when it goes on: services surge, and work comes that nobody knew of. One that has, and runs, rests
-for one that has not and is due earlier, where that lacks more than half of its units: of two
-deadlines the nearer goes first.
+when it goes on. Who gives way to work that is due is decided with the plan as without (`due`). A
+job that is late is owed nothing any more: it is worth its stated value, as one without a deadline.
 """
 
 import math
@@ -27,9 +26,6 @@ from wattshift_scheduler.state import State
 
 ROUNDING = 1e-6
 """Relative; two prices that differ by less are one."""
-
-TIMES = 2.0
-"""How often a job must be able to do its work until its deadline, to rest."""
 
 _MAY = (JobState.PENDING, JobState.PAUSED, JobState.STARTING, JobState.RUNNING)
 
@@ -49,13 +45,7 @@ def rests_s(state: State, now_s: float, beyond_usd_per_mwh: float) -> Mapping[st
     price, found = state.price_usd_per_mwh() + beyond_usd_per_mwh, {}
     if plan.carbon_usd_per_mwh is not None:
         price += float(plan.carbon_usd_per_mwh[at])
-    soon_s = plan.start_s + (at + 1) * plan.step_s
-    pressed_s = min((_due_s(job) for job in _asked(state) if _pressed(job, plan, soon_s)),
-                    default=math.inf)  # fmt: skip
     for job in _asked(state):
-        if job.units and _due_s(job) > pressed_s and _has_time(job, plan, soon_s):
-            found[job.id] = soon_s
-            continue
         worth_usd = usd_per_mwh(job, plan)
         if worth_usd is None or not price > _above(worth_usd):
             continue
@@ -67,31 +57,21 @@ def rests_s(state: State, now_s: float, beyond_usd_per_mwh: float) -> Mapping[st
     return found
 
 
-def _due_s(job: Job) -> float:
-    return math.inf if job.deadline_s is None else job.deadline_s
-
-
 def _has_time(job: Job, plan: Standing, from_s: float) -> bool:
     """Whether a job that goes on at `from_s` has time for its work twice over; one whose need is
     not known has none."""
-    if job.deadline_s is None:
+    if math.isinf(job.due_s):
         return True
     need_s = plan.needs_s.get(job.id, math.inf)
     own_s = worth.needs_s(job)
     if not math.isnan(own_s):
         need_s = max(need_s, own_s)
-    return job.deadline_s - from_s >= TIMES * need_s + worth.RESTART_S
-
-
-def _pressed(job: Job, plan: Standing, soon_s: float) -> bool:
-    """Whether a job has to be at work and lacks more than half of its units."""
-    lacks = 2 * job.units < job.max_units
-    return lacks and math.isfinite(_due_s(job)) and not _has_time(job, plan, soon_s)
+    return job.due_s - from_s >= worth.TIMES * need_s + worth.RESTART_S
 
 
 def usd_per_mwh(job: Job, plan: Standing) -> float | None:
     """What a MWh of a batch job is worth now; None where it is owed whatever it costs."""
-    if job.deadline_s is not None:
+    if math.isfinite(job.due_s):
         return plan.batch_usd_per_mwh.get(job.id)
     return job.usd_per_mwh if job.value_usd_per_h > 0.0 else None
 
