@@ -11,6 +11,7 @@ from wattshift_scheduler.cycles import Turns
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.plan import classes
+from wattshift_scheduler.plan import points as points_of
 from wattshift_scheduler.plan.classes import Classes, kinds_of
 from wattshift_scheduler.site import Device
 
@@ -80,5 +81,5 @@ def test_figures_of_a_kind_are_those_of_its_devices(most: int) -> None:
         read_w = np.zeros(width)
         for row in rows:
             own_w = fleet.point_limit_w[fleet.first[row] : fleet.first[row + 1]]
-            read_w += own_w @ classes._between(len(own_w), width)
+            read_w += own_w @ points_of._between(len(own_w), width)
         assert kind.points_w == pytest.approx(read_w / len(rows))

@@ -58,7 +58,7 @@ def worths(state: State, now_s: float, last: Worths | None) -> Worths | None:
         return None
     classes = None if last is None else last.classes
     if not isinstance(classes, Classes) or classes.fleet is not state.fleet:
-        classes = Classes.among(state.fleet)
+        classes = Classes.among(state.fleet, site=state.site)
     elif last is not None and last.plan is plan and last.at == at:
         return last
     by_kind = [plan.awake_usd.get(name) for name in classes.names]
@@ -70,6 +70,13 @@ def worths(state: State, now_s: float, last: Worths | None) -> Worths | None:
 def waits_s(state: State, now_s: float) -> Mapping[str, float]:
     """Batch jobs that rest for a price, or start later for it, and until when, by id."""
     return waiting.rests_s(state, now_s, beyond_usd_per_mwh(state, now_s))
+
+
+def needs_s(state: State, now_s: float) -> Mapping[str, float] | None:
+    """For how long batch jobs must be at work before their deadlines, by id, s; None without a
+    plan."""
+    plan, _ = _now(state, now_s)
+    return None if plan is None else plan.needs_s
 
 
 def _now(state: State, now_s: float) -> tuple[Standing | None, int]:

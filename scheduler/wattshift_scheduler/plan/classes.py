@@ -1,30 +1,37 @@
 """Devices by kind: those alike are one, and where there are too many kinds, close ones are.
 
 A plan is made of kinds and the control loop acts on devices, so both must name kinds alike: what a
-device's kind is follows from the fleet alone, and neither from prices nor from what runs.
+device's kind is follows from the fleet and its site alone, and neither from prices nor from what
+runs. Where feeders below the connection can be full, kinds are split by them (`splitting`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from wattshift_scheduler import cycles
-from wattshift_scheduler.arrays import Floats, Ints
+from wattshift_scheduler.arrays import Floats, Ints, frozen
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.leases import Ledger, Telemetry
+from wattshift_scheduler.plan.binding import NOMINAL_USD_PER_HASH_H, can_be_full
+from wattshift_scheduler.plan.limits import MOST_LIMITS
+from wattshift_scheduler.plan.points import ROUGH, mean_points
+from wattshift_scheduler.plan.splitting import Split, split
 from wattshift_scheduler.plan.words import Kind
-from wattshift_scheduler.rungs import Cycles, Part
-from wattshift_scheduler.site import Rules
+from wattshift_scheduler.promises.fixed import down_s as fleet_down_s
+from wattshift_scheduler.site import Rules, Site
 from wattshift_scheduler.values import Values
 
 MOST = 60
 """Kinds of a plan, unless more are asked for: what is solved in a second or two."""
 
-NOMINAL_USD_PER_HASH_H = 50.0 / 24.0 / 1e15
-"""A hashprice of 50 USD/PH/day: it only puts devices in order, hashes beside an owner's word."""
+SHARE_OF_KINDS = 0.5
+"""Of a plan's kinds that are left to differences of devices where feeders ask for more."""
 
-ROUGH = 1e-9
-"""Relative difference of two figures that are one: devices of one model are computed alike."""
+LEAST_KINDS = 4
+"""Kinds that are never put together: with and without gates, with and without points at work."""
+
+NO_FEEDERS = frozen(np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +39,60 @@ class Classes:
     """The kinds of a fleet.
 
     Attributes:
-        fleet, most: what they are of.
+        fleet, site, most: what they are of; without a site no feeder counts.
         names: of each, unique.
         of: the kind of each device; shape (n,).
+        under: names of the limits that all devices of each hang under.
+        limits, loose: columns of the feeders that can be full: those with a limit in the plan, the
+            most value at stake first, and those for which no kinds were left.
     """
 
     fleet: Fleet
     most: int
     names: tuple[str, ...]
     of: Ints
+    site: Site | None = None
+    under: tuple[tuple[str, ...], ...] = ()
+    limits: Ints = field(default_factory=lambda: NO_FEEDERS)
+    loose: Ints = field(default_factory=lambda: NO_FEEDERS)
 
     @classmethod
-    def among(cls, fleet: Fleet, most: int = MOST) -> "Classes":
+    def among(cls, fleet: Fleet, most: int = MOST, site: Site | None = None) -> "Classes":
         """Put each device into one of at most `most` kinds."""
+        full = NO_FEEDERS if site is None else can_be_full(site, fleet)
         if not len(fleet):
-            return cls(fleet, most, (), np.zeros(0, dtype=np.int64))
+            nobody, (few, others) = np.zeros(0, dtype=np.int64), np.split(full, [MOST_LIMITS])
+            return cls(fleet, most, (), nobody, site, limits=few, loose=others)
         alike, first = _alike(fleet)
-        if len(first) > most:
-            group = _grouped(fleet, alike, first, most)
-            alike, first = _renumbered(group[alike])
-        return cls(fleet, most, _names(fleet, first), alike)
+        if site is None or not len(full):
+            alike, first = _few(fleet, alike, first, most)
+            none = ((),) * len(first)
+            return cls(fleet, most, _names(fleet, first, none), alike, site, none)
+        found = _split(fleet, site, alike, first, full, most)
+        first = _firsts(found.of, len(found.kind))
+        names = tuple(tuple(site.tree.names[i] for i in one) for one in found.under)
+        return cls(
+            fleet, most, _names(fleet, first, names), found.of, site, names,
+            found.limits, found.loose,
+        )  # fmt: skip
+
+
+def _few(fleet: Fleet, alike: Ints, first: Ints, most: int) -> tuple[Ints, Ints]:
+    """At most `most` kinds, and the first device of each."""
+    if len(first) <= most:
+        return alike, first
+    return _renumbered(_grouped(fleet, alike, first, most)[alike])
+
+
+def _split(fleet: Fleet, site: Site, alike: Ints, first: Ints, full: Ints, most: int) -> Split:
+    """Kinds split by feeders; where not all feeders find room, of kinds put together further."""
+    few, _ = _few(fleet, alike, first, most)
+    found = split(site.tree, fleet.feeder, few, full, most)
+    fewer = max(round(most * SHARE_OF_KINDS), LEAST_KINDS)
+    if not len(found.loose) or len(first) <= fewer:
+        return found
+    few, _ = _few(fleet, alike, first, fewer)
+    return split(site.tree, fleet.feeder, few, full, most)
 
 
 def kinds_of(
@@ -64,6 +105,8 @@ def kinds_of(
     *,
     rules: Rules | None = None,
     turns: cycles.Turns | None = None,
+    classes: Classes | None = None,
+    most_w: Floats | None = None,
 ) -> tuple[tuple[Kind, ...], Ints]:
     """The kinds of a fleet for a plan, and the kind of each device; shape (n,).
 
@@ -76,49 +119,36 @@ def kinds_of(
         most: how many kinds there may be.
         rules: least times up and down, and from when on a reading is stale; None: the usual ones.
         turns: since when devices have been as they are; None: for long.
+        classes: the kinds, if they are known already.
+        most_w: what each device may draw at the most, W; shape (n,). None: as much as it can.
     """
-    classes, rules = Classes.among(fleet, most), rules or Rules()
+    classes, rules = classes or Classes.among(fleet, most), rules or Rules()
     count = len(classes.names)
     sizes = np.bincount(classes.of, minlength=count)
-    points = np.diff(fleet.first)
-    widest = np.zeros(count, dtype=np.int64)
-    none = np.zeros(len(fleet), dtype=np.bool_)
-    numbers = np.flatnonzero(np.bincount(points)) if len(points) else points
-    for number in numbers:
-        widest[classes.of[points == number]] = number
-    watts_w, usd_per_h = (np.zeros((count, int(widest.max(initial=1)))) for _ in range(2))
-    cycle_usd = np.zeros(count)
-    for number in numbers:
-        devices = np.flatnonzero(points == number)
-        part, mine = Part.of(fleet, values, devices), classes.of[devices]
-        cost = Cycles.of(fleet, part, none[devices], none[devices], np.inf).cycle_usd
-        cycle_usd += np.bincount(mine, cost, count)
-        for width in np.flatnonzero(np.bincount(widest[mine])):
-            rows = np.flatnonzero(widest[mine] == width)
-            spread, of = _between(int(number), int(width)), mine[rows]
-            for total, column in ((watts_w, part.watts_w), (usd_per_h, part.usd_per_h)):
-                for place in range(int(width)):
-                    read = _read(column, rows, spread[:, place])
-                    total[:, place] += np.bincount(of, read, count)
+    points, cycle_usd = mean_points(fleet, values, classes.of, sizes, most_w)
     top = fleet.first[1:] - 1
     up_s = np.bincount(classes.of, fleet.point_transition_s[top], count) / np.maximum(sizes, 1)
     base_w = fleet.point_limit_w[fleet.first[:-1]]
     up = cycles.awake(ledger, seen, base_w, now_s, rules.stale_after_s)
     running = np.bincount(classes.of, up, count).astype(np.int64)
     since_s, first = _since_s(classes, turns, now_s), _firsts(classes.of, count)
+    down_s = np.zeros(count)
+    np.maximum.at(down_s, classes.of, fleet_down_s(fleet))
     kinds = tuple(
         Kind(
             name=classes.names[i],
             count=int(sizes[i]),
-            points_w=tuple((watts_w[i, : widest[i]] / sizes[i]).tolist()),
-            usd_per_h=tuple((usd_per_h[i, : widest[i]] / sizes[i]).tolist()),
+            points_w=points[i][0],
+            usd_per_h=points[i][1],
             fenced=bool(fleet.fenced[first[i]]),
             up_s=float(up_s[i]),
-            cycle_usd=float(cycle_usd[i] / sizes[i]),
+            cycle_usd=float(cycle_usd[i]),
             min_up_s=rules.min_up_s if up_s[i] >= cycles.WARM_S else 0.0,
             min_down_s=rules.min_down_s if up_s[i] >= cycles.WARM_S else 0.0,
             running=int(running[i]),
             since_s=float(since_s[i]),
+            down_s=float(down_s[i]),
+            under=classes.under[i] if classes.under else (),
         )
         for i in range(count)
     )
@@ -136,30 +166,6 @@ def _since_s(classes: Classes, turns: cycles.Turns | None, now_s: float) -> Floa
         for i, turned_s in enumerate(np.split(turns.turned_s[order], ends[:-1])):
             found[i] = max(float(np.median(now_s - turned_s)), 0.0)
     return found
-
-
-def _between(number: int, width: int) -> Floats:
-    """How to read `width` points off `number`: the first is the first, those at work are spread
-    evenly over the others; shape (number, width)."""
-    spread = np.zeros((number, width))
-    spread[0, 0] = 1.0
-    if number == 1 or width == 1:
-        return spread
-    at = np.linspace(1.0, number - 1.0, width - 1) if width > 2 else np.array([number - 1.0])
-    low = np.minimum(at.astype(np.int64), number - 1)
-    share = at - low
-    columns = np.arange(1, width)
-    spread[low, columns] += 1.0 - share
-    spread[np.minimum(low + 1, number - 1), columns] += share
-    return spread
-
-
-def _read(column: Floats, rows: Ints, shares: Floats) -> Floats:
-    """Some rows read at a place between their points: mostly one or two have a share in it."""
-    read = np.zeros(len(rows))
-    for point in np.flatnonzero(shares):
-        read += column[rows, point] * shares[point]
-    return read
 
 
 def _alike(fleet: Fleet) -> tuple[Ints, Ints]:
@@ -242,11 +248,12 @@ def _grouped(fleet: Fleet, alike: Ints, first: Ints, most: int) -> Ints:
     return group
 
 
-def _names(fleet: Fleet, first: Ints) -> tuple[str, ...]:
-    """Names for people, by each kind's first device; a number tells equal ones apart."""
+def _names(fleet: Fleet, first: Ints, under: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Names for people, by each kind's first device and the limits above it; a number tells equal
+    ones apart."""
     found: list[str] = []
     seen: dict[str, int] = {}
-    for column in first.tolist():
+    for column, above in zip(first.tolist(), under, strict=True):
         device = fleet.devices[column]
         low, high = fleet.first[column], fleet.first[column + 1] - 1
         low_w, top_w = float(fleet.point_limit_w[low]), float(fleet.point_limit_w[high])
@@ -254,6 +261,8 @@ def _names(fleet: Fleet, first: Ints) -> tuple[str, ...]:
         hashes = float(fleet.point_h_per_s[high])
         if hashes > 0.0:
             name += f" {_per_joule(top_w, hashes)}"
+        if above:
+            name += f" under {' and '.join(above)}"
         seen[name] = seen.get(name, 0) + 1
         found.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
     return tuple(found)

@@ -23,6 +23,7 @@ def coarsened(ahead: Ahead, by: int) -> Ahead:
         if ahead.carbon_g_per_kwh is None
         else _band(ahead.carbon_g_per_kwh, by),
         prospect=None,
+        zones=tuple(replace(one, services_w=mean(one.services_w, by)) for one in ahead.zones),
         # A chance is one of an interval: a longer one has that of all in it.
         peaks=tuple(
             one

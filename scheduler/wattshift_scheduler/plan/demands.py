@@ -6,13 +6,14 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats
 from wattshift_scheduler.plan.machines import MUSD, W_PER_KW, Machines
-from wattshift_scheduler.plan.words import Ahead, Commitment
+from wattshift_scheduler.plan.words import Ahead, Commitment, Hold
 
 KG_PER_T = 1e3
 
-LATE, RAMP, RESERVE, SERVICE, OVER = 2.0, 4.0, 8.0, 16.0, 64.0
+HELD, LATE, RAMP, RESERVE, SERVICE, OVER = 1.5, 2.0, 4.0, 8.0, 16.0, 64.0
 """What gives way first where not all can be met, in multiples of the dearest kWh that money asks
-for: a deadline, a ramp, the reserve of services, services, and last what no decision can avoid."""
+for: mining that is held for a promise, a deadline, a ramp, the reserve of services, services, and
+last what no decision can avoid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ def carbon_usd_per_mwh(ahead: Ahead) -> Floats | None:
     return np.asarray(ahead.carbon_g_per_kwh.mid * ahead.carbon_usd_per_t / KG_PER_T)
 
 
-def overlap(ahead: Ahead, one: Commitment) -> Floats:
-    """Share of each interval that lies in a promise."""
+def overlap(ahead: Ahead, one: Commitment | Hold) -> Floats:
+    """Share of each interval that lies in a promise, or in what is held for one."""
     begin_s = ahead.starts_s()
     inside_s = np.minimum(begin_s + ahead.step_s, one.ends_s) - np.maximum(begin_s, one.starts_s)
     return np.clip(inside_s / ahead.step_s, 0.0, 1.0)
@@ -109,10 +110,23 @@ def _dearest(ahead: Ahead, machines: Machines, burnt: Floats) -> float:
 
 
 def held_too_high(ahead: Ahead, machines: Machines, demands: Demands) -> bool:
-    """Whether machines that must stay up for now draw more than a cap leaves them."""
+    """Whether machines that must stay up for now draw more than a cap, or a limit, leaves them."""
     kept: Bools = machines.up[:, None] & (np.arange(len(demands)) < machines.held()[:, None])
     least_kw = np.maximum(
         machines.rise_kw[:, :1], machines.coming(len(demands)) * machines.top_kw[:, None]
     )
-    drawn_kw = (np.where(kept, least_kw, 0.0) * machines.count[:, None]).sum(axis=0)
-    return bool((drawn_kw + demands.base_kw + demands.services_kw > demands.cap_kw).any())
+    each_kw = np.where(kept, least_kw, 0.0) * machines.count[:, None]
+    over: Bools = each_kw.sum(axis=0) + demands.base_kw + demands.services_kw > demands.cap_kw
+    below_kw = machines.under.T.astype(np.float64) @ each_kw
+    return bool(over.any() or (below_kw > limit_rooms_kw(ahead)).any())
+
+
+def limit_rooms_kw(ahead: Ahead) -> Floats:
+    """What each limit leaves batch and machines above rest: inference goes first; (limits, n)."""
+    rooms_w = np.zeros((len(ahead.limits), len(ahead)))
+    for i, limit in enumerate(ahead.limits):
+        mine = (kind for kind in ahead.kinds if limit.name in kind.under)
+        rooms_w[i] = limit.room_w - sum(kind.count * kind.points_w[0] for kind in mine)
+        for zone in ahead.zones:
+            rooms_w[i] -= zone.services_w if limit.name in zone.under else 0.0
+    return rooms_w / W_PER_KW

@@ -44,6 +44,8 @@ class Machines:
             one column; shape (k, ages).
         least_up, least_down: least intervals in either state; shape (k,).
         age: for how many intervals it has been in its state at the start; shape (k,).
+        under: whether it hangs under each limit of the plan; shape (k, limits).
+        down_s: until it has come down to its rest, s; shape (k,).
     """
 
     kind: Ints
@@ -59,6 +61,8 @@ class Machines:
     least_up: Ints
     least_down: Ints
     age: Ints
+    under: Bools
+    down_s: Floats
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -104,6 +108,10 @@ class Machines:
             least_up=least_up,
             least_down=least_down,
             age=np.where(settled | (least == 1), MOST_AGES, since),
+            under=np.array(
+                [[one.name in kind.under for one in ahead.limits] for kind in kinds], dtype=np.bool_
+            ).reshape(len(kinds), len(ahead.limits)),
+            down_s=np.array([kind.down_s for kind in kinds]),
         )
 
     def times(self, copies: int) -> "Machines":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wattshift_scheduler.arrays import Floats, Ints
+from wattshift_scheduler.plan.bounds import Bounds, bounded
 from wattshift_scheduler.plan.demands import LATE, OVER, RAMP, RESERVE, SERVICE, Demands, overlap
 from wattshift_scheduler.plan.machines import MUSD, W_PER_KW, Machines
 from wattshift_scheduler.plan.mining import Mining, written
@@ -35,6 +36,7 @@ class Model:
         late: what each leaves undone against its deadline, kWh; -1 without; shape (b,).
         excess: above each promise; -1 outside; shape (c, n).
         mining: the machines.
+        bounds: limits below the connection, and what is held for promises.
     """
 
     program: Program
@@ -52,6 +54,7 @@ class Model:
     late: Ints
     excess: Ints
     mining: Mining
+    bounds: Bounds
 
 
 def built(
@@ -77,6 +80,7 @@ def built(
     _peaks(sheet, ahead, site)
     excess, paid = _promises(sheet, ahead, site)
     steep = _ramps(sheet, ahead, demands, site)
+    bounds = bounded(sheet, ahead, machines, demands, mining, batch)
     return Model(
         program=sheet.closed(),
         fixed=fixed - paid + float(mining.fixed_wear.sum() - mining.fixed_worth.sum()),
@@ -93,6 +97,7 @@ def built(
         late=late,
         excess=excess,
         mining=mining,
+        bounds=bounds,
     )
 
 

@@ -21,6 +21,8 @@ class Found:
         model, machines, demands: what was solved.
         values: of its columns.
         prices: of a kW in each interval, by its duals; shape (n,).
+        apart: what it costs each machine on top, by limits and holds; shape (k, n).
+        limited: what it costs on top under each limit; shape (limits, n).
         capped: what of them a full cap makes; shape (n,).
         best: schedules at those prices.
         gap: share of the turnover by which a better plan may exist.
@@ -31,6 +33,8 @@ class Found:
     demands: Demands
     values: Floats
     prices: Floats
+    apart: Floats
+    limited: Floats
     capped: Floats
     best: Schedules
     gap: float
@@ -47,8 +51,9 @@ def told(ahead: Ahead, found: Found, status: Status, solve_s: float) -> Plan:
     np.add.at(mining_w.T, found.machines.kind, drawn_kw * W_PER_KW)
     np.add.at(awake.T, found.machines.kind, up)
     batch_w = _values(values, model.batch).T * W_PER_KW
-    hurried = float((_values(values, model.batch) * model.hurry).sum())
-    cost = float(model.program.cost @ values) + model.fixed - hurried
+    unpaid = float((_values(values, model.batch) * model.hurry).sum())
+    unpaid += model.bounds.weighed(values)
+    cost = float(model.program.cost @ values) + model.fixed - unpaid
     dated = np.array([np.isfinite(one.deadline_s) for one in ahead.batches], dtype=np.bool_)
     missed = unmet(ahead, model, values)
     plan = Plan(
@@ -79,6 +84,8 @@ def told(ahead: Ahead, found: Found, status: Status, solve_s: float) -> Plan:
         batch_usd_per_mwh=_batch_worths(ahead, found, batch_w),
         needs_s=deadlines.needs_s(ahead),
         expected=ahead.prospect is not None,
+        limits=tuple(one.name for one in ahead.limits),
+        limit_usd_per_mwh=_limited(found, hours) if ahead.limits else None,
     )
     return events(ahead, plan)
 
@@ -130,6 +137,9 @@ def _machines(found: Found) -> tuple[Floats, Floats]:
 DRAWN_SHARE = 1e-6
 """Of a batch; less is the solver's rounding."""
 
+LEAST_W = 1e-3
+"""Above a limit; less is the solver's rounding."""
+
 EDGE_SHARE = 0.3
 """Weight of each edge of the price's band beside its middle: three points with the mean and the
 spread of a normal price (quantiles 0.1 and 0.9 lie 1.28 deviations out: 2 x 0.3 x 1.28**2 = 1)."""
@@ -150,16 +160,21 @@ def _worths(ahead: Ahead, found: Found) -> Floats:
         return np.asarray(np.clip(usd, 0.0, cycle_usd))
 
     if ahead.prospect is not None:
-        beyond = found.prices - ahead.price.mid * ahead.hours
+        beyond = found.prices - ahead.price.mid * ahead.hours + found.apart
         return clipped(unsure.worths(ahead, ahead.prospect, machines, beyond).T * MUSD)
     middle, price = clipped(found.best.worth), ahead.price
     if not len(machines) or np.array_equal(price.low, price.high):
         return middle
-    shape = (len(machines), len(ahead))
-    costs = [found.prices + (edge - price.mid) * ahead.hours for edge in (price.low, price.high)]
-    low, high = (schedules(machines, np.broadcast_to(cost, shape)).worth for cost in costs)
-    edges = EDGE_SHARE * (clipped(low) + clipped(high))
-    return np.asarray((1.0 - 2.0 * EDGE_SHARE) * middle + edges)
+    edges = [(edge - price.mid) * ahead.hours for edge in (price.low, price.high)]
+    low, high = (schedules(machines, found.prices + one + found.apart).worth for one in edges)
+    both = EDGE_SHARE * (clipped(low) + clipped(high))
+    return np.asarray((1.0 - 2.0 * EDGE_SHARE) * middle + both)
+
+
+def _limited(found: Found, hours: float) -> Floats:
+    """What a MWh costs on top under each limit, as in `Plan`: what cannot be kept is no money."""
+    kept = found.values[found.model.bounds.beyond] * W_PER_KW < LEAST_W
+    return np.asarray(np.where(kept, found.limited / hours, np.nan).T)
 
 
 def _batch_worths(ahead: Ahead, found: Found, batch_w: Floats) -> Floats:

@@ -96,6 +96,8 @@ def planned(
         demands=demands,
         values=values if whole is None else whole[0],
         prices=duals[model.balance],
+        apart=model.bounds.priced(duals),
+        limited=model.bounds.limit_prices(duals),
         capped=_capped(model, values, duals),
         best=best,
         gap=gap / _turnover(model, values),
@@ -150,7 +152,8 @@ def _around(ahead: Ahead, machines: Machines, *prices: Floats) -> tuple[Schedule
 
 def _prices(machines: Machines, model: Model, duals: Floats) -> Floats:
     """What a kW costs each machine; behind a gate it is a reserve as well; shape (k, n)."""
-    return np.asarray(duals[model.balance] + machines.fenced[:, None] * duals[model.ready])
+    shared = duals[model.balance] + machines.fenced[:, None] * duals[model.ready]
+    return np.asarray(shared + model.bounds.priced(duals))
 
 
 def _coarse(ahead: Ahead, highs: Highs) -> Warm | None:
@@ -163,13 +166,14 @@ def _coarse(ahead: Ahead, highs: Highs) -> Warm | None:
 
 
 def _warm(ahead: Ahead, demands: Demands, model: Model, duals: Floats) -> Warm:
-    hours = ahead.hours
+    hours, limits = ahead.hours, model.bounds.limit_prices(duals)
     return Warm(
         ahead.start_s,
         ahead.step_s,
         demands.energy / hours,
         duals[model.balance] / hours,
         -duals[model.ready] / hours,
+        dict(zip((one.name for one in ahead.limits), limits / hours, strict=True)),
     )
 
 

@@ -21,7 +21,8 @@ def worths(ahead: Ahead, prospect: Prospect, machines: Machines, beyond: Floats)
         ahead: what is planned.
         prospect: prices of energy that may come in its intervals.
         machines: `k` of them.
-        beyond: what a kW costs in each interval on top of the middle of its price; shape (n,).
+        beyond: what a kW costs in each interval on top of the middle of its price; shape (k, n),
+            or (n,) where it is the same for all machines.
 
     Returns:
         At the end of each interval, as expected from the first one; nothing at the end of the last;
@@ -29,12 +30,12 @@ def worths(ahead: Ahead, prospect: Prospect, machines: Machines, beyond: Floats)
     """
     n, k = len(ahead), len(machines)
     cycle = np.array([ahead.kinds[i].cycle_usd * MUSD for i in machines.kind.tolist()])[:, None]
-    chances = _chances(prospect, n)
+    beyond, chances = np.broadcast_to(beyond, (k, n)), _chances(prospect, n)
     found = np.zeros((n, k))
     # Worth of the intervals after `t`, as expected in each state of `t`.
     up = down = np.zeros((k, len(prospect.steps)))
     for t in range(n - 1, 0, -1):
-        price = prospect.price_usd_per_mwh[t] * ahead.hours + beyond[t]
+        price = prospect.price_usd_per_mwh[t] * ahead.hours + beyond[:, t, None]
         stays = _earned(machines, price) + up
         up = np.maximum(stays, down) @ prospect.steps.T
         down = np.maximum(down, stays - cycle) @ prospect.steps.T
@@ -43,8 +44,8 @@ def worths(ahead: Ahead, prospect: Prospect, machines: Machines, beyond: Floats)
 
 
 def _earned(machines: Machines, price: Floats) -> Floats:
-    """What each earns in an interval at its best point, by state; shape (k, states)."""
-    net = machines.worth[:, :, None] - machines.rise_kw[:, :, None] * price
+    """What each earns in an interval at its best point, by state; both of shape (k, states)."""
+    net = machines.worth[:, :, None] - machines.rise_kw[:, :, None] * price[:, None, :]
     return np.asarray(net.max(axis=1))
 
 

@@ -17,8 +17,11 @@ from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.errors import SchedulerError
 from wattshift_scheduler.forecasts.chain import Prospect
 from wattshift_scheduler.forecasts.forecast import Band
-from wattshift_scheduler.plan import checks
+from wattshift_scheduler.plan import checks, limits
 from wattshift_scheduler.plan.checks import PlanInvalid as PlanInvalid
+from wattshift_scheduler.plan.limits import Hold as Hold
+from wattshift_scheduler.plan.limits import Limit as Limit
+from wattshift_scheduler.plan.limits import Zone as Zone
 
 Status = Literal["optimal", "feasible", "infeasible", "time-limit"]
 
@@ -58,6 +61,8 @@ class Kind:
         min_up_s, min_down_s: for which it stays up, or down, at least, s.
         running: how many are up at the start.
         since_s: for how long they have been as they are, at the start, s; infinite: for long.
+        down_s: until the slowest of them has come down to its rest, s.
+        under: names of the limits that all of them hang under.
     """
 
     name: str
@@ -71,6 +76,8 @@ class Kind:
     min_down_s: float = 0.0
     running: int = 0
     since_s: float = math.inf
+    down_s: float = 0.0
+    under: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.count < 0 or not 0 <= self.running <= self.count:
@@ -81,7 +88,8 @@ class Kind:
         checks.finite(self.name, "values", self.usd_per_h)
         if any(later <= earlier for earlier, later in pairwise(self.points_w)):
             raise PlanInvalid(self.name, f"its watts must rise, not {self.points_w}")
-        checks.least(self.name, "times", (self.up_s, self.min_up_s, self.min_down_s))
+        times_s = (self.up_s, self.min_up_s, self.min_down_s, self.down_s)
+        checks.least(self.name, "times", times_s)
         checks.least(self.name, "cycle_usd", (self.cycle_usd,))
         checks.least(self.name, "since_s", (self.since_s,), endless=True)
 
@@ -187,6 +195,9 @@ class Ahead:
         carbon_usd_per_t: what a tonne of it is to cost, USD.
         compute_w: most that services and batch can draw together, on their nodes, W.
         prospect: how prices may move on where `price` is a forecast; None: that is not known.
+        limits, zones: feeders below the connection that may be full, and where compute hangs under
+            them; without limits there is no need of zones.
+        holds: mining that promises need drawn before they begin.
     """
 
     start_s: float
@@ -206,6 +217,9 @@ class Ahead:
     carbon_usd_per_t: float = 0.0
     compute_w: float = math.inf
     prospect: Prospect | None = None
+    limits: tuple[Limit, ...] = ()
+    zones: tuple[Zone, ...] = ()
+    holds: tuple[Hold, ...] = ()
 
     def __post_init__(self) -> None:
         checks.finite("start_s", "time", (self.start_s,))
@@ -233,6 +247,8 @@ class Ahead:
         checks.unique("peak", [one.name for one in self.peaks], MOST_PEAKS)
         if self.prospect is not None:
             checks.prospect("prospect", self.prospect, n)
+        under = {one.name: one.under for one in self.kinds}
+        limits.check(n, self.limits, self.zones, self.holds, under)
         for peak in self.peaks:
             if peak.chance is not None and peak.chance.shape != (n,):
                 raise PlanInvalid(peak.name, f"it has {len(peak.chance)} chances for {n} intervals")
@@ -287,6 +303,9 @@ class Plan:
         needs_s: for how long each batch must be at work before its deadline (`deadlines`); shape
             (batches,). None: not told.
         expected: where it is foreseen, awake_usd is an expectation over how such prices move on.
+        limits: names of the feeders below the connection that may be full.
+        limit_usd_per_mwh: what a Wh costs beyond the shadow price under each of them; NaN where it
+            cannot be kept; shape (n, limits). None: there are none.
     """
 
     made_s: float
@@ -317,6 +336,8 @@ class Plan:
     batch_usd_per_mwh: Floats | None = None
     needs_s: Floats | None = None
     expected: bool = False
+    limits: tuple[str, ...] = ()
+    limit_usd_per_mwh: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.site_w)

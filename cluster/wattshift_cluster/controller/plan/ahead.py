@@ -17,6 +17,7 @@ from wattshift_cluster.controller.plan import demands as plan_demands
 from wattshift_cluster.controller.plan import prices as plan_prices
 from wattshift_cluster.controller.plan.curves import BY_TIME_OF_DAY, Foreseen, Grid, foreseen
 from wattshift_cluster.controller.plan.demands import Remark
+from wattshift_cluster.controller.plan.feeders import below
 from wattshift_cluster.controller.plan.history import Past
 from wattshift_cluster.controller.plan.machines import machines
 from wattshift_cluster.grid.curves.steps import filled
@@ -108,6 +109,8 @@ def prepared(known: Snapshot, config: SiteConfig) -> Prepared:
     )
     jobs, late = plan_demands.batches(state.jobs.values(), known.unit_s_per_item, now_s)
     mining = machines(state, now_s)
+    feeders = below(state, mining, others.services.mid)
+    holds, held = plan_demands.holds(state, grid, now_s)
     charge = terms.demand_charge_usd_per_kw
     ahead = Ahead(
         start_s=grid.start_s,
@@ -132,13 +135,16 @@ def prepared(known: Snapshot, config: SiteConfig) -> Prepared:
         carbon_usd_per_t=terms.carbon_usd_per_t,
         compute_w=_compute_w(state),
         prospect=price.prospect,
+        limits=feeders.limits,
+        zones=feeders.zones,
+        holds=holds,
     )
     words = (price.words, *(one.words for one in (others.solar, others.carbon) if one), *late)
     return Prepared(
         ahead=ahead,
         priced=price.published,
-        remarks=(*caps.remarks, *events),
-        notes=tuple(word for word in (*words, *others.notes) if word),
+        remarks=(*caps.remarks, *held, *events),
+        notes=tuple(word for word in (*words, *others.notes, *feeders.notes) if word),
         kinds={kind.name: kind.count for kind in mining.kinds},
         posted=plan_prices.posted_next(curve, now_s),
     )

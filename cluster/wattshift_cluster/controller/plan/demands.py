@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from wattshift_cluster.controller.beside import PeakAhead
 from wattshift_cluster.controller.plan.curves import Grid
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.jobs import Job, JobKind
+from wattshift_scheduler.plan.limits import MOST_HOLDS, Hold
 from wattshift_scheduler.plan.words import MOST_COMMITMENTS, Batch, Commitment, Peak
+from wattshift_scheduler.promises.holdable import MARGIN_SHARE
+from wattshift_scheduler.promises.obligations import coming
 from wattshift_scheduler.signals.effective import all_targets, standing_caps
 from wattshift_scheduler.signals.words import DRILL, Cap, GridEvent, Target, Work
 from wattshift_scheduler.state import State
@@ -135,6 +139,30 @@ def commitments(
     return found[:MOST_COMMITMENTS], remarks
 
 
+def holds(state: State, grid: Grid, now_s: float) -> tuple[tuple[Hold, ...], list[Remark]]:
+    """Mining that promises need drawn before they begin, as the control loop will hold it up, and a
+    remark for each."""
+    needs = (one for one in coming(state, grid.ends_s, now_s) if one.begins_s < grid.ends_s)
+    found = tuple(
+        Hold(
+            name=one.need.named,
+            starts_s=one.begins_s,
+            ends_s=one.ends_s,
+            watts_w=one.need.watts_w * (1.0 + MARGIN_SHARE),
+            within_s=one.need.within_s,
+        )
+        for one in islice(needs, MOST_HOLDS)
+    )
+    remarks = [
+        Remark(
+            grid.covered(one.starts_s, one.ends_s).start,
+            f"{_watts(one.watts_w)} of mining held up: {one.name}",
+        )
+        for one in found
+    ]
+    return found, remarks
+
+
 def _unused(name: str, found: Sequence[Commitment]) -> str:
     """The name, numbered where an event comes in several pieces."""
     taken = {one.name for one in found}
@@ -233,7 +261,7 @@ def batches(
         for job in jobs
         if job.kind is JobKind.BATCH and not job.state.final and not job.held and job.unit_w > 0
     ]
-    order = sorted(active, key=lambda job: (job.deadline_s or math.inf, job.submitted_s))
+    order = sorted(active, key=lambda job: (job.due_s, job.submitted_s))
     found, notes = [], []
     for job in order[:BATCHES_MOST]:
         each_s = unit_s_per_item.get(job.id)
@@ -241,7 +269,7 @@ def batches(
             notes.append(f"{job.id} is not planned: how fast it goes is not known yet")
             continue
         unit_h = max(job.total - (job.done or 0), 0) * each_s / HOUR_S
-        deadline_s = math.inf if job.deadline_s is None else max(job.deadline_s - now_s, 0.0)
+        deadline_s = max(job.due_s - now_s, 0.0)
         most_w = job.max_units * job.unit_w
         found.append(
             Batch(

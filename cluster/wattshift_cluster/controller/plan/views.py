@@ -11,6 +11,7 @@ from wattshift_cluster.controller.plan.ahead import Prepared
 from wattshift_cluster.controller.plan.off import blank
 from wattshift_cluster.controller.signal_views import time_of
 from wattshift_cluster.controller.views import known
+from wattshift_scheduler.plan.telling import full_feeders
 from wattshift_scheduler.plan.words import Plan
 
 View = dict[str, Any]
@@ -78,7 +79,7 @@ def plan(
         "step_s": figures.step_s,
         "horizon_s": figures.step_s * len(figures),
         "unmet": list(figures.infeasible),
-        "notes": list(made.prepared.notes),
+        "notes": [*full_feeders(figures), *made.prepared.notes],
         "events": list(figures.events),
         "kinds": [{"name": name, "count": kinds.get(name, 0)} for name in figures.kinds],
         "batches": [
