@@ -1,4 +1,4 @@
-"""How fast and how well the ladder is walked: replans, cuts, memory, and the gap to exact solvers.
+"""How fast and how well the ladder is walked: replans, cuts, promises, memory, the gap to solvers.
 
 The fleet is modelled (see `allocate_site`): by default 100,000 ASICs, each of its own make, with
 five rungs, in 2,500 racks under halls, of which a third bind. The same instance goes to HiGHS as a
@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks import allocate_cut, allocate_exact
+from benchmarks import allocate_cut, allocate_exact, allocate_promises
 from benchmarks.allocate_growth import exponent, growth, keep, replan_ms
 from benchmarks.allocate_lp import lp
 from benchmarks.allocate_memory import peak_mb
@@ -71,6 +71,8 @@ def run(devices: int = DEVICES) -> dict[str, Any]:
     del one, found
     _told("cuts of a running site")
     figures |= allocate_cut.figures(tree, machines, VALUES, PER_AGENT)
+    _told("the same while machines are held up for promises")
+    figures |= allocate_promises.figures(tree, machines, VALUES, PER_AGENT)
     del tree, machines
     figures |= allocate_exact.gaps()
     _told("memory, and growth")

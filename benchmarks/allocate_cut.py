@@ -51,7 +51,7 @@ def figures(
     """All figures of cuts at one site, by the keys that INTERFACES names."""
     world = running(tree, devices, values, per_agent)
     cuts = [cut(world.state, world.now_s, part) for part in range(REPEATS)]
-    ticks = [_timed_ms(world.state, [ev.Tick()], world.now_s)[0] for _ in range(REPEATS)]
+    ticks = [timed_ms(world.state, [ev.Tick()], world.now_s)[0] for _ in range(REPEATS)]
     joins = [_join_ms(world) for _ in range(JOIN_REPEATS)]
     seconds = [world.live() for _ in range(LIVE_S)]
     cut_ms = [ms for ms, _ in cuts]
@@ -90,7 +90,7 @@ def cut(state: State, now_s: float, part: int = 0) -> tuple[float, int]:
         part: makes the cap one of its own, by some watts.
     """
     cap = Cap("cut", "schedule", (1.0 - CUT_SHARE) * state.outlook.committed_w - 10.0 * part)
-    ms, commands = _timed_ms(state, [ev.SignalChanged("schedule", (cap,))], now_s + 0.5)
+    ms, commands = timed_ms(state, [ev.SignalChanged("schedule", (cap,))], now_s + 0.5)
     return ms, sum(len(one.devices) for one in commands)
 
 
@@ -98,12 +98,13 @@ def _join_ms(world: "World") -> float:
     """Time of a step in which devices join, ms: copies of some that are there, at another agent."""
     some = world.state.fleet.devices[:JOINS]
     new = tuple(dataclasses.replace(one, id=f"{one.id}-new", agent="another") for one in some)
-    return _timed_ms(world.state, [ev.DeviceJoined(new)], world.now_s + 0.5)[0]
+    return timed_ms(world.state, [ev.DeviceJoined(new)], world.now_s + 0.5)[0]
 
 
-def _timed_ms(
+def timed_ms(
     state: State, events: Iterable[ev.Event], now_s: float
 ) -> tuple[float, list[GrantLeases]]:
+    """Time of one step, ms, and the grants that it makes."""
     begin_s = time.perf_counter()
     _, commands, _ = step(state, events, now_s)
     ms = (time.perf_counter() - begin_s) * 1e3

@@ -226,6 +226,7 @@ class Carried:
         wanted_w: watts that the last allocation wanted for each device; shape (n,).
         moving: devices that did not hold what was wanted then.
         filled: what the next allocation can start from.
+        promised: what was seen and answered for promises (`holding.Kept`); None without any.
     """
 
     fleet: Fleet
@@ -247,6 +248,7 @@ class Carried:
     wanted_w: Floats | None = None
     moving: Ints | None = None
     filled: Any = None
+    promised: Any = None
 
     def belongs(self, fleet: Fleet, ledger: Ledger, seen: Telemetry) -> bool:
         """Whether these are the columns that it was worked out from."""

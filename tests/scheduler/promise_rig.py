@@ -158,6 +158,18 @@ class Play:
         return [f"{row.action}: {row.reason}" for row in rows if row.subject == subject]
 
 
+def held_up() -> State:
+    """A site at which two machines and two gates are held up, and that has just been asked."""
+    play = Play((asic("a0"), asic("a1"), gate("g0"), gate("g1")))
+    play.run(70)
+    play.promise(event("p", play.now_s + 400.0, 2500.0))
+    play.price(DEAR)
+    play.run(30)
+    state, _, _ = decide(play.state, play.now_s)
+    assert len(state.held.rows), "nothing is held"
+    return state
+
+
 def down_s(device: Device) -> float:
     return GATE_S if device.fenced else device.points[0].transition_s
 

@@ -26,6 +26,7 @@ from wattshift_scheduler import events as ev
 from wattshift_scheduler.decisions import Decision, Moves
 from wattshift_scheduler.plan.words import Standing
 from wattshift_scheduler.promises import (
+    fixed,
     held_words,
     holdable,
     holding,
@@ -33,6 +34,7 @@ from wattshift_scheduler.promises import (
     sheddable,
     shortages,
 )
+from wattshift_scheduler.promises.filling import Filling
 from wattshift_scheduler.reserve import Held
 from wattshift_scheduler.signals.words import Cap, GridEvent
 from wattshift_scheduler.site import Device, Rules
@@ -65,26 +67,26 @@ def test_the_seeds_of_the_mutation_tests_are_clean_with_all_guards() -> None:
     assert first_found([20_332, 21_467], long=True) == ""
 
 
-def _nothing_held(_state: Any, wanted: Any, *_: Any) -> Any:
-    return wanted, Held()
+def _nothing_held(state: Any, wanted: Any, *_: Any) -> Any:
+    return wanted, replace(state, held=Held())
 
 
 def _inference_last(owed: Any, shed: Any, reserve: Any, was: Any = shortages.short) -> Any:
     return was(owed, shed, replace(reserve, burst_w=0.0, plan_w=0.0))
 
 
-def _slow_is_fast(state: Any, now_s: float, was: Any = sheddable.sheddable) -> Any:
-    shed = was(state, now_s)
-    return replace(shed, down_s=np.zeros_like(shed.down_s))
+def _slow_is_fast(state: Any, now_s: float, last: Any = None, was: Any = sheddable.shown) -> Any:
+    seen_w = was(state, now_s, last)
+    return replace(seen_w, fixed=replace(seen_w.fixed, times_s=0.0 * seen_w.fixed.times_s))
 
 
-def _only_the_site(self: Any, watts_w: Any, was: Any = holding._Hold._left_w) -> Any:
-    left_w = was(self, watts_w)
+def _only_the_site(self: Any, *asked: Any, was: Any = Filling._left_w) -> Any:
+    left_w = was(self, *asked)
     return np.where(np.arange(len(left_w)) > 0, 1e9, left_w)
 
 
-def _endless_room(self: Any, watts_w: Any, was: Any = holding._Hold._left_w) -> Any:
-    return was(self, watts_w) + 1e9
+def _endless_room(self: Any, *asked: Any, was: Any = Filling._left_w) -> Any:
+    return was(self, *asked) + 1e9
 
 
 def _never_over(self: Any, at_s: float, was: Any = GridEvent.stands) -> bool:
@@ -95,13 +97,13 @@ MUTATIONS: list[tuple[str, Any, str, Any, int, str]] = [
     ("nothing is held", holding, "held", _nothing_held, 0, "I8"),
     ("no alarm", shortages, "causes", lambda *_: iter(()), 0, "I8"),
     ("bursts and promises share", shortages, "short", _inference_last, 7, "I8"),
-    ("slow is fast", shortages, "sheddable", _slow_is_fast, 1, "I8"),
-    ("slow is held", holdable, "down_s", lambda state: np.zeros(len(state.fleet)), 25, "I8"),
+    ("slow is fast", shortages, "shown", _slow_is_fast, 1, "I8"),
+    ("slow is held", fixed, "down_s", lambda fleet: np.zeros(len(fleet)), 25, "I8"),
     ("given is owed again", obligations, "_given_w", lambda *_: 0.0, 2, "I8"),
     ("ended is owed", GridEvent, "stands", _never_over, 2, "I8"),
-    ("room is endless", holding._Hold, "_left_w", _endless_room, 3, "I1"),
-    ("feeders are endless", holding._Hold, "_left_w", _only_the_site, 101, "I1"),
-    ("slower is raised", holding._Hold, "_made_room", lambda self, w, _: w, 52, "I1"),
+    ("room is endless", Filling, "_left_w", _endless_room, 3, "I1"),
+    ("feeders are endless", Filling, "_left_w", _only_the_site, 101, "I1"),
+    ("slower is raised", Filling, "_make_room", lambda *_: None, 52, "I1"),
     ("untold", held_words, "told", lambda *_: (), 0, "I7"),
 ]
 
@@ -118,12 +120,9 @@ def test_without_its_guard_it_is_seen_to_break(
     assert first_found(range(seed, seed + 12)).startswith(broken)
 
 
-def _no_gates_asked(self: Any, watts_w: Any, was: Any = holding._Hold._left_w) -> Any:
+def _no_gates_asked(self: Any) -> Any:
     """What machines draw beyond a promise is taken to serve a burst, too."""
-    fenced = np.ones_like(self.state.fleet.fenced)
-    fleet = replace(self.state.fleet, fenced=fenced)
-    blind = replace(self, state=replace(self.state, fleet=fleet))
-    return was(blind, watts_w)
+    return np.arange(len(self.watts_w))
 
 
 def _nothing_lent(now: Any, *_: Any) -> Any:
@@ -133,7 +132,7 @@ def _nothing_lent(now: Any, *_: Any) -> Any:
 @pytest.mark.parametrize(
     ("where", "name", "mutant", "seed"),
     [
-        (holding._Hold, "_left_w", _no_gates_asked, 21_467),
+        (Filling, "_gates", _no_gates_asked, 21_467),
         (holding, "lent", _nothing_lent, 20_332),
     ],
     ids=["machines serve bursts", "what is lent is held"],
@@ -189,6 +188,18 @@ def test_what_is_held_is_told_with_its_promise_and_its_loss() -> None:
     told = shortages.by_kind(play.state, play.now_s)
     assert (told["owed"], told["short"]) == (500.0, 0.0)
     assert 500.0 <= told["held"] <= 1.06 * 500.0
+
+
+def test_a_loss_counts_the_carbon_that_the_operator_prices() -> None:
+    play = running(*GATES)
+    play.state = replace(play.state, values=replace(play.state.values, carbon_usd_per_t=80.0))
+    play.promise(event("e", play.now_s + 300.0, 500.0))
+    play.price(DEAR)
+    play.hear(ev.CarbonSeen(400.0))
+    play.run(1)
+    whole = next(one for one in play.told if isinstance(one, Decision) and one.action == "hold")
+    lost = DEAR + 0.4 * 80.0 - 0.01 * 50.0 / 24.0 / 600e-6
+    assert whole.inputs["held_usd_per_mwh"] == pytest.approx(lost)
 
 
 def test_the_price_that_a_plan_puts_on_top_is_no_reason_to_rest_either() -> None:
@@ -409,8 +420,8 @@ def test_without_a_promise_nothing_looks_at_the_fleet(monkeypatch: pytest.Monkey
         raise AssertionError("a pass over the fleet")
 
     play = running(*GATES)
-    monkeypatch.setattr(holdable, "sheddable", looked)
-    monkeypatch.setattr(shortages, "sheddable", looked)
+    monkeypatch.setattr(holdable, "shown", looked)
+    monkeypatch.setattr(shortages, "shown", looked)
     play.promise(replace(event("e", play.now_s + 300.0, 1.0), commitment_w=float("nan")))
     play.price(DEAR)
     play.run(5)

@@ -10,7 +10,9 @@ import pytest
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.promises.flexibility import DEADLINES_S, flexibility
-from wattshift_scheduler.promises.obligations import Obligation, obligations
+from wattshift_scheduler.promises.obligations import Obligation, needs, obligations
+from wattshift_scheduler.promises.sheddable import shown
+from wattshift_scheduler.promises.shortages import short
 from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.signals.words import Cap, GridEvent
@@ -83,6 +85,31 @@ def test_a_promise_is_kept_by_the_slowest_watts_that_are_in_time() -> None:
     assert by_deadline(drawing(*everything, signals=both)) == [500.0] * 5
     called_off = promises(replace(later, cancelled_s=NOW_S - 1.0))
     assert by_deadline(drawing(*everything, signals=called_off))[-1] == 3000.0
+
+
+def test_what_is_held_goes_by_the_notice_and_what_is_offered_by_what_is_left_of_it() -> None:
+    """In the last minutes the slow machine still keeps the promise, and nobody is sold the fast
+    watts that stand in for it until it is down."""
+    drawn = (1000.0, 0.0, 1000.0)
+    long_before = event("e", NOW_S + 1000.0, 1000.0)
+    state = drawing(*drawn, signals=promises(long_before))
+    assert by_deadline(state) == [1e3, 1e3, 1e3, 1e3, 1e3]
+    near = event("e", NOW_S + 100.0, 1000.0)
+    state = drawing(*drawn, signals=promises(near))
+    assert obligations(state, NOW_S) == (Obligation(1000.0, 100.0),)
+    assert by_deadline(state) == [0.0, 0.0, 0.0, 1e3, 1e3]
+    (need,) = needs(state, math.inf, NOW_S)
+    assert (need.watts_w, need.within_s, need.starts_in_s) == (1000.0, 600.0, 100.0)
+    alone = drawing(0.0, 0.0, 1000.0, signals=promises(near))
+    assert short((need,), shown(alone, NOW_S), Reserve()) is None
+    assert by_deadline(alone) == [0.0] * 5
+
+
+def test_an_event_of_short_notice_needs_what_is_gone_within_it_however_far_it_is() -> None:
+    ahead = replace(event("e", NOW_S + 1000.0, 1000.0), notified_s=NOW_S + 995.0)
+    state = drawing(1000.0, 1000.0, 1000.0, signals=promises(ahead))
+    assert obligations(state, NOW_S) == (Obligation(1000.0, 5.0),)
+    assert by_deadline(state) == [1e3, 1e3, 1e3, 2e3, 2e3]
 
 
 def test_the_reserve_for_bursts_is_not_for_sale() -> None:

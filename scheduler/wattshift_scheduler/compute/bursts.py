@@ -16,8 +16,8 @@ from wattshift_scheduler.compute import demand
 from wattshift_scheduler.compute.placement import Placement
 from wattshift_scheduler.jobs import JobKind
 from wattshift_scheduler.plan import acting
+from wattshift_scheduler.promises.fixed import GATE_S
 from wattshift_scheduler.promises.obligations import Need, obligations
-from wattshift_scheduler.promises.sheddable import GATE_S
 from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.site import FeederTree
 from wattshift_scheduler.state import State

@@ -58,11 +58,11 @@ def _within(
     reserve_w: float,
     duration_s: float | None,
 ) -> Flexibility:
-    quick = (shed.down_s <= deadline_s) & (shed.shown_w > 0)
-    shown_w = float(shed.shown_w[quick].sum())
+    quick = (shed.down_s <= deadline_s) & (shed.shown.watts_w > 0)
+    shown_w = float(shed.shown.watts_w[quick].sum())
     free_w = max(min(_free_w(deadline_s, shed, owed)) - reserve_w, 0.0)
     in_time = shed.down_s <= deadline_s
-    could_w = float(np.maximum(shed.shown_w, shed.leased_w)[in_time].sum())
+    could_w = float(np.maximum(shed.shown.watts_w, shed.leased_w)[in_time].sum())
     return Flexibility(
         deadline_s=deadline_s,
         deliverable_w=free_w,
@@ -80,7 +80,7 @@ def _free_w(deadline_s: float, shed: Sheddable, owed: tuple[Obligation, ...]) ->
     those are held back that no slower one can stand in for.
     """
     for by_s in {deadline_s, *(one.within_s for one in owed if one.within_s > deadline_s)}:
-        yield shed.by_w(by_s) - sum(one.watts_w for one in owed if one.within_s <= by_s)
+        yield shed.shown.by_w(by_s) - sum(one.watts_w for one in owed if one.within_s <= by_s)
 
 
 def _duration_s(state: State, now_s: float) -> float | None:

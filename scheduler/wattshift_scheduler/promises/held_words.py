@@ -34,7 +34,11 @@ def told(
     if (len(now.rows) > 0, now.names) != (len(before.rows) > 0, before.names):
         found.append(_whole(before, now, inputs, now_s))
     same = before.fleet is now.fleet
-    new = np.setdiff1d(now.rows, before.rows, assume_unique=True) if same else now.rows
+    new = now.rows
+    if same:
+        was = np.zeros(len(state.fleet), dtype=np.bool_)
+        was[before.rows] = True
+        new = new[~was[new]]
     new = new[state.ledger.point[new] >= 0]
     if len(new):
         found.append(_devices(state, wanted, new, inputs, now_s))

@@ -5,6 +5,11 @@ be gone. From the notice until the start they must be drawn by something that ca
 time; once it has begun, what it has not got yet is owed at once. What has been given is the mining
 that lies below its plan from before the notice.
 
+What is held for a promise is judged by its notice: who comes down within it can be told after it
+and be down at the start, and is no other machine in the last minutes. What is offered to others is
+judged by what is left of it: what is not down by then is given by faster watts at the start, and
+these are not for sale meanwhile.
+
 A promise is counted from its notice on: nobody else is offered its watts. It needs devices for the
 last half hour only: before that, whatever rests can be up again by the start. The response to the
 grid's frequency promises a share of what happens to be drawn, no watts, and is none of these.
@@ -13,6 +18,7 @@ grid's frequency promises a share of what happens to be drawn, no watts, and is 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from wattshift_scheduler.signals import ramps
 from wattshift_scheduler.signals.effective import all_events, standing_caps
@@ -28,7 +34,8 @@ CENT_W = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Obligation:
-    """Watts that are promised already, and within which time they must be gone; now is 0 s."""
+    """Watts that are promised already, and within which time they must be gone if they are asked
+    for now; at once is 0 s."""
 
     watts_w: float
     within_s: float
@@ -63,8 +70,36 @@ def obligations(state: State, now_s: float) -> tuple[Obligation, ...]:
     begun = [event for event in live if event.starts_s <= now_s]
     given_w = _given_w(state, begun)
     open_w = max(sum(event.commitment_w for event in begun) - given_w, 0.0)
-    coming = (Obligation(e.commitment_w, e.starts_s - now_s) for e in live if e.starts_s > now_s)
+    later = (event for event in live if event.starts_s > now_s)
+    coming = (Obligation(event.commitment_w, _left_s(event, now_s)) for event in later)
     return (Obligation(open_w, 0.0), *coming) if open_w > 0 else tuple(coming)
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A need that will hold from one time until another, our clock, s."""
+
+    need: Need
+    begins_s: float
+    ends_s: float
+
+
+def coming(state: State, until_s: float, now_s: float) -> Iterator[Coming]:
+    """What promises will need devices for from now until a time, by the rules of `needs`.
+
+    Only what is known now counts, and an event that has begun by then is taken to have what it was
+    promised.
+    """
+    live = _committed(state, now_s)
+    for starts_s in sorted({e.starts_s for e in live if now_s < e.starts_s < until_s + HELD_S}):
+        first_s = max(starts_s - HELD_S, now_s)
+        turns = (e.starts_s for e in live if first_s < e.starts_s < starts_s)
+        edges = [first_s, *sorted(set(turns)), starts_s]
+        for begins_s, ends_s in pairwise(edges):
+            begun = (e for e in live if e.starts_s <= begins_s and e.stands(starts_s))
+            given_w = sum(event.commitment_w for event in begun)
+            for need in _needed(live, given_w, starts_s, begins_s):
+                yield Coming(need, begins_s, ends_s)
 
 
 def needs(state: State, cap_w: float, now_s: float) -> tuple[Need, ...]:
@@ -106,6 +141,12 @@ def _needed(
 def _notice_s(event: GridEvent) -> float:
     """From the notice of an event to its start, s."""
     return max(event.starts_s - event.notified_s, 0.0)
+
+
+def _left_s(event: GridEvent, now_s: float) -> float:
+    """Within which time the watts of an event to come must be gone if they are asked for now, s:
+    its notice, or what is left of it."""
+    return min(_notice_s(event), event.starts_s - now_s)
 
 
 def _committed(state: State, now_s: float) -> list[GridEvent]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wattshift_scheduler.promises.fixed import GATE_S
 from wattshift_scheduler.promises.obligations import Need, needs
-from wattshift_scheduler.promises.sheddable import GATE_S, Sheddable, sheddable
+from wattshift_scheduler.promises.sheddable import Shown, kept_shown, shown
 from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.state import State
@@ -40,12 +41,12 @@ class Shortage:
     services_w: float
 
 
-def short(owed: Sequence[Need], shed: Sheddable, reserve: Reserve) -> Shortage | None:
+def short(owed: Sequence[Need], shed: Shown, reserve: Reserve) -> Shortage | None:
     """What lacks most; None where every promise has its watts.
 
     Args:
         owed: what promises need devices for now.
-        shed: what each device could give back now.
+        shed: what could be given back now.
         reserve: what is kept for bursts of services, and what is free for them.
     """
     kept_w = min(max(reserve.services_w - reserve.free_w, 0.0), shed.by_w(GATE_S))
@@ -62,7 +63,8 @@ def by_kind(state: State, now_s: float) -> dict[str, float]:
     """For metrics, W: `owed` the most that promises need devices for at one moment, `held` the
     mining that is held up for them, `short` what of it could not be given in time now."""
     owed = needs(state, state.outlook.cap_w, now_s)
-    found = short(owed, sheddable(state, now_s), state.reserve) if owed else None
+    shed = shown(state, now_s, kept_shown(state)) if owed else None
+    found = None if shed is None else short(owed, shed, state.reserve)
     return {
         "owed": max((need.watts_w for need in owed), default=0.0),
         "held": state.held.held_w,
@@ -75,7 +77,7 @@ def causes(state: State, verdict: Arbitrated, now_s: float) -> Iterator[Cause]:
     owed = needs(state, verdict.cap_w, now_s)
     if not owed:
         return
-    shed = sheddable(state, now_s)
+    shed = shown(state, now_s, kept_shown(state))
     found = short(owed, shed, state.reserve)
     if found is None:
         return
@@ -88,10 +90,10 @@ def causes(state: State, verdict: Arbitrated, now_s: float) -> Iterator[Cause]:
     yield "promise-short", ("warning", text)
 
 
-def _why(state: State, found: Shortage, shed: Sheddable) -> Iterator[str]:
+def _why(state: State, found: Shortage, shed: Shown) -> Iterator[str]:
     """What the watts that lack are at, or what keeps them from being drawn."""
     yield f"{found.ready_w:,.0f} W are drawn that can be gone in such a time"
-    slow_w = float(shed.shown_w.sum()) - shed.by_w(found.need.within_s)
+    slow_w = shed.total_w - shed.by_w(found.need.within_s)
     if slow_w > LEAST_W:
         yield f"{slow_w:,.0f} W take longer to come down"
     if found.services_w > LEAST_W:
