@@ -5,12 +5,14 @@ from itertools import chain
 
 import numpy as np
 
+from wattshift_scheduler import shortfalls
 from wattshift_scheduler.arrays import Bools
+from wattshift_scheduler.compute import lateness
 from wattshift_scheduler.compute.act import EVICT_AFTER_S
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.promises import shortages
 from wattshift_scheduler.signals.arbitrate import Arbitrated
-from wattshift_scheduler.state import Alarm, State
+from wattshift_scheduler.state import Alarm, Outlook, State
 
 NAMED = 5
 """Devices named in one alarm; the rest are counted."""
@@ -24,12 +26,21 @@ estimate."""
 
 
 def raised(
-    state: State, verdict: Arbitrated, *, shortfall_w: float, late: Bools, now_s: float
+    state: State, verdict: Arbitrated, *, outlook: Outlook, late: Bools, now_s: float
 ) -> tuple[Mapping[str, Alarm], tuple[Decision, ...]]:
-    """The alarms that hold now, and a decision for each that has come or gone."""
+    """The alarms that hold now, and a decision for each that has come or gone.
+
+    Args:
+        state: as decided, its outlook still that of the last decision.
+        verdict: what signals ask for.
+        outlook: of this decision.
+        late: devices that have not settled on their last lease in time; shape (n,).
+        now_s: our clock, s.
+    """
     causes = dict(
         chain(
-            _causes(state, shortfall_w, late, now_s),
+            shortfalls.causes(state, outlook),
+            _causes(state, late, now_s),
             _signals(verdict),
             shortages.causes(state, verdict, now_s),
         )
@@ -50,13 +61,8 @@ def _since(state: State, name: str, now_s: float) -> float:
     return now_s if before is None else before.since_s
 
 
-def _causes(
-    state: State, shortfall_w: float, late: Bools, now_s: float
-) -> Iterator[tuple[str, tuple[str, str]]]:
+def _causes(state: State, late: Bools, now_s: float) -> Iterator[tuple[str, tuple[str, str]]]:
     rules = state.site.rules
-    if shortfall_w > 0.5:
-        text = f"the cap lies {shortfall_w:,.0f} W below what the site can shed to"
-        yield "cap-below-floor", ("critical", text)
     if np.isfinite(state.meter_at_s) and now_s - state.meter_at_s > rules.stale_after_s:
         yield "meter-stale", ("warning", "the site meter is stale: the margin is widened")
     if len(state.fleet) and np.isinf(state.price_usd_per_mwh()):
@@ -78,6 +84,7 @@ def _causes(
         text = f"the look-ahead plan is {age_min:,.0f} min old and no longer used: ladder alone"
         yield "plan-late", ("warning", text)
     yield from _nodes(state, now_s)
+    yield from lateness.causes(state)
     if late.any():
         text = f"{_named(state, late)}: not seen to obey its lease in time, counted at its ceiling"
         yield "overdue", ("warning", text)

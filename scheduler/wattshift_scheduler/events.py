@@ -155,6 +155,13 @@ class OverheadLearnt:
 
 
 @dataclass(frozen=True, slots=True)
+class CarbonSeen:
+    """What a kWh from the grid emits now, g; None while no source tells."""
+
+    g_per_kwh: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class HashpriceSeen:
     """The feed of the hashprice has spoken.
 
@@ -320,6 +327,7 @@ Event: TypeAlias = (
     | MeterRead
     | SignalChanged
     | OverheadLearnt
+    | CarbonSeen
     | HashpriceSeen
     | JobSubmitted
     | JobActed

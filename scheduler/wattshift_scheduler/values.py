@@ -26,12 +26,14 @@ class Values:
         reserve_usd_per_mwh: value of holding one gate-backed MW sheddable for an hour, USD.
         default_price_usd_per_mwh: energy price while no feed gives one; None if unknown then. An
             unknown price is not a cheap one: nothing mines while it is unknown.
+        carbon_usd_per_t: the operator's own price on what energy emits, USD; 0: none (`carbon`).
     """
 
     hashprice_usd_per_ph_day: float | None = 0.0
     pool_fee_share: float = 0.0
     reserve_usd_per_mwh: float = 0.0
     default_price_usd_per_mwh: float | None = 0.0
+    carbon_usd_per_t: float = 0.0
 
     def __post_init__(self) -> None:
         numbers = (
@@ -41,6 +43,8 @@ class Values:
         )
         if not all(math.isfinite(n) for n in numbers) or not 0 <= self.pool_fee_share < 1:
             raise SiteInvalid("values", "prices must be finite and the pool fee between 0 and 1")
+        if not (math.isfinite(self.carbon_usd_per_t) and self.carbon_usd_per_t >= 0):
+            raise SiteInvalid("values", "a price on carbon is finite and not below zero")
 
     @property
     def usd_per_hash_hour(self) -> float:

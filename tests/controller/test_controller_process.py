@@ -82,12 +82,31 @@ def test_a_live_cap_below_the_floor_is_taken_and_its_shortfall_stated(front: Fro
     assert alarms["cap-below-floor"]["severity"] == "critical"
 
 
+def test_cap_alarm_and_site_miss_a_cap_by_the_same_two_figures(front: Front) -> None:
+    """The rig has never answered: it counts at nameplate and 5 %, and could be asked to 30 W."""
+    told = asyncio.run(front.set_cap(450.0, None, None, "operator", False))
+    missed = (told["shortfall_w"], told["shortfall_counted_w"])
+    assert missed == pytest.approx((81.5, 500 + 3150 - 450))
+    site = front.site()
+    assert (site["shortfall_w"], site["shortfall_counted_w"]) == pytest.approx(missed)
+    text = {alarm["id"]: alarm["text"] for alarm in site["alarms"]}["cap-below-floor"]
+    assert "lies 82 W below the 532 W that the site can be asked down to" in text
+    assert "3,200 W below the 3,650 W that are counted" in text
+    later = asyncio.run(front.set_cap(400.0, front._c.clock.now_s() + 60, None, "operator", False))
+    assert later["shortfall_w"] == pytest.approx(131.5)
+    assert later["shortfall_counted_w"] is None, "what will be counted then is not known"
+    asyncio.run(front.clear_cap(None))
+    assert "shortfall_w" not in front.site()
+
+
 def test_the_alarm_says_what_the_cap_says_and_the_margin_counts_in_neither(front: Front) -> None:
     front._c.inbox.put([ev.DeviceLeft((RIG.id,), "sold")])
     view = asyncio.run(front.set_cap(450.0, None, None, "operator", False))
     assert view["shortfall_w"] == 50.0
     texts = {alarm["id"]: alarm["text"] for alarm in front.site()["alarms"]}
-    assert texts["cap-below-floor"] == "the cap lies 50 W below what the site can shed to"
+    assert texts["cap-below-floor"] == (
+        "the cap of 450 W lies 50 W below the 500 W that the site can be asked down to"
+    )
     assert front._c.state.outlook.margin_w > 2.0
     asyncio.run(front.clear_cap(None))
     view = asyncio.run(front.set_cap(501.0, None, None, "operator", False))

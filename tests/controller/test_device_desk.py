@@ -349,11 +349,20 @@ def test_an_asic_s_points_are_priced_and_its_walk_can_be_planned_and_broken_off(
         shown = await yard.front.profile_device("east-gpu0", start=False)
         nets = [row["net_usd_per_h"] for row in shown["points"]]
         assert nets == [pytest.approx(income - 0.003 * 20.0), None]
+        state = yard.front._c.state
+        yard.front._c.state = replace(
+            state,
+            values=replace(state.values, carbon_usd_per_t=50.0),
+            signals=replace(state.signals, carbon_g_per_kwh=200.0),
+        )
+        shown = await yard.front.profile_device("east-gpu0", start=False)
+        nets = [row["net_usd_per_h"] for row in shown["points"]]
+        assert nets == [pytest.approx(income - 0.003 * 30.0), None], "its carbon costs 10"
         await yard.front.profile_device("east-gpu0", start=False, dry_run=True, points=4)
         assert await yard.told("east-gpu0", 0) == [], "a plan leaves no trace"
         await yard.front.profile_device("east-gpu0", start=True, with_sleep=True)
         await yard.front.profile_device("east-gpu0", start=False, stop=True)
-        asked = [fields for _, fields in yard.hosts["east"].asked][2:]
+        asked = [fields for _, fields in yard.hosts["east"].asked][3:]
         assert [{k: v for k, v in one.items() if k != "device"} for one in asked] == [
             {"start": False, "dry_run": True, "points": 4},
             {"start": True, "with_sleep": True},

@@ -14,6 +14,7 @@ from wattshift_cluster.config.load import load_site
 from wattshift_cluster.controller.clock import SteadyClock
 from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.service import Controller, Tokens
+from wattshift_cluster.controller.site_figures import SiteShown
 from wattshift_cluster.wire import server
 from wattshift_scheduler.site import Device, OperatingPoint
 
@@ -173,13 +174,18 @@ def test_a_feeder_that_cannot_carry_its_floor_is_alarmed_by_name(tmp_path: Path)
     assert "1,000 W" in alarm.text
     told = [one for one in controller.recent if one.subject == "feeder-below-floor:row"]
     assert [one.action for one in told] == ["alarm"]
+    assert "cap-below-floor" not in controller.alarms, "the cap has all that it needs"
+    main, row = controller.site_view(controller.clock.now_s())["feeders"]
+    assert "shortfall_w" not in main
+    assert (row["shortfall_w"], row["shortfall_counted_w"]) == (200.0, 5000.0)
+    assert SiteShown(controller)().least_w is None, "nor is the utility told so of its cap"
     controller.journal.close()
 
 
 @pytest.mark.parametrize("row", ["1.2kW", "9kW"])
 def test_a_feeder_that_carries_its_floor_is_not(tmp_path: Path, row: str) -> None:
     controller = controller_at(tmp_path, row, device("a", 600.0), device("b", 600.0))
-    assert not controller.floors.alarms
+    assert "feeder-below-floor:row" not in controller.alarms
     controller.journal.close()
 
 

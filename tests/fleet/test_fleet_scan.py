@@ -15,10 +15,22 @@ from tests.ports import own_address, own_net
 
 from wattshift_cluster.cli import fleet_scan
 from wattshift_cluster.cli.main import Wattshift
+from wattshift_cluster.config import agent_advice
+from wattshift_cluster.config.load import load_agent
 from wattshift_cluster.errors import TryLater
 from wattshift_cluster.fleet import fragment, scan
 from wattshift_cluster.fleet.ranges import RangeForbidden, addresses, count, parse_ranges
 from wattshift_cluster.fleet.scan import Limits, Scan, affordable, knock, look
+
+AGENT = """
+[agent]
+name = "a"
+listen = "127.0.0.1:0"
+token_file = "agent.token"
+state_dir = "state"
+gate_dir = "gates"
+
+"""
 
 
 def swept(ranges, limits=None):
@@ -327,15 +339,26 @@ def test_sections_are_appended_and_nothing_else_is_touched(tmp_path, sighted):
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     rows = tomllib.loads(text)["asics"]
     assert rows[1:] == [
-        {"id": "s21-000002", "address": "10.0.0.2", "mac": "02:00:00:00:00:02"},
-        {"id": "m60s-vk40-aabbcc", "address": "10.0.0.4", "mac": "02:00:00:AA:BB:CC"},
+        {
+            "id": "s21-000002",
+            "address": "10.0.0.2",
+            "mac": "02:00:00:00:00:02",
+            "nameplate": "3500W",
+        },
+        {
+            "id": "m60s-vk40-aabbcc",
+            "address": "10.0.0.4",
+            "mac": "02:00:00:AA:BB:CC",
+            "nameplate": "3441W",
+        },
         {
             "id": "s21-000005",
             "address": "127.0.0.5",
             "mac": "02:00:00:00:00:05",
+            "nameplate": "3500W",
             "emulated": True,
         },
-        {"id": "s21-0-6", "address": "10.0.0.6"},
+        {"id": "s21-0-6", "address": "10.0.0.6", "nameplate": "3500W"},
     ]
     assert [address for address, _ in written.passed] == [
         "10.0.0.1",
@@ -346,6 +369,38 @@ def test_sections_are_appended_and_nothing_else_is_touched(tmp_path, sighted):
     again = fragment.append(file, seen)
     assert again.ids == ()
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("more", "nameplate"),
+    [
+        ({"model": "Antminer S19k Pro"}, "2760W"),
+        ({"model": "Antminer S19k Pro", "nameplate_w": 2791.2}, "2792W"),
+        ({"model": "BitAxe Gamma", "kind": "bitaxe", "nameplate_w": 15.0}, "18W"),
+        ({"model": "Antminer S99", "nameplate_w": 4000.0}, None),
+        ({"model": "Antminer S21", "identified": False}, None),
+        ({"model": None}, None),
+        ({"model": "Antminer S19j Pro", "kind": "braiins", "nameplate_w": 2950.0}, None),
+    ],
+)
+def test_a_nameplate_is_written_where_the_table_rates_what_was_identified(
+    tmp_path, sighted, more, nameplate
+):
+    file = tmp_path / "agent.toml"
+    fragment.append(file, [sighted("10.0.0.2", **more)])
+    (row,) = tomllib.loads(file.read_text())["asics"]
+    assert row.get("nameplate") == nameplate
+
+
+def test_what_a_scan_wrote_is_counted_before_it_ever_answers(tmp_path, sighted):
+    file = tmp_path / "agent.toml"
+    file.write_text(AGENT)
+    fragment.append(file, [sighted("10.0.0.2"), sighted("10.0.0.3", model="Antminer S99")])
+    config = load_agent(file, environ={})
+    assert [one.nameplate_w for one in config.asics] == [3500.0, None]
+    (note,) = agent_advice.advice_agent(config)
+    assert "s99-0-3" in note
+    assert "s21-0-2" not in note
 
 
 def test_a_moved_machine_is_known_by_its_mac_and_ids_stay_unique(tmp_path, sighted):

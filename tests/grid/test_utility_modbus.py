@@ -30,13 +30,20 @@ from wattshift_cluster.grid.utility.held import Held, HeldFile, Pulse
 from wattshift_cluster.grid.utility.registers import (
     BY_NAME,
     TABLE,
+    TABLE_VERSION,
     UNKNOWN_U16,
     UNKNOWN_U32,
     Kind,
     decode,
     encode,
 )
-from wattshift_cluster.grid.utility.status import AlarmBit, SiteFigures, StateWord, state_word
+from wattshift_cluster.grid.utility.status import (
+    AlarmBit,
+    SiteFigures,
+    StateWord,
+    alarm_bits,
+    state_word,
+)
 
 
 def test_the_table_has_no_overlap_and_each_block_no_hole() -> None:
@@ -212,6 +219,28 @@ def test_a_damaged_file_is_told_and_the_fallback_holds(tmp_path: Path) -> None:
     rig.source._tell()
     assert rig.caps_w == {"heartbeat-lost": FALLBACK_W}
     assert "damaged" in (rig.said[-1].fault or "")
+
+
+@pytest.mark.parametrize(
+    ("alarms", "bits"),
+    [
+        ({"promise-short": "warning"}, AlarmBit.PROMISE_SHORT | AlarmBit.OTHER_WARNING),
+        ({"promise-short": "critical"}, AlarmBit.PROMISE_SHORT | AlarmBit.OTHER_CRITICAL),
+        ({"promise-shorter": "warning"}, AlarmBit.OTHER_WARNING),
+        ({"feeder-below-floor:row": "critical"}, AlarmBit.OTHER_CRITICAL),
+        ({"cap-below-floor": "critical"}, AlarmBit.CAP_BELOW_FLOOR),
+    ],
+)
+def test_a_bit_that_came_later_stands_beside_the_one_that_older_masters_know(
+    alarms: dict[str, str], bits: AlarmBit
+) -> None:
+    site = SiteFigures(alarms=alarms)
+    assert alarm_bits(site, heartbeat_lost=False, not_kept=False) == bits
+
+
+def test_no_bit_of_the_first_table_has_moved() -> None:
+    assert [int(bit) for bit in AlarmBit] == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert TABLE_VERSION == 1, "a master may refuse another, and nothing has moved"
 
 
 def test_the_status_is_told_in_watts_and_words(tmp_path: Path) -> None:

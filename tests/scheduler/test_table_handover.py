@@ -276,6 +276,17 @@ def test_energy_dearer_than_its_hashes_never_brings_a_table_back() -> None:
     assert world.mode["gpu0"] == "empty"
 
 
+def test_carbon_that_the_operator_prices_counts_in_what_waiting_costs() -> None:
+    world = mined()
+    world.turn(ev.JobSubmitted(SVC), count=3)
+    back(world, 5)
+    values = replace(world.state.values, carbon_usd_per_t=125.0)
+    world.state = replace(world.state, values=values)
+    world.turn(ev.CarbonSeen(400.0))
+    gone(world, 25)
+    assert world.actions() == ["empty"], "50 USD/MWh for energy and 50 for its carbon"
+
+
 def test_a_controller_that_starts_anew_takes_an_emptied_card_over_as_it_is() -> None:
     world = mined()
     world.turn(ev.JobSubmitted(SVC), count=6)

@@ -55,6 +55,7 @@ ASSETS = {
     "grid.js": "text/javascript; charset=utf-8",
     "picture.js": "text/javascript; charset=utf-8",
     "plan.js": "text/javascript; charset=utf-8",
+    "short.js": "text/javascript; charset=utf-8",
     "stream.js": "text/javascript; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",

@@ -32,6 +32,9 @@ AHEAD_MAX_S = 366 * 86400.0
 OVERRIDE_MAX_S = 7 * 86400.0
 """An override is for a while; what is meant to stay is agreed with whoever set the cap."""
 
+VALUES_MAX = 100_000
+"""Values in one document of a file: YAML can say the same a billion times over, or without end."""
+
 CAPS_MAX = 1000
 LIMITS_MAX = 1000
 FLEET_MAX = 10_000
@@ -262,6 +265,18 @@ def load_table(path: Path) -> object:
     return documents[0]
 
 
+def _counted(document: object) -> object:
+    """The document, if what it refers to again and again is bounded. Raises ValueError."""
+    waiting: list[object] = [document]
+    for _ in range(VALUES_MAX):
+        if not waiting:
+            return document
+        one = waiting.pop()
+        if isinstance(one, dict | list):
+            waiting.extend(one.values() if isinstance(one, dict) else one)
+    raise ValueError(f"it holds itself, or more than {VALUES_MAX:,} values")
+
+
 def load_documents(path: Path) -> list[object]:
     """Return every document of a YAML file, or the one of a JSON or TOML file.
 
@@ -290,7 +305,7 @@ def load_documents(path: Path) -> list[object]:
             return [tomllib.loads(text)]
         if path.suffix == ".json":
             return [json.loads(text)]
-        documents = [one for one in yaml.safe_load_all(text) if one is not None]
+        documents = [_counted(one) for one in yaml.safe_load_all(text) if one is not None]
         return documents or [None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise wrong(f"cannot be parsed: {' '.join(str(error).split())}") from None

@@ -21,7 +21,11 @@ class HashpriceView(TypedDict):
 
 
 class PointMoneyView(TypedDict):
-    """What a point adds over the device's lowest one; revenue is after the pool's fee."""
+    """What a point adds over the device's lowest one; revenue is after the pool's fee.
+
+    `carbon_usd_per_h` is what the operator's own price on carbon makes of its energy: nobody is
+    billed for it, and the net counts it.
+    """
 
     mode: str
     watts_w: float
@@ -30,6 +34,7 @@ class PointMoneyView(TypedDict):
     gross_usd_per_h: float | None
     reserve_usd_per_h: float
     energy_usd_per_h: float | None
+    carbon_usd_per_h: NotRequired[float]
     net_usd_per_h: float | None
     break_even_usd_per_mwh: float | None
 
@@ -78,11 +83,16 @@ class DeviceMoneyView(TypedDict):
 
 
 class EconomicsView(TypedDict):
-    """What hashing earns and costs now, and the income so far; newest ended leases first."""
+    """What hashing earns and costs now, and the income so far; newest ended leases first.
+
+    `carbon_usd_per_mwh` is what the operator's price on carbon puts on energy, None: it has none,
+    or what energy emits is unknown. Sums of the income leave it out.
+    """
 
     at: str
     hashprice: HashpriceView
     price_usd_per_mwh: float | None
+    carbon_usd_per_mwh: NotRequired[float | None]
     reserve_usd_per_mwh: float
     devices: list[DeviceMoneyView]
     devices_left_out: int

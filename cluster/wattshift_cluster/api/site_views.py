@@ -25,6 +25,9 @@ class FeederView(TypedDict):
     `margin_w` of the limit is kept free. `second_parent` stands where it is fed from two sides:
     each must carry all of it alone, so it is committed in full under both. Where it has a meter of
     its own `power_w` is its word, None while unknown; else it is left out.
+
+    Where it may carry less than is drawn there at the least, `shortfall_w` is what lacks with
+    everything asked down (0: it then fits), and `shortfall_counted_w` what lacks as counted now.
     """
 
     id: str
@@ -36,6 +39,8 @@ class FeederView(TypedDict):
     power_w: NotRequired[float | None]
     power_age_s: NotRequired[float | None]
     power_quality: NotRequired[str]
+    shortfall_w: NotRequired[float]
+    shortfall_counted_w: NotRequired[float]
 
 
 class SharesView(TypedDict):
@@ -100,6 +105,9 @@ class SiteView(TypedDict):
     `mining_target_w` what a target or the notice of event `notice` leaves to mining; None: nothing
     binds. At `next_change_at` the signals change by themselves. At `next_cap_at` the lowest of the
     caps becomes `next_cap_w`, as its source states it; None: no change of it is known.
+
+    Where the cap lies below what is drawn at the least, `shortfall_w` is what lacks with everything
+    asked down (0: it then fits), and `shortfall_counted_w` what lacks as counted now.
     """
 
     name: str
@@ -138,6 +146,8 @@ class SiteView(TypedDict):
     other_w: float | None
     price_usd_per_mwh: float | None
     carbon_g_per_kwh: float | None
+    shortfall_w: NotRequired[float]
+    shortfall_counted_w: NotRequired[float]
     tick: int
     epoch: int
     meter_stale: bool
@@ -151,7 +161,10 @@ class SiteView(TypedDict):
 
 
 class CapView(TypedDict):
-    """One cap; `shortfall_w` is what the site cannot shed of it, None where all fits.
+    """One cap; `shortfall_w` is by how much it lies below what the site can be asked down to, and
+    of one that holds `shortfall_counted_w` by how much below what is counted now, None: it does not
+    (`scheduler`'s `shortfalls`: what is not seen to obey counts at its ceiling).
+
 
     `name` is for people, None where the id is. `overridden_w` is what holds in its place by an
     operator's word; None: it holds itself.
@@ -171,6 +184,7 @@ class CapView(TypedDict):
     in_force: bool
     overridden_w: float | None
     shortfall_w: float | None
+    shortfall_counted_w: NotRequired[float | None]
 
 
 class DecisionView(TypedDict):

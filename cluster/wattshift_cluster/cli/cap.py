@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from wattshift_cluster.cli.feeder_text import shortfall_lines
 from wattshift_cluster.cli.options import DURATION, WATTS, controller_options
 from wattshift_cluster.cli.output import (
     Columns,
@@ -61,8 +62,8 @@ def set_cap(
     body: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
     with ControllerClient.find(url, token) as controller:
         view = controller.post("/v1/caps", {**body, "strict": strict})
-    if view["shortfall_w"] is not None:
-        talk(f"The site sheds to its floor and stays {watts(view['shortfall_w'])} above this cap.")
+    if told := above_text(view):
+        talk(told)
     emit(view, output, lambda one: caps_text([one]))
 
 
@@ -77,10 +78,14 @@ def show(url: str | None, token: str | None, output: str) -> None:
       wattshift cap show -o json
 
     An overridden cap is listed with the limit of its source; OVERRIDDEN says what holds instead.
+    SHORTFALL is by how much a cap lies below what the site can be asked down to, COUNTED by how
+    much below what is counted now: what is not seen to obey counts at its ceiling. A feeder below
+    the connection that may carry too little is told under the table.
     """
     with ControllerClient.find(url, token) as controller:
         found = controller.get("/v1/caps")["caps"]
-    emit(found, output, caps_text)
+        beside = shortfall_lines(controller.get("/v1/site"))
+    emit(found, output, lambda caps: "\n\n".join(filter(None, (caps_text(caps), beside))))
 
 
 @cap.command()
@@ -183,7 +188,21 @@ def overrides_text(found: list[dict[str, Any]]) -> str:
 
 def caps_text(found: list[dict[str, Any]]) -> str:
     """Return caps for people."""
-    return listed(found, CAP_COLUMNS, ("LIMIT", "SHORTFALL")) if found else "no caps"
+    return listed(found, CAP_COLUMNS, ("LIMIT", "SHORTFALL", "COUNTED")) if found else "no caps"
+
+
+def above_text(view: dict[str, Any]) -> str:
+    """Return by how much a cap that was just set is missed; empty where it is not."""
+    asked_w, counted_w = view["shortfall_w"], view.get("shortfall_counted_w")
+    if asked_w is None and counted_w is None:
+        return ""
+    if asked_w is None:
+        told = "The site can be asked down to this cap."
+    else:
+        told = f"The site is asked down to its floor and stays {watts(asked_w)} above this cap."
+    if counted_w is None or counted_w == asked_w:
+        return told
+    return f"{told} Until all is seen to obey, {watts(counted_w)} above it are counted."
 
 
 CAP_COLUMNS: Columns = {
@@ -196,7 +215,8 @@ CAP_COLUMNS: Columns = {
     "ENDS": lambda one: moment(one["ends_at"]),
     "IN FORCE": lambda one: "yes" if one["in_force"] else "no",
     "OVERRIDDEN": lambda one: _lifted(one.get("overridden_w")),
-    "SHORTFALL": lambda one: "none" if one["shortfall_w"] is None else watts(one["shortfall_w"]),
+    "SHORTFALL": lambda one: _short(one["shortfall_w"]),
+    "COUNTED": lambda one: _short(one.get("shortfall_counted_w")),
 }
 
 OVERRIDE_COLUMNS: Columns = {
@@ -209,6 +229,10 @@ OVERRIDE_COLUMNS: Columns = {
     "BY": itemgetter("by"),
     "REASON": itemgetter("reason"),
 }
+
+
+def _short(missed_w: float | None) -> str:
+    return "none" if missed_w is None else watts(missed_w)
 
 
 def _lifted(limit_w: float | None) -> str:

@@ -25,6 +25,7 @@ def economics_text(view: dict[str, Any]) -> str:
         *(held or [("note", price["note"])] if price["note"] else held),
         ("pool", f"{price['scheme']}, fee {price['pool_fee_pct']:g} %"),
         ("energy", number(view["price_usd_per_mwh"], "USD/MWh")),
+        *_carbon(view),
         ("reserve", number(view["reserve_usd_per_mwh"], "USD/MWh behind a gate")),
         ("verdict", _verdicts(view["devices"])),
         ("so far", _sums(view["total"])),
@@ -41,6 +42,12 @@ def economics_text(view: dict[str, Any]) -> str:
         head = ("ENDED LEASE", "MODE", "FROM", "TO", "CAME TO")
         parts.append(grid(head, [_lease(one) for one in view["leases"][:LEASES_SHOWN]]))
     return "\n\n".join(parts)
+
+
+def _carbon(view: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the operator's price on carbon puts on energy, where it has one."""
+    usd = view.get("carbon_usd_per_mwh")
+    return [] if usd is None else [("carbon", f"{number(usd, 'USD/MWh')} of your own price")]
 
 
 def _verdicts(devices: list[dict[str, Any]]) -> str:
@@ -64,10 +71,16 @@ def _point(device: dict[str, Any], point: dict[str, Any]) -> tuple[str, ...]:
         number(point["j_per_th"], digits=1),
         small(point["gross_usd_per_h"]),
         small(point["reserve_usd_per_h"]),
-        small(point["energy_usd_per_h"]),
+        small(_spent(point)),
         small(point["net_usd_per_h"]),
         number(point["break_even_usd_per_mwh"]),
     )
+
+
+def _spent(point: dict[str, Any]) -> float | None:
+    """Energy with its carbon, USD/h: what NET takes off."""
+    energy = point["energy_usd_per_h"]
+    return None if energy is None else float(energy) + float(point.get("carbon_usd_per_h", 0.0))
 
 
 def _verdict(one: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import click
 
 from wattshift_cluster.cli.explain_compute import job_answer, node_text, places_of, why_job
 from wattshift_cluster.cli.explain_rung import rung_text
+from wattshift_cluster.cli.feeder_text import alarm_ids, feeder_text
 from wattshift_cluster.cli.job_names import SeveralJobs, of_job
 from wattshift_cluster.cli.job_text import job_text
 from wattshift_cluster.cli.options import controller_options
@@ -32,7 +33,7 @@ SOURCES = {
 def explain(
     subject: str, limit: int, inputs: bool, url: str | None, token: str | None, output: str
 ) -> None:
-    """Say why a device, a job, a node or the site is as it is: rule, limit and figures.
+    """Say why a device, a job, a node, a feeder or the site is as it is: rule, limit and figures.
 
     \b
       wattshift explain asic-7
@@ -45,13 +46,15 @@ def explain(
     feeder that binds, and the rule that keeps it there. Of a job: which rule decided, which limit
     binds and by how much, what would have to give way, what its watts are worth and take from
     mining, and when it is expected to run. Of a node: watts asked for, granted, used, and drawn
-    unasked. Of the site: the cap that is acted on, what it waits for, and what every source of
-    signals says.
+    unasked. Of a feeder: its limit, what is committed there, and where it may carry too little what
+    stands under it and what to do. Of the site: the cap that is acted on, what it waits for, and
+    what every source of signals says.
     """
     with ControllerClient.find(url, token) as controller:
         site = controller.get("/v1/site") if subject == "site" else None
         nodes = [] if site is not None else controller.get("/v1/nodes")["nodes"]
         now = None if site is not None else present(controller, subject, nodes)
+        feeder = None if site is not None or now is not None else on_feeder(controller, subject)
         places = []
         if now is not None and "spec" in now:
             subject = now["id"]  # where it was called by its name
@@ -66,7 +69,10 @@ def explain(
         }
         if site is not None:
             view |= {"site": site, "signals": controller.get("/v1/signals")}
-    if view["now"] is None and site is None and not view["decisions"]:
+        if feeder is not None:
+            view |= feeder
+            view["decisions"] = told_of(controller, subject, limit)
+    if view["now"] is None and site is None and feeder is None and not view["decisions"]:
         raise NotFound(f"nothing is known about {subject}; see wattshift status --devices, jobs")
     emit(view, output, lambda one: explanation(one, inputs))
 
@@ -91,6 +97,26 @@ def present(
     return job
 
 
+def on_feeder(controller: ControllerClient, subject: str) -> dict[str, Any] | None:
+    """Return the feeder of that name, the alarms about it, and what was decided; None: no such."""
+    site = controller.get("/v1/site")
+    one = next((one for one in site["feeders"] if one["id"] == subject), None)
+    if one is None:
+        return None
+    about = [alarm for alarm in site["alarms"] if alarm["id"] in alarm_ids(subject)]
+    return {"feeder": one, "alarms": about}
+
+
+def told_of(controller: ControllerClient, feeder: str, limit: int) -> list[dict[str, Any]]:
+    """Return what was decided on a feeder and told of it by its alarms, the newest first."""
+    found = [
+        one
+        for subject in (feeder, *alarm_ids(feeder))
+        for one in controller.get("/v1/decisions", subject=subject, limit=limit)["decisions"]
+    ]
+    return sorted(found, key=lambda one: str(one["at"]), reverse=True)[:limit]
+
+
 def earning(controller: ControllerClient, subject: str) -> dict[str, Any] | None:
     """Return whether hashing pays on the device of that id, and at which hashprice; else None."""
     literal = "".join(f"[{c}]" if c in "*?[" else c for c in subject)
@@ -109,6 +135,8 @@ def explanation(view: dict[str, Any], inputs: bool) -> str:
     parts = []
     if "site" in view:
         parts += [binding_text(view["site"]), signals_text(view["signals"])]
+    if "feeder" in view:
+        parts.append(feeder_text(view, view["feeder"]))
     now = view["now"]
     if now is not None:
         parts += now_text(now, view.get("why", ()))

@@ -12,6 +12,7 @@ from wattshift_cluster.config.site import SiteConfig
 
 ALARMS = (
     "feeder-below-floor:",
+    "feeder-short",
     "feeder-over:",
     "feeder-differs:",
     "device-refused:",

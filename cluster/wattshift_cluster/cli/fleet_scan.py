@@ -68,8 +68,10 @@ def scan(
       wattshift fleet scan 192.168.10.0/24
       wattshift fleet scan 10.1.0.0/22 --write agent.toml --inventory fleet.json
 
-    No password is tried and nothing is written to a machine. Ranges are private or loopback, at
-    most a /16 at once: anything else ends with exit 3. Exit 4 if no miner was found.
+    No password is tried and nothing is written to a machine. A section of --write has the nameplate
+    of a model that our table rates, so that it counts before it first answers its agent. Ranges are
+    private or loopback, at most a /16 at once: anything else ends with exit 3. Exit 4 if no miner
+    was found.
     """
     try:
         networks = parse_ranges(ranges)

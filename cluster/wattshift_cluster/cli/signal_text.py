@@ -3,6 +3,7 @@
 from typing import Any
 
 from wattshift_cluster.cli.cap import overrides_text
+from wattshift_cluster.cli.feeder_text import short_text
 from wattshift_cluster.cli.output import age, grid, moment, number, pairs, watts
 
 ROWS = 20
@@ -15,6 +16,8 @@ def cap_rows(site: dict[str, Any]) -> list[tuple[str, str]]:
     stated_w = site.get("cap_stated_w")
     if stated_w is not None and (site["cap_waits"] or stated_w != site["cap_w"]):
         rows.append(("cap stated", f"{watts(stated_w)} ({cap_name(site)}, {site['cap_kind']})"))
+    if short := short_text(site):
+        rows.append(("shortfall", short))
     if site.get("cap_waits"):
         rows.append(("cap waits", site["cap_waits"]))
     if site.get("target_w") is not None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from wattshift_cluster.cli.feeder_text import fed_by, short_text
 from wattshift_cluster.cli.node import nodes_text
 from wattshift_cluster.cli.options import controller_options
 from wattshift_cluster.cli.output import (
@@ -20,6 +21,9 @@ from wattshift_cluster.cli.output import (
 )
 from wattshift_cluster.cli.signal_text import cap_rows, cap_text, carbon_rows
 from wattshift_cluster.client import ControllerClient
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Headers, and rows under them."""
 
 SHADOW = "shadow: nothing is commanded; what follows was decided and not carried out"
 
@@ -77,7 +81,12 @@ def site_text(site: dict[str, Any]) -> str:
         text += f"\n\n{meter}: power is unknown and the margin is widened."
     if site.get("compute"):
         text += "\n\n" + nodes_text(site["compute"]) + "\n"
-    if told := [one for one in site["feeders"] if "power_w" in one or "second_parent" in one]:
+    told = [
+        one
+        for one in site["feeders"]
+        if "power_w" in one or "second_parent" in one or short_text(one)
+    ]
+    if told:
         text += "\n\n" + feeders_text(told) + "\n"
     if enrolled := site.get("frequency"):
         text += "\n\n" + frequency_text(enrolled) + "\n"
@@ -107,9 +116,9 @@ def _power(site: dict[str, Any]) -> str:
 
 
 def feeders_text(feeders: list[dict[str, Any]]) -> str:
-    """Return the feeders that have a meter of their own, or two sides, for people."""
+    """Return the feeders that have a meter of their own, two sides, or too little, for people."""
     headers = ("FEEDER", "POWER", "AGE", "LIMIT", "COMMITTED")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             one["id"],
             watts(one["power_w"]) if "power_w" in one else "no meter",
@@ -119,18 +128,19 @@ def feeders_text(feeders: list[dict[str, Any]]) -> str:
         )
         for one in feeders
     ]
-    if not any("second_parent" in one for one in feeders):
-        return grid(headers, rows, headers[1:])
-    sides = [(*row, fed_by(one)) for row, one in zip(rows, feeders, strict=True)]
-    return grid((*headers, "FED BY"), sides, headers[1:])
+    right = headers[1:]
+    table: Table = (headers, rows)
+    if any(short_text(one) for one in feeders):
+        table = _beside(table, "SHORT", [short_text(one) or "no" for one in feeders])
+    if any("second_parent" in one for one in feeders):
+        table = _beside(table, "FED BY", [fed_by(one) for one in feeders])
+    return grid(*table, right)
 
 
-def fed_by(feeder: dict[str, Any]) -> str:
-    """Return what a feeder hangs on for people: both where it has two sides."""
-    if feeder["parent"] is None:
-        return "the grid"
-    second = feeder.get("second_parent")
-    return f"{feeder['parent']} or {second}" if second else str(feeder["parent"])
+def _beside(table: Table, header: str, cells: list[str]) -> Table:
+    """A table with a column more."""
+    headers, rows = table
+    return (*headers, header), [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
 
 
 def frequency_text(agents: list[dict[str, Any]]) -> str:

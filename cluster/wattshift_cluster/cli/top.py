@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from wattshift_cluster.cli.feeder_text import short_text
 from wattshift_cluster.cli.job_names import OVER
 from wattshift_cluster.cli.job_text import progress
 from wattshift_cluster.cli.node import node_state
@@ -87,8 +88,8 @@ def picture(controller: ControllerClient, history: deque[float | None]) -> Group
     steps = controller.get("/v1/flexibility")["steps"]
     plan = controller.get("/v1/plan", hours=PLAN_HOURS)
     parts: list[Panel | Table] = [headline(site, steps, history, plan), *warnings(site)]
-    if metered := [one for one in site["feeders"] if "power_w" in one]:
-        parts.append(feeder_table(metered))
+    if told := [one for one in site["feeders"] if "power_w" in one or short_text(one)]:
+        parts.append(feeder_table(told))
     if site.get("compute"):
         parts.append(node_table(site["compute"]))
     parts.append(device_table(controller.get("/v1/devices")["devices"]))
@@ -166,30 +167,35 @@ def warnings(site: dict[str, Any]) -> list[Panel]:
 
 
 def feeder_table(feeders: list[dict[str, Any]]) -> Table:
-    """Return the feeders that have a meter of their own, the fullest first."""
+    """Return the feeders with a meter of their own or too little: those first, then the fullest."""
     title = f"feeders ({len(feeders)})"
     table = Table(expand=True, box=None, title=title, title_justify="left")
     table.add_column("feeder", no_wrap=True)
     for name in ("power", "of its limit", "limit", "committed", "age"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in sorted(feeders, key=_unfilled)[:FEEDER_ROWS]:
-        known = one["power_w"] is not None
-        share = number(100.0 * one["power_w"] / one["limit_w"], "%", 0) if known else UNKNOWN
-        over = known and one["power_w"] > one["limit_w"]
+    short = any(short_text(one) for one in feeders)
+    if short:
+        table.add_column("short", justify="right", style="red")
+    for one in sorted(feeders, key=lambda one: (not short_text(one), _unfilled(one)))[:FEEDER_ROWS]:
+        power_w, metered = one.get("power_w"), "power_w" in one
+        lost = metered and power_w is None
+        share = UNKNOWN if power_w is None else number(100.0 * power_w / one["limit_w"], "%", 0)
+        over = power_w is not None and power_w > one["limit_w"]
         table.add_row(
             one["id"],
-            Text(watts(one["power_w"]), style="red" if over or not known else ""),
-            share,
+            Text(watts(power_w) if metered else "no meter", style="red" if over or lost else ""),
+            share if metered else "",
             watts(one["limit_w"]),
             watts(one["committed_w"]),
-            age(one["power_age_s"]),
+            age(one["power_age_s"]) if metered else "",
+            *([short_text(one)] if short else []),
         )
     return table
 
 
 def _unfilled(feeder: dict[str, Any]) -> float:
     """Ascending: an unknown one first, then by the share that it carries."""
-    power_w = feeder["power_w"]
+    power_w = feeder.get("power_w")
     return -math.inf if power_w is None else -float(power_w) / float(feeder["limit_w"])
 
 

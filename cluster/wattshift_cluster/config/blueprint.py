@@ -68,6 +68,7 @@ def values_of(config: SiteConfig) -> Values:
         pool_fee_share=values.pool_fee_pct / 100.0,
         reserve_usd_per_mwh=values.reserve_usd_per_mwh,
         default_price_usd_per_mwh=config.grid.default_price_usd_per_mwh,
+        carbon_usd_per_t=config.plan.carbon_usd_per_t,
     )
 
 

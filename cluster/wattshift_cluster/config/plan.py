@@ -27,7 +27,8 @@ class Plan(Section):
     own that is ended where it has no plan after `time_limit` and a little more. `demand_charge` is
     what a kW of the month's highest mean over `demand_interval` costs, and is weighed against what
     the watts earn (a hard limit is `[[market.demand]]`); `peak_charge` what a kW costs in each peak
-    of `[[market.peaks]]`. `carbon_usd_per_t` is a price of your own on what energy emits.
+    of `[[market.peaks]]`. `carbon_usd_per_t` is a price of your own on what energy emits; it counts
+    for batch and mining, and for mining without a plan too.
     """
 
     enabled: Switch | None = None

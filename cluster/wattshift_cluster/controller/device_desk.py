@@ -14,6 +14,7 @@ from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.controller.views import known
 from wattshift_cluster.errors import NotFound, Refused, Unreachable
 from wattshift_cluster.wire.link import LinkError, OpFailed
+from wattshift_scheduler import carbon
 from wattshift_scheduler.decisions import Decision
 
 View = dict[str, Any]
@@ -99,7 +100,9 @@ class DeviceDesk:
         """A measurement with what each of an ASIC's points would earn now, USD/h."""
         if view.get("kind") != "asic" or not isinstance(view.get("points"), list):
             return view
-        values, energy = self._c.state.values, self._c.state.price_usd_per_mwh()
+        state, now_s = self._c.state, self._c.clock.now_s()
+        values = state.values
+        energy = state.price_usd_per_mwh() + (carbon.usd_per_mwh(state, now_s) or 0.0)
         quoted = values.hashprice_usd_per_ph_day is not None
         usd_per_hash_hour = values.usd_per_hash_hour if quoted else math.nan
         rows = [{**row, **_earned(row, usd_per_hash_hour, energy)} for row in view["points"]]

@@ -18,6 +18,7 @@ from wattshift_cluster.controller.books import Account, Books, LeaseAccount
 from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.views import known
 from wattshift_cluster.economics.feed import Known
+from wattshift_scheduler import carbon
 from wattshift_scheduler.hashprice import break_even_usd_per_mwh, j_per_th
 from wattshift_scheduler.site import Device, OperatingPoint
 from wattshift_scheduler.state import State
@@ -36,9 +37,10 @@ class Rates:
     price_usd_per_mwh: float | None
     reserve_usd_per_mwh: float
     note: str
+    carbon_usd_per_mwh: float | None = None
 
     @classmethod
-    def of(cls, state: State) -> "Rates":
+    def of(cls, state: State, now_s: float) -> "Rates":
         """The rates in force."""
         values = state.values
         hashprice = values.hashprice_usd_per_ph_day
@@ -48,6 +50,7 @@ class Rates:
             price_usd_per_mwh=known(state.price_usd_per_mwh()),
             reserve_usd_per_mwh=values.reserve_usd_per_mwh,
             note=state.quote.note,
+            carbon_usd_per_mwh=carbon.usd_per_mwh(state, now_s),
         )
 
 
@@ -70,7 +73,7 @@ def economics(
         pattern: of device ids; None for all.
         most: devices listed; totals always hold all of them.
     """
-    rates = Rates.of(state)
+    rates = Rates.of(state, now_s)
     columns = [
         i
         for i, device in enumerate(state.fleet.devices)
@@ -81,6 +84,7 @@ def economics(
         "at": rfc3339(now_s),
         "hashprice": _hashprice(state, feed, scheme, now_s),
         "price_usd_per_mwh": rates.price_usd_per_mwh,
+        "carbon_usd_per_mwh": rates.carbon_usd_per_mwh,
         "reserve_usd_per_mwh": rates.reserve_usd_per_mwh,
         "devices": [
             {**device_money(state, books, rates, i), "rung": rung_views.rung(state, i, now_s)}
@@ -131,6 +135,7 @@ def _point(base: OperatingPoint, point: OperatingPoint, fenced: bool, rates: Rat
     effort = j_per_th(watts_w, hashes)
     gross = _gross_usd_per_h(hashes, point.revenue_usd_per_h, rates)
     energy = None if rates.price_usd_per_mwh is None else watts_w * rates.price_usd_per_mwh / 1e6
+    emitted = watts_w * (rates.carbon_usd_per_mwh or 0.0) / 1e6
     reserve = rates.reserve_usd_per_mwh * watts_w / 1e6 if fenced else 0.0
     even = None
     if rates.usd_per_ph_day is not None and effort is not None:
@@ -143,7 +148,10 @@ def _point(base: OperatingPoint, point: OperatingPoint, fenced: bool, rates: Rat
         "gross_usd_per_h": gross,
         "reserve_usd_per_h": reserve,
         "energy_usd_per_h": energy,
-        "net_usd_per_h": None if gross is None or energy is None else gross + reserve - energy,
+        "carbon_usd_per_h": emitted,
+        "net_usd_per_h": (
+            None if gross is None or energy is None else gross + reserve - energy - emitted
+        ),
         "break_even_usd_per_mwh": even,
     }
 
@@ -168,10 +176,12 @@ def judged(device: Device, points: Sequence[View], rates: Rates) -> tuple[str, s
     if rates.price_usd_per_mwh is None:
         return "unknown", f"{name}: the energy price is unknown, and nothing mines at such a price"
     # An unknown income counts as none: it is what the ladder does, too.
-    best = max(points, key=lambda p: _worth(p) - p["energy_usd_per_h"])
-    cost, earns, reserve = best["energy_usd_per_h"], best["gross_usd_per_h"], _reserve(best)
+    best = max(points, key=lambda p: _worth(p) - _cost(p))
+    cost, earns, reserve = _cost(best), best["gross_usd_per_h"], _reserve(best)
     told = "an unknown sum" if earns is None else usd(earns)
-    words = f"hashing on {name} costs {usd(cost)} USD/h and earns {told}"
+    emitted = cost - best["energy_usd_per_h"]
+    of_it = f" ({usd(emitted)} of it for carbon)" if emitted else ""
+    words = f"hashing on {name} costs {usd(cost)} USD/h{of_it} and earns {told}"
     if earns is None:
         words += f" (the hashprice is unknown: {rates.note})"
     if earns is not None and earns > cost:
@@ -185,6 +195,11 @@ def judged(device: Device, points: Sequence[View], rates: Rates) -> tuple[str, s
 
 def _worth(point: View) -> float:
     return float(point["gross_usd_per_h"] or 0.0) + _reserve(point)
+
+
+def _cost(point: View) -> float:
+    """Energy of a known price, and what its carbon is to cost, USD/h."""
+    return float(point["energy_usd_per_h"]) + float(point.get("carbon_usd_per_h", 0.0))
 
 
 def _reserve(point: View) -> float:

@@ -26,7 +26,6 @@ from wattshift_cluster.controller.beside import Hashprice, Lookahead, PeakAhead,
 from wattshift_cluster.controller.books import Books
 from wattshift_cluster.controller.clock import Clock
 from wattshift_cluster.controller.feeders import FeederMeters
-from wattshift_cluster.controller.floor_alarms import FloorAlarms
 from wattshift_cluster.controller.frequency_book import REMEMBERED, FrequencyBook
 from wattshift_cluster.controller.history import GAP_S, History
 from wattshift_cluster.controller.inbox import Inbox
@@ -105,7 +104,6 @@ class Controller:
         self.meter_quality = "unknown"
         self.feeders = FeederMeters(config)
         self.refusals, self.unseen = Refusals(self.tell), Unseen(self.tell, self._counted)
-        self.floors = FloorAlarms()
         self.frequency = FrequencyBook(lambda name: journal.decisions(name, None, REMEMBERED))
         self.meter_alarms: Mapping[str, Alarm] = {}
         self.samplers: list[Callable[[float | None, float], None]] = []
@@ -251,8 +249,8 @@ class Controller:
             events = self._shadow.told(events, before)
         else:
             events = self.replica_watts.heard(events, before, now_s)
+        events = [*events, *self._carbon(now_s)]
         self.state, commands, decisions = step(before, [*events, ev.Tick()], now_s)
-        decisions = (*decisions, *self.floors.judge(self.state, now_s))
         took_s = time.perf_counter() - started
         outlook = self.state.outlook
         self.tally.stepped(took_s, outlook.committed_w, outlook.budget_w, now_s)
@@ -275,6 +273,14 @@ class Controller:
         for tell in self.after_turn:
             tell()
 
+    def _carbon(self, now_s: float) -> list[ev.Event]:
+        """What a kWh emits, where the operator has a price on that and it has changed."""
+        if not self.state.values.carbon_usd_per_t:
+            return []
+        grams = self.sources.carbon_g_per_kwh(now_s)
+        grams = None if grams is None else max(grams, 0.0)
+        return [] if grams == self.state.signals.carbon_g_per_kwh else [ev.CarbonSeen(grams)]
+
     def _remember(self, events: Iterable[ev.Event], now_s: float) -> None:
         """Keep what was drawn, for reports and baselines; a shadow's mining draws as if."""
         for event in events:
@@ -296,7 +302,6 @@ class Controller:
             **self.feeders.alarms,
             **self.refusals.alarms,
             **self.unseen.alarms,
-            **self.floors.alarms,
             **self.sources.alarms,
             **({} if self.witness is None else self.witness.alarms),
             **({} if self.lookahead is None else self.lookahead.alarms),

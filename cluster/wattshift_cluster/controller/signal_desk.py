@@ -13,6 +13,7 @@ from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
 from wattshift_scheduler import events as ev
+from wattshift_scheduler import shortfalls
 from wattshift_scheduler.decisions import Decision, Input
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.signals.arbitrate import NO_CAP
@@ -194,15 +195,23 @@ class SignalDesk:
         return accepted
 
     def _cap_view(self, source: str, cap: Cap) -> View:
-        short_w = self._floor_w() - cap.limit_w
-        now_s = self._c.clock.now_s()
-        short = short_w if short_w > 0 else None
-        return signal_views.cap(source, cap, now_s, short, self._c.state.signals.overrides)
+        now_s, state = self._c.clock.now_s(), self._c.state
+        short = _above(self._floor_w(), cap)
+        view = signal_views.cap(source, cap, now_s, short, state.signals.overrides)
+        holds = view["in_force"] and view["overridden_w"] is None
+        view["shortfall_counted_w"] = _above(state.outlook.counted_w, cap) if holds else None
+        return view
 
     def _floor_w(self) -> float:
-        """The least that the site can be brought to: other load and every lowest point, W."""
+        """What the site can be asked down to, W (`shortfalls`)."""
         state = self._c.state
-        return state.outlook.other_w + float(state.ladder.base_w.sum())
+        return float(shortfalls.asked_w(state, state.outlook)[0])
+
+
+def _above(least_w: float, cap: Cap) -> float | None:
+    """By how much what is drawn at the least lies above a cap, W; None: it does not."""
+    short_w = least_w - cap.limit_w
+    return short_w if short_w > shortfalls.LEAST_W else None
 
 
 def _cap(source: str, i: int, row: Mapping[str, Any]) -> Cap:

@@ -1,9 +1,11 @@
 """Sections for agent.toml, one per machine that a sweep found; what is there is never changed.
 
 A machine that the file already names, by MAC or by address, is left alone. What machines say of
-themselves goes into comments, stripped of all that could end the line.
+themselves goes into comments, stripped of all that could end the line; of a model that our table
+rates its nameplate is a key.
 """
 
+import math
 import re
 import tomllib
 from collections import Counter
@@ -13,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from wattshift_cluster.asic.kinds import KINDS
-from wattshift_cluster.asic.models import ABILITIES
+from wattshift_cluster.asic.models import ABILITIES, rating
 from wattshift_cluster.errors import ConfigInvalid, Fault, WattshiftError
 from wattshift_cluster.fleet.inventory import mac_of
 from wattshift_cluster.fleet.scan import Sighting
 
 FILE_LIMIT = 16 * 1024 * 1024
 _NAME_LIMIT = 40
+
+OWN_RANGE = frozenset({"braiins"})
+"""Firmware that tells its range of watts to whoever logs in. A nameplate in the file would stand in
+for the top of that range, and a scan does not log in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ def _text(file: Path) -> str:
 def _asics(file: Path, text: str) -> list[dict[str, Any]]:
     try:
         found = tomllib.loads(text).get("asics", [])
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigInvalid([Fault(str(file), "", None, f"not TOML: {error}")]) from None
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise ConfigInvalid([Fault(str(file), "asics", None, "not a list of tables")])
@@ -114,11 +120,25 @@ def _section(name: str, one: Sighting, mac: str | None) -> str:
     lines = ["[[asics]]", f"# {_plain(told)}", f'id = "{name}"', f'address = "{one.address}"']
     if mac is not None:
         lines.append(f'mac = "{mac}"')
+    if (nameplate_w := _nameplate_w(one)) is not None:
+        lines.append(f'nameplate = "{nameplate_w}W"')
     if one.address.startswith("127."):
         lines.append("emulated = true")
     elif ABILITIES[one.kind].needs_password:
         lines.append("# its commands want a password: name its password_file here")
     return "\n".join(lines) + "\n"
+
+
+def _nameplate_w(one: Sighting) -> int | None:
+    """The most that a machine draws, W, rounded up, so that it is counted before it first answers
+    its agent; None where the scan did not identify it or our table does not rate its model.
+
+    A firmware that says more than the table is believed.
+    """
+    rated = rating(one.model) if one.identified and one.model else None
+    if rated is None or one.kind in OWN_RANGE:
+        return None
+    return math.ceil(max(rated.watts_w, one.nameplate_w or 0.0))
 
 
 def _name(one: Sighting, mac: str | None) -> str:

@@ -70,6 +70,7 @@ class Sighting:
         watts_w, hashrate_h_per_s: as the firmware reports them now; None where it does not.
         drivable: whether it can be commanded, given a password where one is needed.
         control: what can be commanded, or why nothing.
+        nameplate_w: the most it draws by our table and its firmware; None where neither says.
     """
 
     address: str
@@ -83,6 +84,7 @@ class Sighting:
     hashrate_h_per_s: float | None
     drivable: bool
     control: str
+    nameplate_w: float | None = None
 
 
 @dataclass(slots=True)
@@ -267,6 +269,7 @@ def _sighting(
         hashrate_h_per_s=reading.hashrate_h_per_s if reading else None,
         drivable=drivable,
         control=control,
+        nameplate_w=identity.nameplate_w,
     )
 
 

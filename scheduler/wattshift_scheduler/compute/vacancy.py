@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from wattshift_scheduler import cycles, tables
+from wattshift_scheduler import carbon, cycles, tables
 from wattshift_scheduler.arrays import Bools, Floats, Ints
 from wattshift_scheduler.compute.ground import labels_of, suits
 from wattshift_scheduler.compute.placement import Placed, Placement
@@ -44,7 +44,7 @@ def decided(
         return state, ()
     before, elapsed_s = state.tables, max(now_s - state.decided_s, 0.0)
     wanted, next_s = _needs(state, placement)
-    margin = cycles.margin_usd_per_h(state.ladder, state.price_usd_per_mwh())
+    margin = cycles.margin_usd_per_h(state.ladder, carbon.mining_usd_per_mwh(state, now_s))
     cost_usd = build_usd(state.fleet, state.values)
     after = tables.weighed(
         before,

@@ -73,6 +73,13 @@ def metered(state: State, event: ev.MeterRead, now_s: float) -> Reduced:
     return replace(state, memory=memory, meter_w=watts_w, meter_at_s=at_s), ()
 
 
+def carbon(state: State, event: ev.CarbonSeen, _now_s: float) -> Reduced:
+    """What a kWh emits has changed. What is no number is unknown; none takes carbon away."""
+    grams = event.g_per_kwh
+    grams = None if grams is None or not math.isfinite(grams) else max(grams, 0.0)
+    return replace(state, signals=replace(state.signals, carbon_g_per_kwh=grams)), ()
+
+
 def overhead(state: State, event: ev.OverheadLearnt, now_s: float) -> Reduced:
     """What the site draws beside its devices has been learnt anew."""
     new = event.overhead

@@ -192,6 +192,7 @@ class Signals:
         caps, targets, events: by source.
         price_usd_per_mwh, price_at_s: the price, None while it is unknown, and when it was told.
         overrides: what operators have recorded.
+        carbon_g_per_kwh: what a kWh emits now; None while it is unknown, or has no price.
     """
 
     caps: Mapping[str, tuple[Cap, ...]]
@@ -200,3 +201,4 @@ class Signals:
     targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
     events: Mapping[str, tuple[GridEvent, ...]] = field(default_factory=dict)
+    carbon_g_per_kwh: float | None = None

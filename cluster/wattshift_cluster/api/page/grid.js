@@ -1,6 +1,7 @@
 // What the grid asks of the site, now and next, and what the site could give, in words and figures.
 
 import { watts } from "./chart.js";
+import { shortWords } from "./short.js";
 
 const SHOWN_DEADLINES = [[1, "1 s"], [10, "10 s"], [600, "10 min"]];
 const PHASES = ["latched", "shed", "blind", "waiting", "returning", "ready"]; // the gravest first
@@ -26,7 +27,9 @@ function cap(site) {
     const { limit_w: limit, source, confidence } = site.cap_advice;
     notes.push(`foreseen: ${known(limit)} (${source}, ${Math.round(100 * confidence)} % sure)`);
   }
-  return { name: "Cap now", value: known(site.cap_w), notes };
+  const short = shortWords(site);
+  if (short) notes.push(`short ${short}`);
+  return { name: "Cap now", value: known(site.cap_w), notes, bad: short !== "" };
 }
 
 function next(site) {

@@ -5,6 +5,7 @@ import { byGravity } from "./alarms.js";
 import { Chart, watts } from "./chart.js";
 import { facts } from "./grid.js";
 import { PlanChart, words } from "./plan.js";
+import { shortWords } from "./short.js";
 import { Refusal, ask, follow } from "./stream.js";
 
 const POLL_MS = 2000;
@@ -108,10 +109,11 @@ function showFeeders(feeders) {
       const share = feeder.limit_w > 0 ? feeder.committed_w / feeder.limit_w : 1;
       const fill = make("i");
       fill.style.width = `${Math.min(share, 1) * 100}%`;
-      const bar = make("div", share > 1.001 ? "bar full" : "bar", fill);
+      const short = shortWords(feeder);
+      const bar = make("div", share > 1.001 || short ? "bar full" : "bar", fill);
       const both = feeder.second_parent ? `, fed by ${feeder.parent} or ${feeder.second_parent}` : "";
       const text = make("div", "row", make("span", "", feeder.id, make("small", "", both)), make("span", "soft", `${watts(feeder.committed_w)} of ${watts(feeder.limit_w)}`));
-      return make("div", "feeder", text, bar);
+      return make("div", "feeder", text, bar, ...(short ? [make("small", "bad", `short ${short}`)] : []));
     }),
   );
 }

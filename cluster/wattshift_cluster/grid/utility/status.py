@@ -73,6 +73,9 @@ class AlarmBit(IntFlag):
     OTHER_CRITICAL = 32
     NOT_KEPT = 64
     """The last set point could not be written to the site's disk: a restart forgets it."""
+    PROMISE_SHORT = 128
+    """What was promised to the grid could not be kept now. Added to the first table; it stands
+    beside OTHER_WARNING or OTHER_CRITICAL, for masters that do not know it."""
 
 
 _BITS: tuple[tuple[str, AlarmBit], ...] = (
@@ -80,6 +83,8 @@ _BITS: tuple[tuple[str, AlarmBit], ...] = (
     ("cap-below-floor", AlarmBit.CAP_BELOW_FLOOR),
     ("agent-lost", AlarmBit.AGENT_LOST),
 )
+_BESIDE: tuple[tuple[str, AlarmBit], ...] = (("promise-short", AlarmBit.PROMISE_SHORT),)
+"""Bits that came later: what is told by one is told as another alarm, too."""
 
 
 def state_word(site: SiteFigures, connection_w: float) -> StateWord:
@@ -104,7 +109,9 @@ def alarm_bits(site: SiteFigures, *, heartbeat_lost: bool, not_kept: bool) -> Al
         bits |= AlarmBit.NOT_KEPT
     for name, severity in site.alarms.items():
         other = AlarmBit.OTHER_CRITICAL if severity == "critical" else AlarmBit.OTHER_WARNING
-        bits |= next((bit for known, bit in _BITS if name.partition(":")[0] == known), other)
+        kind = name.partition(":")[0]
+        bits |= next((bit for known, bit in _BITS if kind == known), other)
+        bits |= next((bit for known, bit in _BESIDE if kind == known), AlarmBit(0))
     return bits
 
 
