@@ -11,6 +11,7 @@ Precedence: explicit arguments > WATTSHIFT_URL / WATTSHIFT_TOKEN > the runtime f
 import contextlib
 import json
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -37,6 +38,8 @@ STREAM_SILENCE_S = 30.0  # the controller sends a heartbeat every 10 s
 EVENT_BYTES_MAX = 16 << 20
 PROBLEM_PREFIX = "urn:wattshift:problem:"
 DEFAULT_URL = "http://127.0.0.1:8080"
+NAMELESS = re.compile("/(?:[/:]|$)")
+"""A path in which an id is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ class ControllerClient:
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON at `path`. Raises a WattshiftError by kind of problem."""
         asked = {key: value for key, value in query.items() if value is not None}
-        return self._send("GET", path, params=asked).json()
+        return self._told(self._send("GET", path, params=asked))
 
     def text(self, path: str) -> str:
         """Return the text at `path`, such as /metrics."""
@@ -186,14 +189,24 @@ class ControllerClient:
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, key: str | None = None) -> Any:
         """Post once, whatever the network does: one Idempotency-Key for every try."""
+        if key and not (key.isascii() and key.isprintable() and key == key.strip()):
+            raise ConfigInvalid(["the key holds what none may: only ASCII that can be printed"])
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
-        return self._send("POST", path, json=dict(body or {}), headers=headers).json()
+        return self._told(self._send("POST", path, json=dict(body or {}), headers=headers))
 
     def delete(self, path: str) -> None:
         """Delete what is at `path`."""
         self._send("DELETE", path)
 
+    def _told(self, answer: httpx2.Response) -> Any:
+        try:
+            return answer.json()
+        except (ValueError, RecursionError):
+            raise Unreachable(f"{self.url} answers with no JSON: it is no controller") from None
+
     def _send(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        if NAMELESS.search(path):
+            raise NotFound("an id was empty, and nothing is called so")
         try:
             try:
                 answer = self._http.request(method, path, **request)

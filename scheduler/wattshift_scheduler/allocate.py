@@ -87,19 +87,19 @@ class Allocation:
 
     @property
     def next_usd_per_mwh(self) -> Floats:
-        """Gross value of the rung above, NaN at the top of a device; shape (n,). Worked out when
-        that is first asked for."""
+        """Gross value of the next watt: of the rung above, or of a rung of which only a part is
+        taken; NaN at the top of a device; shape (n,). Worked out when that is first asked for."""
         if not self._next:
-            ladder = self.filled.settled.asked.ladder
-            above = ladder.steps.above[ladder.fleet.first[:-1] + self.point]
-            self._next.append(np.where(above >= 0, ladder.worth_usd_per_mwh[above], np.nan))
+            self._next.append(self.next_of(np.arange(len(self.point))))
         return self._next[0]
 
     def next_of(self, columns: Ints) -> Floats:
         """The same of some devices."""
         ladder = self.filled.settled.asked.ladder
-        above = ladder.steps.above[ladder.fleet.first[columns] + self.point[columns]]
-        return np.where(above >= 0, ladder.worth_usd_per_mwh[above], np.nan)
+        at = ladder.fleet.first[columns] + self.point[columns]
+        part = self.watts_w[columns] < ladder.fleet.point_limit_w[at] - CENT_W
+        ahead = np.where(part & ladder.steps.on[at], at, ladder.steps.above[at])
+        return np.where(ahead >= 0, ladder.worth_usd_per_mwh[ahead], np.nan)
 
 
 def _rung_of(ladder: Ladder, columns: Ints, point: Ints) -> Ints:

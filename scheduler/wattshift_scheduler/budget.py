@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wattshift_scheduler.arrays import Floats
+from wattshift_scheduler.arrays import Bools, Floats
 from wattshift_scheduler.signals import overhead
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.state import State
@@ -82,15 +82,28 @@ def credit_w(state: State) -> Floats:
     """Watts of each gated device that its host's compute counts already; shape (n,).
 
     A gated miner hashes only while the compute beside it does not, so of the two only the larger is
-    drawn. The watts granted to the node are shared between the gated devices of that host.
+    drawn. The watts granted to the node are shared between the gated devices of that host, as far
+    as their feeders carry the node, too: elsewhere its watts are not counted.
     """
     fleet = state.fleet
-    overlaps = fleet.host >= 0
+    overlaps = _overlapping(state)
     shared = np.bincount(fleet.host[overlaps], minlength=len(fleet.hosts))
     # The last entry is what a device without a host finds at index -1.
     bounds_w = np.array(host_bounds_w(state), dtype=np.float64)
     each_w = np.append(bounds_w / np.maximum(shared, 1), 0.0)
-    return each_w[fleet.host]
+    return np.where(overlaps, each_w[fleet.host], 0.0)
+
+
+def _overlapping(state: State) -> Bools:
+    """Gated devices whose own feeder carries the compute node of their host; shape (n,)."""
+    fleet, tree = state.fleet, state.site.tree
+    at = {node.name: tree.index[node.feeder] for node in state.site.nodes}
+    gates = np.flatnonzero(fleet.host >= 0)
+    node = np.array([at.get(name, -1) for name in fleet.hosts], dtype=np.int64)[fleet.host[gates]]
+    carried = (tree.ancestors[:, node] == fleet.feeder[gates]).any(axis=0) & (node >= 0)
+    overlaps = np.zeros(len(fleet), dtype=np.bool_)
+    overlaps[gates[carried]] = True
+    return overlaps
 
 
 def host_bounds_w(state: State) -> tuple[float, ...]:

@@ -178,7 +178,8 @@ def weigh(
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What all devices are weighed at: the price, how long it is expected to hold, when, the least
-    times up and down that bind some, and what the look-ahead plan says."""
+    times up and down that bind some, what the look-ahead plan says, and which devices run; None:
+    those that the ladder counts, which leaves out what a cycle costs nothing."""
 
     price_usd_per_mwh: float
     expected_s: float
@@ -187,6 +188,7 @@ class Asked:
     min_up_s: float = 0.0
     min_down_s: float = 0.0
     worths: planned_turns.Worths | None = None
+    runs: Bools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +247,8 @@ class _Found:
 def _weigh_some(
     ladder: Ladder, turns: Turns, free: Bools, asked: Asked, bound: Bools | None, at: Rows
 ) -> _Found:
-    runs, cycle_usd, priced = ladder.awake[at], ladder.cycle_usd[at], turns.priced[at]
+    runs = (ladder.awake if asked.runs is None else asked.runs)[at]
+    cycle_usd, priced = ladder.cycle_usd[at], turns.priced[at]
     expected_s, now_s, turned_s = asked.expected_s, asked.now_s, turns.turned_s[at]
     margin = margin_usd_per_h(ladder, asked.price_usd_per_mwh, at)
     called = np.where(runs, margin <= 0.0, margin > 0.0)

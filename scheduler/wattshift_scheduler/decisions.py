@@ -75,7 +75,7 @@ class Promised:
         costs = f"at a loss of {lost:,.1f} USD/MWh" if lost > 0 else "in the place of slower work"
         return (
             f"held up {costs} for {self.names}, to which {self.owed_w:,.0f} W are promised "
-            f"with a notice of {_span(self.within_s)}"
+            f"with a notice of {span_text(self.within_s)}"
         )
 
     def figures(self, i: int) -> dict[str, Input]:
@@ -91,7 +91,7 @@ class Promised:
 def kept_words(cost_usd: float, payback_s: float, *, runs: bool) -> str:
     """Why a device neither sleeps nor wakes although the price calls for it."""
     back = "would save" if runs else "would earn"
-    span = "never back at this price" if np.isinf(payback_s) else f"back in {_span(payback_s)}"
+    span = "never back at this price" if np.isinf(payback_s) else f"back in {span_text(payback_s)}"
     state, turn = ("awake", "sleep") if runs else ("asleep", "it")
     return f"kept {state}: a cycle costs {usd_text(cost_usd)}, {turn} {back} that {span}"
 
@@ -101,7 +101,8 @@ def usd_text(usd: float) -> str:
     return f"{usd:,.2f} USD" if usd >= 0.01 or usd == 0 else f"{usd:.2g} USD"
 
 
-def _span(seconds_s: float) -> str:
+def span_text(seconds_s: float) -> str:
+    """A time for people: seconds, minutes or hours."""
     if seconds_s < 120.0:
         return f"{seconds_s:.0f} s"
     return f"{seconds_s / 60.0:.0f} min" if seconds_s < 7200.0 else f"{seconds_s / 3600.0:,.1f} h"
@@ -116,10 +117,13 @@ class Moves:
         devices: ids, picked only when they are read.
         modes: mode that each is granted, likewise.
         from_w, to_w: lease watts before and after, W; NaN before a first lease.
-        next_usd_per_mwh: gross value of the rung above the new point, NaN at the top.
+        next_usd_per_mwh: gross value of the rung above the new point, or of one that is taken in
+            part; NaN at the top.
         inputs: what the whole change rests on: cap, origin, price, marginal value, binding feeders.
         cycles: what a cycle of each would cost; None where that was not asked.
         promised: the promise for which all of them are held up; None: for none.
+        waits_w: what each is to have once there is room for its first lease above the lowest point,
+            W; NaN where it has what it is to have. None: all have.
     """
 
     at_s: float
@@ -131,6 +135,7 @@ class Moves:
     inputs: Mapping[str, Input]
     cycles: Cycles | None = None
     promised: Promised | None = None
+    waits_w: Floats | Later | None = None
 
     def rows(self) -> Iterator[Decision]:
         """Spell the change out, one Decision per device."""
@@ -145,7 +150,8 @@ class Moves:
         before = f"{'no lease' if first else f'{from_w:,.0f} W'} to"
         if from_w == to_w:
             action, before = "keep", "stays at"
-        why = self._kept(i) or self._why(next_value) + self._wake_cost(i, next_value)
+        why = self._kept(i) or self._waits(i)
+        why = why or self._why(next_value) + self._wake_cost(i, next_value)
         if self.promised is not None:
             why = self.promised.words(i)
         reason = f"{before} {to_w:,.0f} W ({mode}): {why}"
@@ -159,6 +165,12 @@ class Moves:
             **({} if self.promised is None else self.promised.figures(i)),
         }
         return Decision(self.at_s, device, action, reason, inputs)
+
+    def _waits(self, i: int) -> str:
+        waits_w = np.nan if self.waits_w is None else float(self.waits_w[i])
+        if np.isnan(waits_w):
+            return ""
+        return f"it is to have {waits_w:,.0f} W once others were seen to give theirs up"
 
     def _kept(self, i: int) -> str:
         cycles = self.cycles
@@ -203,12 +215,13 @@ class Moves:
         known = self.inputs["price_usd_per_mwh"]
         if known is None:
             return "the energy price is unknown, and nothing mines at an unknown price"
-        price = float(known)
-        if next_value <= price:
+        price, emitted = float(known), float(self.inputs.get("carbon_usd_per_mwh") or 0.0)
+        if next_value <= price + emitted:
             hopeless = self.inputs.get("hashprice_usd_per_ph_day", 0.0) is None
             return (
                 f"its next rung is worth {next_value:,.1f} USD/MWh, "
                 f"not more than energy at {price:,.1f} USD/MWh"
+                f"{f' and its carbon at {emitted:,.1f}' if emitted else ''}"
                 f"{'; hashes count nothing, the hashprice is unknown' if hopeless else ''}"
             )
         marginal = self.inputs["marginal_usd_per_mwh"]

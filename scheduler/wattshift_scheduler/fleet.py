@@ -43,7 +43,7 @@ class Fleet:
         point_feeder: column of that device's feeder; shape (p,).
         worded: whether any point earns anything beside its hashes.
         points_each: how many points each device has, if all have as many; else 0.
-        wear_usd_per_cycle, table_bytes, table_build_s: as on Device; shape (n,).
+        wear_usd_per_cycle, table_bytes, table_build_s, rests_apart: as on Device; shape (n,).
     """
 
     devices: tuple[Device, ...]
@@ -69,6 +69,7 @@ class Fleet:
     wear_usd_per_cycle: Floats
     table_bytes: Floats
     table_build_s: Floats
+    rests_apart: Bools
     point_device: Ints
     point_feeder: Ints
     worded: bool
@@ -119,6 +120,7 @@ class Fleet:
             wear_usd_per_cycle=_floats([d.wear_usd_per_cycle for d in rows]),
             table_bytes=_floats([float(d.table_bytes) for d in rows]),
             table_build_s=_floats([d.table_build_s for d in rows]),
+            rests_apart=frozen(np.array([d.rests_apart for d in rows], dtype=np.bool_)),
             point_device=frozen(np.repeat(np.arange(len(rows)), counts)),
             point_feeder=frozen(np.repeat(feeder, counts)),
             worded=any(p.revenue_usd_per_h for p in points),
@@ -131,6 +133,11 @@ class Fleet:
     def devices_of(self, points: Ints) -> Ints:
         """Columns of the devices that points belong to; to divide is faster than to look up."""
         return points // self.points_each if self.points_each else self.point_device[points]
+
+    def divides(self, device: Ints, start: Ints) -> Bools:
+        """Whether rungs can be taken in part: of these devices, each from a point of the table."""
+        rests: Bools = self.rests_apart[device] & (start == self.first[device])
+        return self.continuous[device] & ~rests
 
     def columns_of(self, ids: Iterable[str]) -> Ints:
         """Columns of the named devices; -1 for one that is not in the fleet."""

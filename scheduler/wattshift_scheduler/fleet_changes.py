@@ -19,7 +19,7 @@ from wattshift_scheduler.site import Device, FeederTree
 
 OF_DEVICES = (
     *("feeder", "nameplate_w", "tolerance", "fenced", "continuous", "safe_w", "ids"),
-    *("wear_usd_per_cycle", "table_bytes", "table_build_s"),
+    *("wear_usd_per_cycle", "table_bytes", "table_build_s", "rests_apart"),
 )
 """Columns of devices, but for those that count names."""
 

@@ -213,7 +213,8 @@ def answered(
 ) -> Ledger:
     """An agent took or refused leases. A taken one replaces every older one it held.
 
-    Only an answer to the newest sequence counts: an old answer says nothing of the newest lease.
+    Only an answer to the newest sequence counts: an old answer says nothing of the newest lease,
+    and none of a device whose grant was forgotten because it has other points now.
 
     Args:
         ledger: as before the answer.
@@ -222,7 +223,8 @@ def answered(
         ours: the ledger is `private` to the caller: it is changed itself, and not a copy of it.
     """
     new = ledger if ours else _copy(ledger, *ANSWERED)
-    taken = columns[accepted & (sequence == ledger.sequence[columns])]
+    newest = (sequence == ledger.sequence[columns]) & (ledger.point[columns] >= 0)
+    taken = columns[accepted & newest]
     first = taken[~ledger.acked[taken]]
     new.acked[taken] = True
     new.acked_s[first] = now_s

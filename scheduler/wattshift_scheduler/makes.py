@@ -33,7 +33,7 @@ RANKED_BY_TOO = ("fenced", "wear_usd_per_cycle", "table_build_s")
 
 OF_DEVICES = (
     *("feeder", "nameplate_w", "tolerance", "fenced", "continuous", "safe_w", "agent", "host"),
-    *("ids", "wear_usd_per_cycle", "table_bytes", "table_build_s"),
+    *("ids", "wear_usd_per_cycle", "table_bytes", "table_build_s", "rests_apart"),
 )
 OF_POINTS = (*RANKED_BY, "point_w", "modes")
 

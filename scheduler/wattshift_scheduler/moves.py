@@ -15,6 +15,7 @@ import numpy as np
 from wattshift_scheduler import leases
 from wattshift_scheduler.allocate import Allocation, beyond, fit_prefix
 from wattshift_scheduler.arrays import Bools, Floats, Ints, Rows, Texts, put
+from wattshift_scheduler.carried import STEPS
 from wattshift_scheduler.commands import Batch, GrantLeases
 from wattshift_scheduler.decisions import Cycles, Input, Moves
 from wattshift_scheduler.envelopes import spread
@@ -25,6 +26,9 @@ from wattshift_scheduler.tables import EMPTY
 
 REPEAT_S = 1.0
 """A lease that its agent has not answered is sent again after this time."""
+
+CENT_W = 1e-6
+"""Watts below which two leases count as equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +140,13 @@ def _held(
         point = point.copy()
         point[rows] = wanted.point.take(rows)
         if isinstance(at, slice) and moves_all and not len(lowest):
-            return point, watts_w
-        held_w = held_w.copy()
-        held_w[rows] = watts_w.take(rows) if isinstance(at, slice) else watts_w[go]
+            held_w = watts_w
+        else:
+            held_w = held_w.copy()
+            held_w[rows] = watts_w.take(rows) if isinstance(at, slice) else watts_w[go]
+        # What is too little for a step is no work either.
+        some = rows[state.fleet.continuous.take(rows)]
+        point[some[held_w.take(some) <= state.ladder.base_w.take(some)]] = 0
     return put(point, lowest, 0), put(held_w, lowest, state.ladder.base_w[lowest])
 
 
@@ -173,7 +181,8 @@ def _worth(state: State, wanted: Allocation, rows: Ints) -> Floats:
 
 
 def _quantised(state: State, wanted: Allocation, at: Rows) -> Floats:
-    """Wanted watts in whole steps, of devices that can be leased any."""
+    """Wanted watts in whole steps, of devices that can be leased any; of one that rests apart none
+    between its lowest point and the next."""
     orders, watts_w = state.present.orders, wanted.watts_w[at].copy()
     columns, step_w, some = orders.continuous, orders.step_w, orders.continuous
     if not isinstance(at, slice):
@@ -181,9 +190,24 @@ def _quantised(state: State, wanted: Allocation, at: Rows) -> Floats:
         columns = at[some]
         step_w = step_w[np.searchsorted(orders.continuous, columns)]
     if len(some):
-        floored = np.floor(watts_w.take(some) / step_w + 1e-9) * step_w
-        watts_w[some] = np.maximum(floored, state.ladder.base_w.take(columns))
+        wanted_w, base_w = watts_w.take(some), state.ladder.base_w.take(columns)
+        floored = np.maximum(np.floor(wanted_w / step_w + 1e-9) * step_w, base_w)
+        apart = state.fleet.rests_apart.take(columns)
+        if apart.any():
+            least = _apart(state.fleet, columns, wanted_w, floored, base_w)
+            floored = np.where(apart, least, floored)
+        watts_w[some] = floored
     return watts_w
+
+
+def _apart(
+    fleet: Fleet, columns: Ints, wanted_w: Floats, floored_w: Floats, base_w: Floats
+) -> Floats:
+    """Leases of devices that rest or work, whatever was wanted between; shape (columns,)."""
+    second = np.minimum(fleet.first[columns] + 1, fleet.first[columns + 1] - 1)
+    least_w = fleet.point_limit_w[second]
+    works = wanted_w >= least_w - CENT_W
+    return np.where(works, np.maximum(floored_w, least_w), base_w)
 
 
 def grant(
@@ -331,8 +355,17 @@ def _told(
                 kept=Later(lambda: kept[moved]),
                 runs=Later(lambda: point[moved] > 0),
             ),
+            waits_w=Later(lambda: _waits_w(fleet, point, wanted, moved)),
         ),
     )
+
+
+def _waits_w(fleet: Fleet, point: Ints, wanted: Allocation, rows: Ints) -> Floats:
+    """What devices are to have that hold their lowest point for want of room, W; NaN for others."""
+    base_w = fleet.point_limit_w[fleet.first[rows]]
+    step_w = fleet.point_limit_w[fleet.first[1:][rows] - 1] / STEPS
+    waits = (point[rows] == 0) & (wanted.watts_w[rows] - base_w > step_w)
+    return np.where(waits, wanted.watts_w[rows], np.nan)
 
 
 def told_kept(

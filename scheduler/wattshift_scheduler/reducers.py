@@ -130,6 +130,10 @@ def _with_fleet(state: State, fleet: Fleet, moved: Moved) -> State:
     old, last = state.fleet, state.ladder
     if fleet is old:
         return state
+    ledger = leases.realigned(state.ledger, old, fleet, moved)
+    # One that comes back may hold a lease of this epoch: none of a device had so high a number.
+    fresh = np.setdiff1d(np.arange(len(fleet)), moved.to, assume_unique=True)
+    ledger.sequence[fresh] = state.next_command - 1
     awake, cold = (np.zeros(len(fleet), dtype=np.bool_) for _ in range(2))
     moved.realigned(awake, last.awake)
     moved.realigned(cold, last.cold)
@@ -137,7 +141,7 @@ def _with_fleet(state: State, fleet: Fleet, moved: Moved) -> State:
         state,
         fleet=fleet,
         ladder=Ladder.of(fleet, state.values, awake, last.horizon_s, cold),
-        ledger=leases.realigned(state.ledger, old, fleet, moved),
+        ledger=ledger,
         seen=leases.realigned_telemetry(state.seen, old, fleet, moved),
         turns=state.turns.realigned(old, fleet, moved),
         tables=state.tables.realigned(old, fleet, moved),
@@ -293,6 +297,7 @@ REDUCERS: Mapping[type, Callable[[State, Any, float], Reduced]] = MappingProxyTy
         ev.MeterRead: signal_news.metered,
         ev.SignalChanged: signal_news.said,
         ev.OverheadLearnt: signal_news.overhead,
+        ev.CarbonSeen: signal_news.carbon,
         ev.HashpriceSeen: _hashprice,
         ev.JobSubmitted: _submitted,
         ev.JobActed: _acted,

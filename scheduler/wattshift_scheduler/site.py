@@ -51,6 +51,8 @@ class Device:
         nameplate_w: most that the maker says it draws, W.
         tolerance: share by which it may draw more than nominal.
         continuous: any watts between the first and the last point can be leased.
+        rests_apart: but none between the first and the second: it rests or it works, as a machine
+            does that is held at a power target; a gate works for any share of the time.
         fenced: falls to its safe point by itself when its lease expires (a gate does, an ASIC not).
         safe_w: draw at the safe point, W.
         host: compute node whose watts this device overlaps through its gate, or None.
@@ -75,6 +77,7 @@ class Device:
     wear_usd_per_cycle: float = 0.0
     table_bytes: int = 0
     table_build_s: float = 0.0
+    rests_apart: bool = False
 
     def __post_init__(self) -> None:
         if not self.points:

@@ -145,7 +145,12 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The figures of the last decision, for people and metrics; all W or USD/MWh."""
+    """The figures of the last decision, for people and metrics; all W or USD/MWh.
+
+    `counted_w` is what has to be counted on when all is shed that can be, `shortfall_w` by how much
+    that lies above the cap, and `feeder_counted_w` the same by feeder where one of them may carry
+    less, else empty (`shortfalls`).
+    """
 
     cap_w: float = math.nan
     cap_origin: str = "connection"
@@ -160,6 +165,8 @@ class Outlook:
     feeder_usd_per_mwh: tuple[float, ...] = ()
     feeder_committed_w: tuple[float, ...] = ()
     shortfall_w: float = 0.0
+    counted_w: float = 0.0
+    feeder_counted_w: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

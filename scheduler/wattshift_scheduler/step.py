@@ -16,12 +16,12 @@ from functools import partial
 
 import numpy as np
 
-from wattshift_scheduler import alarms, budget, cycles, moves, upkeep
+from wattshift_scheduler import alarms, budget, carbon, cycles, moves, shortfalls, upkeep
 from wattshift_scheduler.allocate import Allocation, allocate
 from wattshift_scheduler.arrays import ALL, Bools, Floats, Ints, Rows
 from wattshift_scheduler.carried import Weights, union
 from wattshift_scheduler.commands import Command
-from wattshift_scheduler.compute import act, bursts, leaving, vacancy
+from wattshift_scheduler.compute import act, bursts, lateness, leaving, vacancy
 from wattshift_scheduler.compute.displacing import Mined
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placement, place
@@ -80,6 +80,8 @@ def decide(state: State, now_s: float) -> Stepped:
     state, view = _view(state, verdict, rows, now_s)
     told: list[AnyDecision] = list(_cap_told(state, view.verdict, now_s))
     commands: list[Command] = []
+    state, late = lateness.marked(state, now_s)
+    told.extend(late)
     placement = _placed(state, view, now_s)
     state, view, why = _vacated(state, view, placement, now_s)
     told.extend(why)
@@ -105,7 +107,7 @@ def decide(state: State, now_s: float) -> Stepped:
         now_s=now_s,
     )
     kept, why_alarms = alarms.raised(
-        state, verdict, shortfall_w=outlook.shortfall_w, late=carried.facts.late, now_s=now_s
+        state, verdict, outlook=outlook, late=carried.facts.late, now_s=now_s
     )
     state = replace(state, outlook=outlook, alarms=kept, verdict=view.verdict, decided_s=now_s)
     return state, (*grants, *commands), (*told, *why_moves, *why_alarms)
@@ -159,13 +161,14 @@ def _placed(state: State, view: _View, now_s: float) -> Placement:
         mined=Mined.of(state),
         rivals=_rivals(state, view, now_s) if any_yields(jobs) else None,
         waits_s=acting.waits_s(state, now_s),
+        needs_s=acting.needs_s(state, now_s),
     )
     return place(ground, jobs)
 
 
 def _rivals(state: State, view: _View, now_s: float) -> Rivals:
     """Mining that batch of less worth gives way to."""
-    facts, fleet, price = state.present.facts, state.fleet, acting.price_usd_per_mwh(state, now_s)
+    facts, fleet, price = state.present.facts, state.fleet, carbon.mining_usd_per_mwh(state, now_s)
     # In a deep cut what is fast must turn before any batch has left; what is slow can wait.
     waits = leaving.slow(state) & (state.ledger.point > 0)
     bridge_w = bursts.gates_w(state, facts.stuck) + float(state.ledger.lease_w[waits].sum())
@@ -200,10 +203,7 @@ def _mine(
     facts, credit_w = carried.facts, carried.credit_w
     compute_w = tree.totals(budget.compute_w(state, spoken_w))
     room_w = spent.limit_w - view.floor_w - compute_w
-    # What is missing is told against the cap itself: a target below the floor is no shortfall, and
-    # a floor that lies in the margin is kept.
-    short_w = np.maximum(-room_w, 0.0)
-    short_w[0] = max(-room_w[0] - (spent.hard_w + spent.margin_w - spent.limit_w[0]), 0.0)
+    least_w = view.floor_w + compute_w
     headroom_w, open_w = np.array(headroom_w), room_w.copy()
     room_w[0], headroom_w[0] = _mining_room(state, view, room_w[0], headroom_w[0])
     before = state
@@ -233,8 +233,15 @@ def _mine(
     if state.ledger.point is not point:
         turns = cycles.turned(turns, point, state.ledger.point, facts.free & ~take, now_s)
     state, outlook = _closed(replace(state, turns=turns), view, wanted, held, now_s)
-    short = float(short_w.max())
-    outlook = replace(outlook, shortfall_w=short, marginal_usd_per_mwh=marginal)
+    # What is missing is told against the cap itself: a target below the floor is no shortfall, and
+    # a floor that lies in the margin is kept.
+    outlook = replace(
+        outlook,
+        shortfall_w=max(float(least_w[0]) - view.verdict.cap_w, 0.0),
+        counted_w=float(least_w[0]),
+        feeder_counted_w=shortfalls.missed(state.site, least_w),
+        marginal_usd_per_mwh=marginal,
+    )
     excess_w = budget.excess_w(
         state,
         explained_w=_explained_w(state, outlook),
@@ -279,7 +286,7 @@ def _wanted(
         state.site.tree,
         eligible=facts.free,
         credit_w=credit_w,
-        price_usd_per_mwh=acting.price_usd_per_mwh(state, now_s),
+        price_usd_per_mwh=carbon.mining_usd_per_mwh(state, now_s),
         take=take,
         reserve_w=reserve.services_w,
     )
@@ -292,7 +299,8 @@ def _wanted(
         reserve = replace(reserve, waits_s=waits_s)
     plain = wanted
     room = holding.Room(rooms.room_w, float(rooms.open_w[0]), reserve.services_w)
-    wanted, held = holding.held(state, wanted, owed, room, now_s)
+    wanted, state = holding.held(state, wanted, owed, room, now_s)
+    held = state.held
     if rooms.lacking_w is not None:
         before = wanted
         wanted, lent_w = bursts.lent(
@@ -350,21 +358,22 @@ def _weighed(state: State, view: _View, now_s: float) -> tuple[State, Bools]:
     ladder = _ranked(state, view, now_s)
     last = state.present.weights
     asked = cycles.Asked(
-        price_usd_per_mwh=acting.price_usd_per_mwh(state, now_s),
+        price_usd_per_mwh=carbon.mining_usd_per_mwh(state, now_s),
         expected_s=rules.expected_shed_s,
         elapsed_s=_elapsed_s(state, now_s),
         now_s=now_s,
         min_up_s=rules.min_up_s,
         min_down_s=rules.min_down_s,
         worths=acting.worths(state, now_s, None if last is None else last.worths),
+        runs=facts.runs,
     )
     rows = None if last is None else last.other(ladder, state.turns, asked, view.rows)
     if last is None or rows is None:
-        bound = cycles.held(fleet, state.turns, ladder.awake, rules, now_s)
+        bound = cycles.held(fleet, state.turns, facts.runs, rules, now_s)
         weighed = cycles.weighed_anew(ladder, state.turns, facts.free, asked, bound)
     elif len(rows):
         at = ALL if len(rows) == len(fleet) else rows
-        bound = cycles.held(fleet, state.turns, ladder.awake[at], rules, now_s, at)
+        bound = cycles.held(fleet, state.turns, facts.runs[at], rules, now_s, at)
         weighed = cycles.weighed_again(
             last.weighed, ladder, state.turns, facts.free, asked, bound, at
         )
@@ -399,6 +408,7 @@ def _inputs(
     price = state.price_usd_per_mwh()
     age_s = now_s - state.quote.observed_s
     beyond, kept = acting.beyond_usd_per_mwh(state, now_s), state.reserve
+    emitted = carbon.usd_per_mwh(state, now_s)
     return {
         "cap_w": verdict.cap_w,
         "cap_origin": verdict.origin,
@@ -409,6 +419,7 @@ def _inputs(
         "hashprice_source": state.quote.source,
         "hashprice_age_s": None if np.isnan(age_s) else age_s,
         **({"plan_usd_per_mwh": beyond} if beyond else {}),
+        **({"carbon_usd_per_mwh": emitted} if emitted else {}),
         **({"reserve_w": kept.services_w} if kept.services_w else {}),
         **({"lent_w": kept.lent_w} if kept.lent_w else {}),
         **held_words.figures(state.held),

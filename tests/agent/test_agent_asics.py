@@ -15,7 +15,7 @@ from tests.ports import own_address
 from wattshift_cluster.agent.asics.contact import connect_by_probe
 from wattshift_cluster.agent.asics.lanes import Lanes
 from wattshift_cluster.agent.asics.machine import AS_FOUND, AsicDevice
-from wattshift_cluster.asic.driver import SLEEP
+from wattshift_cluster.asic.driver import SLEEP, AsicIdentity, AsicRefused
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.agent import Asic, AsicSection
 from wattshift_cluster.fleet.curtail import State
@@ -43,6 +43,33 @@ def test_a_lease_is_written_and_its_end_writes_sleep() -> None:
         device.safe()
         await eventually(lambda: machine.mode == SLEEP)
         await eventually(lambda: device.reading().watts_w == 30.0)
+        assert device.reading().error is None
+
+    drive(machine, test)
+
+
+class Targeted(Machine):
+    """A machine held at a power target, which knows none below that of its lowest point."""
+
+    async def identify(self) -> AsicIdentity:
+        return replace(await super().identify(), continuous=True, tolerance=0.0)
+
+    async def set_point(self, mode: str, watts_w: float) -> None:
+        if watts_w < 999.0:
+            raise AsicRefused(self.address, f"set {mode}", "not even the lowest target is as low")
+        await super().set_point(mode, watts_w)
+
+
+def test_a_lease_below_its_lowest_target_is_sleep() -> None:
+    machine = Targeted()
+
+    async def test(device: AsicDevice) -> None:
+        await device.identified.wait()
+        device.hold(lease("low", 999.5))
+        await eventually(lambda: machine.mode == "low")
+        device.hold(lease("low", 700.0))
+        await eventually(lambda: machine.mode == SLEEP)
+        await eventually(lambda: device.command.state is State.CONFIRMED)
         assert device.reading().error is None
 
     drive(machine, test)

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from wattshift_cluster.api import jobfields
+from wattshift_cluster.api.bodies import load_documents
 from wattshift_cluster.api.jobmodels import BatchJob, ServiceJob
 from wattshift_cluster.api.jobspec import job_schema, parse_job, parse_jobs
 from wattshift_cluster.api.tokens import rfc3339
@@ -299,3 +301,21 @@ def test_two_services_of_a_file_answer_at_two_paths() -> None:
     for second in (SERVICE, same):
         with pytest.raises(ConfigInvalid, match="more than one service of the file"):
             parse_jobs([SERVICE, second], "f")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&a\nkind: batch\nname: x\nenv: *a\n",
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(
+            f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghijklmnopq")
+        ),
+    ],
+    ids=["itself", "a billion times"],
+)
+def test_a_file_that_says_one_thing_without_end_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigInvalid, match="it holds itself, or more than 100,000 values"):
+        load_documents(path)

@@ -247,3 +247,21 @@ def test_the_schemas_are_schemas_and_speak_the_file_s_keys() -> None:
     assert "lease_ttl" in keys
     assert "lease_ttl_s" not in keys
     assert site_schema()["$defs"]["SiteSection"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "nested", ["[" * 20_000 + "]" * 20_000, "{a=" * 20_000 + "1" + "}" * 20_000]
+)
+def test_a_file_nested_beyond_any_use_is_one_fault(tmp_path: Path, nested: str) -> None:
+    fault = only(faults(tmp_path, f"a = {nested}"))
+    assert "is not TOML" in fault.message
+
+
+def test_of_many_feeders_a_fault_names_those_like_the_wanted_one(tmp_path: Path) -> None:
+    rows = "".join(
+        f'[[feeders]]\nname = "f{i}"\nparent = "main"\nlimit = "1kW"\n' for i in range(99)
+    )
+    wrong = SITE.replace('feeder = "rack"\n\n[comp', 'feeder = "rakc"\n\n[comp')
+    fault = only(faults(tmp_path, f"{wrong}\n{rows}"))
+    assert fault.message.startswith("no such feeder; allowed: rack, main, f0, ")
+    assert fault.message.endswith("and 89 more")

@@ -56,6 +56,12 @@ def test_only_the_devices_that_the_site_names_are_taken() -> None:
     assert devices[0].feeder == "main"
 
 
+def test_an_asic_that_takes_any_watts_takes_none_between_sleep_and_its_least() -> None:
+    told = [_info(), _info(continuous=True), _info(kind="gpu", continuous=True)]
+    (whole,), (target,), (gate,) = (agent_words.offer(REF, [one]).devices for one in told)
+    assert (whole.rests_apart, target.rests_apart, gate.rests_apart) == (False, True, False)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

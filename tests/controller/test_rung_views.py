@@ -144,6 +144,22 @@ def test_below_the_floor_no_watt_is_the_marginal_one_and_the_next_is_named() -> 
     assert "binds      main: 86.00 USD/MWh with a watt more" in text
 
 
+def test_a_device_under_a_feeder_that_is_short_is_told_of_that_feeder() -> None:
+    devices = [rig("ok", "row", 80.0), *(rig(f"f{i}", "row", 80.0) for i in range(3))]
+    state = run([*devices, rig("free", "hall", 50.0)])
+    foreign = np.array([one.id.startswith("f") and one.id != "free" for one in state.fleet.devices])
+    for now_s in (11.0, 12.0):
+        seen = replace(state.seen, foreign=foreign)
+        state, _, _ = step(replace(state, seen=seen).forgotten(), [ev.Tick()], now_s)
+    one = rung(state, "ok", 12.0)
+    assert one["rule"] == "feeder"
+    assert one["why"] == (
+        "ok is off because feeder row may carry 5,000 W, and 6,500 W are counted on it at the "
+        "least (wattshift explain row)"
+    )
+    assert rung(state, "free", 12.0)["rule"] == "top"
+
+
 def test_a_device_that_the_cost_of_a_cycle_keeps_says_what_it_costs() -> None:
     device = rig("worn", "hall", 80.0, wear_usd_per_cycle=2.0)
     state = run([device])

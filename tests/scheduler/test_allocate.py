@@ -234,3 +234,28 @@ def test_what_an_owner_says_a_point_earns_ranks_it_beside_hashes() -> None:
     for price, given_w in ((89.0, 100.0), (91.0, 0.0)):
         got = _allocate([device], ONE, [1000.0], price_usd_per_mwh=price)
         assert got.watts_w.tolist() == [given_w]
+
+
+def test_items_that_fill_a_feeder_to_the_last_watt_are_kept() -> None:
+    item_w = np.array([0.1, 0.2, 0.3, 0.0])
+    full = fit_prefix(TWO, np.array([1, 1, 1, 1]), item_w, np.array([1e6, 0.1 + 0.2, 1e6]))
+    assert full.tolist() == [True, True, False, False]
+    none_left = fit_prefix(TWO, np.array([1, 1]), np.array([0.0, 5.0]), np.array([1e6, 0.0, 1e6]))
+    assert none_left.tolist() == [True, False], "what takes nothing fits a full feeder"
+
+
+@pytest.mark.parametrize("room_w", [[1e6, 20.0, 1e6], [20.0, 1e6, 1e6]], ids=["feeder", "root"])
+def test_what_fills_a_room_but_for_rounding_is_taken_and_binds_nothing(room_w: list[float]) -> None:
+    thirds = [_device(f"d{i}", "a", [(0.0, 0.0), (20.0 / 3.0, 5.0)]) for i in range(3)]
+    found = _allocate(thirds, TWO, room_w)
+    assert found.point.tolist() == [1, 1, 1]
+    assert found.binding == ()
+
+
+def test_what_gates_take_of_the_rest_leaves_others_their_part_of_it() -> None:
+    best = _device("best", "main", [(0.0, 0.0), (50.0, 500.0)])
+    wide = _device("wide", "main", [(0.0, 0.0), (60.0, 300.0)], fenced=True)
+    slim = _device("slim", "main", [(0.0, 0.0), (20.0, 80.0)], fenced=True)
+    last = _device("last", "main", [(0.0, 0.0), (30.0, 30.0)], continuous=True)
+    found = _allocate([best, wide, slim, last], ONE, [100.0], reserve_w=40.0)
+    np.testing.assert_allclose(found.watts_w, [50.0, 0.0, 20.0, 10.0])

@@ -103,6 +103,16 @@ def test_a_node_that_cannot_be_is_refused_by_name(changes: dict[str, Any]) -> No
     assert told.value.item == "n1"
 
 
+def test_a_floor_is_held_against_the_limit_to_the_watt() -> None:
+    usable_w = 3000.0 * (1.0 - SITE.rules.margin_share)
+    resting = [device("exact", points=points(usable_w, 4000.0), nameplate_w=4000.0, tolerance=0.0)]
+    floors.check(SITE, resting)
+    above = [replace(resting[0], points=points(usable_w + 0.01, 4000.0))]
+    with pytest.raises(SiteInvalid) as told:
+        floors.check(SITE, above)
+    assert told.value.item == "row"
+
+
 def test_a_limit_below_the_floor_is_refused_with_the_feeder() -> None:
     low = [device(f"d{i}", points=points(1000.0, 2000.0), tolerance=0.05) for i in range(3)]
     floors.check(SITE, low[:2])

@@ -9,14 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wattshift_cluster.simulate.world import World
 from wattshift_scheduler import cycles
+from wattshift_scheduler import events as ev
 from wattshift_scheduler.arrays import Bools, Floats
 from wattshift_scheduler.cycles import Turns
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.ladder import Ladder
 from wattshift_scheduler.plan.turns import Worths
-from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules
+from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site
+from wattshift_scheduler.state import initial
+from wattshift_scheduler.step import step
 from wattshift_scheduler.values import Values
 
 TREE = FeederTree.of([Feeder("main", None, 1e6)])
@@ -221,3 +226,54 @@ def test_an_unknown_price_asks_for_no_least_time() -> None:
 def test_a_least_time_that_cannot_be_is_refused(name: str, bad: float) -> None:
     with pytest.raises(SiteInvalid, match=name):
         Rules(**{name: bad})
+
+
+@pytest.mark.parametrize("low", [-30.0, 30.0])
+def test_what_a_cycle_costs_nothing_keeps_its_least_times_too(low: float) -> None:
+    """Nothing wears off, and at its top it earns nothing: it runs at its middle, or is paid to."""
+    points = (
+        OperatingPoint("sleep", 0.0, 0.0, 40.0),
+        OperatingPoint("warm", 1000.0, 0.0, 40.0, revenue_usd_per_h=0.05),
+        OperatingPoint("hot", 2000.0, 0.0, 40.0, revenue_usd_per_h=0.0),
+    )
+    device = Device("d", "asic", "a", "main", points, 2000.0)
+    rules = Rules(margin_share=0.0, min_up_s=60.0, min_down_s=90.0)
+    site = Site("s", FeederTree.of([Feeder("main", None, 9000.0)]), (), rules, ("a",))
+    mine = Job("mine", JobKind.MINING, "mine", {"devices": ["*"]}, 0.0)
+    world, state = World.of(site, [device], (mine,), 1), initial(site, Values(None), 1)
+    told: list[ev.Event] = [world.joined(), ev.JobSubmitted(mine)]
+    turned: list[tuple[float, bool]] = []
+    for second in range(1500):
+        for _ in world.advance(world.now_s + 1.0):
+            pass
+        if second % 20 == 0:
+            price = low if (second // 20) % 3 else 500.0
+            told.append(ev.SignalChanged("price", (), price, True))
+        before = state.ledger.point.tolist()
+        state, commands, _ = step(state, [*told, *world.poll()], world.now_s)
+        told = [event for one in commands for event in world.carry(one)]
+        after = state.ledger.point.tolist()
+        if before and before[0] >= 0 and (before[0] > 0) != (after[0] > 0):
+            turned.append((world.now_s, after[0] > 0))
+    assert float(state.ladder.cycle_usd[0]) == 0.0
+    assert len(turned) > 6
+    for (begun_s, ran), (ended_s, _) in itertools.pairwise(turned):
+        assert ended_s - begun_s >= (60.0 if ran else 90.0) - 1.5, turned
+
+
+def test_a_price_is_trusted_no_longer_for_having_woken_a_machine_long_ago() -> None:
+    fleet = _fleet()
+    ladder = Ladder.of(fleet, VALUES, np.ones(4, dtype=np.bool_), 3600.0)
+    woken = replace(Turns.none(4), turned_s=np.zeros(4), priced=np.ones(4, dtype=np.bool_))
+    # Over an hour awake loses half of a cycle, over the ten since the wake five.
+    price = WORTHS[0] + ladder.cycle_usd[0] / 2.0 * 1000.0
+    asked: dict[str, Any] = {"free": np.ones(4, dtype=np.bool_), "expected_s": 3600.0}
+    take, _ = cycles.weigh(
+        ladder, woken, price_usd_per_mwh=price, elapsed_s=1.0, now_s=36_000.0, **asked
+    )
+    assert take[0], "an hour is what a price is expected to hold"
+    later = replace(woken, regret_usd=ladder.cycle_usd)
+    take, _ = cycles.weigh(
+        ladder, later, price_usd_per_mwh=price, elapsed_s=1.0, now_s=36_000.0, **asked
+    )
+    assert not take[0], "what it has lost is as much as a cycle"

@@ -121,6 +121,18 @@ def test_no_ceiling_falls_on_what_is_not_known(unknown: str) -> None:
     assert ledger.bound_w[0] == pytest.approx(1100.0)
 
 
+@pytest.mark.parametrize(("limit_w", "bound_w"), [(121.0, 110.0), (122.0, 1100.0), (900.0, 1100.0)])
+def test_no_ceiling_falls_below_a_limit_that_still_allows_more(
+    limit_w: float, bound_w: float
+) -> None:
+    """What draws little now may draw up to its enforced limit with no further command (I1)."""
+    ledger = _answered(_granted(Ledger.empty(FLEET), 0, 110.0, 0.0), 1.0)
+    seen = _seen(2.0, 50.0, limit_w=np.full(2, limit_w))
+    ledger = leases.confirm(FLEET, ledger, seen, 2.0, 5.0)
+    assert ledger.bound_w[0] == pytest.approx(bound_w)
+    assert ledger.confirmed[0] == (bound_w == 110.0)
+
+
 def test_without_a_sensor_hashrate_confirms_after_the_settling_time() -> None:
     ledger = _answered(_granted(Ledger.empty(FLEET), 0, 110.0, 0.0), 1.0)
     for now_s, bound_w in ((4.0, 1100.0), (6.0, 110.0)):
@@ -152,6 +164,18 @@ def test_a_device_with_new_points_keeps_its_bound_and_forgets_its_grant() -> Non
     assert moved.point.tolist() == [1, -1]
     assert moved.bound_w.tolist() == pytest.approx([1000, 1100])
     assert moved.sequence.tolist() == [1, 1]
+
+
+def test_an_answer_to_a_grant_that_was_forgotten_with_its_points_bounds_nothing_anew() -> None:
+    """It may be under way while the gate's agent offers other points: no bound is NaN."""
+    ledger = _granted(Ledger.empty(FLEET), 1, 1000.0, 0.0)
+    gate = replace(FLEET.devices[1], points=ROWS[:1])
+    fleet = Fleet.of([FLEET.devices[0], gate], TREE)
+    moved = leases.realigned(ledger, FLEET, fleet)
+    late = _answered(moved, 1.0)
+    assert late.acked.tolist() == [True, False]
+    ceilings = leases.ceilings(fleet, late, Telemetry.unknown(2), 1.0, 5.0)
+    assert ceilings.tolist() == pytest.approx([1100.0, 1000.0])
 
 
 INPUTS: dict[str, Input] = {

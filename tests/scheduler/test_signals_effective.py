@@ -13,7 +13,7 @@ from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.leases import Ledger
 from wattshift_scheduler.reducers import reduce
-from wattshift_scheduler.signals.arbitrate import Arbitrated
+from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated
 from wattshift_scheduler.signals.effective import arbitrated, next_edge_s
 from wattshift_scheduler.signals.minutes import HOUR_S, MOST_MINUTES, Minutes
 from wattshift_scheduler.signals.words import Cap, CapKind, GridEvent, Override, Target, Work
@@ -96,6 +96,21 @@ def test_an_override_replaces_the_named_cap_alone_and_ends() -> None:
     assert cap_w(state, 101.0, says("operator", overrides=(other,))) == 3000.0
 
 
+def test_an_override_that_outlasts_its_cap_leaves_nothing_of_it() -> None:
+    cap = Cap("a", "vtn", 3000.0, starts_s=10.0, ends_s=60.0)
+    word = Override("vtn", "a", 8000.0, 100.0, "ann", "hospital feeds from us")
+    state, now = told(fresh(), 20.0, says("vtn", cap), says("operator", overrides=(word,)))
+    assert (now.cap_w, now.cap_id) == (8000.0, "a")
+    for now_s in (60.0, 99.0, 100.0, 1000.0):
+        state, now = told(state, now_s)
+        assert (now.cap_w, now.cap_id) == (float(state.site.tree.limit_w[0]), NO_CAP)
+    # Nor does one that ended before the cap begins hold anything of it back.
+    later = replace(cap, starts_s=200.0, ends_s=300.0)
+    state, now = told(fresh(), 20.0, says("vtn", later), says("operator", overrides=(word,)))
+    assert next_edge_s(state, 20.0) == 200.0
+    assert told(state, 200.0)[1].cap_w == 3000.0
+
+
 def test_only_the_operator_overrides_and_never_a_breaker() -> None:
     word = Override("vtn", "a", 8000.0, 100.0, "mallory", "because")
     state = fresh()
@@ -150,6 +165,15 @@ def test_a_window_that_cannot_be_followed_is_held_at_every_sample(window_s: floa
     state, now = told(fresh(), T, says("t", Cap("q", "t", 4000.0, window_s=window_s)))
     state, now = told(state, T + 5, ev.MeterRead(0.0, T + 5))
     assert now.cap_w == 4000.0
+
+
+def test_the_longest_window_that_is_followed_is_an_hour() -> None:
+    state, now = told(fresh(), T, says("t", Cap("q", "t", 4000.0, window_s=HOUR_S)))
+    for minute in range(31):
+        at_s = T + 60.0 * minute
+        events = [ev.MeterRead(1000.0, at_s - 60.0 + s) for s in range(0, 61, 5)] if minute else []
+        state, now = told(state, at_s, *events, ev.MeterRead(1000.0, at_s))
+    assert now.cap_w == pytest.approx(7000.0)
 
 
 def test_a_lost_meter_counts_at_what_was_committed_and_a_restart_at_the_connection() -> None:

@@ -242,3 +242,36 @@ def _fresh() -> State:
 def test_a_state_without_devices_or_agents_steps_and_commands_no_lease() -> None:
     _, commands, _ = step(_fresh(), [ev.Tick()], 0.0)
     assert not [command for command in commands if isinstance(command, GrantLeases)]
+
+
+def test_a_slow_agent_is_not_asked_again_before_it_has_answered() -> None:
+    """Each grant has a new number: to ask again would outdate the answer that is under way."""
+    bench = Bench(MINE)
+    bench.turn(count=12)
+    (grant,) = [one for one in bench.turn(_cap(5000.0)) if isinstance(one, GrantLeases)]
+    answer, bench.owed = bench.owed, []
+    for _ in range(3):
+        again = bench.turn()
+        assert not [name for one in again if isinstance(one, GrantLeases) for name in one.devices]
+        bench.owed = []
+    bench.turn(*answer)
+    lowered = bench.state.fleet.columns_of(tuple(grant.devices))
+    assert bench.state.ledger.acked[lowered].all()
+    # One that got no answer at all is given up in time, and then asked once more.
+    (lost,) = [one for one in bench.turn(_cap(3000.0)) if isinstance(one, GrantLeases)]
+    unheard = set(bench.state.fleet.ids[~bench.state.ledger.acked].tolist())
+    bench.owed = []
+    again = bench.turn(ev.CommandEnded(lost.id, False, "timeout"))
+    asked = {name for one in again if isinstance(one, GrantLeases) for name in one.devices}
+    assert unheard
+    assert asked == unheard
+
+
+def test_a_meter_that_fell_silent_widens_the_margin_and_one_that_never_spoke_does_not() -> None:
+    site = replace(SITE, rules=replace(SITE.rules, stale_margin_share=0.2))
+    state, _, _ = step(initial(site, Values(), 1), [ev.Tick()], 100.0)
+    assert state.outlook.budget_w == 10_000.0
+    state, _, _ = step(state, [ev.MeterRead(500.0, 100.0)], 101.0)
+    assert state.outlook.budget_w == 10_000.0
+    state, _, _ = step(state, [ev.Tick()], 107.0)
+    assert state.outlook.budget_w == 8_000.0

@@ -213,7 +213,7 @@ def _parse(path: Path, data: bytes) -> Consent:
         raise ConsentMissing(f"{path} is longer than {MOST_BYTES} bytes")
     try:
         raw = tomllib.loads(data.decode())
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise ConsentMissing(f"{path} is not TOML: {fault}") from fault
     if unknown := set(raw) - {*TEXTS, *SWITCHES, *LISTS}:
         raise ConsentMissing(f"{path} has unknown keys: {', '.join(sorted(unknown))}")

@@ -12,7 +12,13 @@ from wattshift_cluster.cli.output import emit, grid, output_option, talk
 from wattshift_cluster.config.advice import advice
 from wattshift_cluster.config.agent import AgentConfig, agent_schema
 from wattshift_cluster.config.agent_advice import advice_agent
-from wattshift_cluster.config.load import Traced, trace_agent, trace_proxy, trace_site
+from wattshift_cluster.config.load import (
+    MAX_FILE_BYTES,
+    Traced,
+    trace_agent,
+    trace_proxy,
+    trace_site,
+)
 from wattshift_cluster.config.proxy import proxy_schema
 from wattshift_cluster.config.site import SiteConfig, site_schema
 
@@ -35,8 +41,8 @@ def trace(path: Path) -> Traced[Any]:
     """Return the valid file, as the kind that its tables say. Raises ConfigInvalid."""
     try:
         with path.open("rb") as file:
-            sections = tomllib.load(file).keys()
-    except (OSError, ValueError):
+            sections = tomllib.loads(file.read(MAX_FILE_BYTES).decode()).keys()
+    except (OSError, ValueError, RecursionError):
         sections = {}.keys()  # the loader says what is wrong, with its place
     if "agent" in sections:
         return trace_agent(path)

@@ -12,7 +12,7 @@ def rung_text(one: dict[str, Any]) -> str:
         ("rung", _step(one["now"], "none: it is at its lowest point")),
         ("next rung", _step(one["next"], "none: it is at its top")),
         ("marginal", _marginal(one["marginal_usd_per_mwh"])),
-        ("energy", number(one["price_usd_per_mwh"], "USD/MWh") + _planned(one)),
+        ("energy", number(one["price_usd_per_mwh"], "USD/MWh") + _carbon(one) + _planned(one)),
         ("binds", _binds(one)),
     ]
     if one["cycle_usd"] is not None:
@@ -32,6 +32,11 @@ def _step(step: dict[str, Any] | None, none: str) -> str:
 def _marginal(usd: float | None) -> str:
     """The least valuable rung that runs anywhere."""
     return "none: no rung is running" if usd is None else number(usd, "USD/MWh")
+
+
+def _carbon(one: dict[str, Any]) -> str:
+    usd = one.get("carbon_usd_per_mwh")
+    return "" if usd is None else f", its carbon {number(usd, 'USD/MWh')}"
 
 
 def _planned(one: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ broken value hides no other fault, and a reference to a broken section is not a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from difflib import get_close_matches
 
 from wattshift_cluster.config import (
     compute_checks,
@@ -27,6 +28,9 @@ from wattshift_cluster.config.outlets import Pdu
 from wattshift_cluster.config.proxy import ProxySection
 from wattshift_cluster.config.quantities import format_seconds
 from wattshift_cluster.config.site import AgentRef, Economics, Feeder, SiteSection
+
+NAMES_SHOWN, NAME_SHOWN = 12, 63
+"""Of the names that may stand somewhere so many are told, and so many letters of each."""
 
 
 def check_site(draft: Draft) -> list[Finding]:
@@ -119,7 +123,17 @@ def _known_feeders(draft: Draft) -> Iterator[Finding]:
     users += [(path, name) for path, name in seconds if name is not None]
     for path, name in users:
         if name not in known:
-            yield path, name, f"no such feeder; allowed: {', '.join(known) or 'none is defined'}"
+            yield path, name, f"no such feeder; allowed: {_some(known, name)}"
+
+
+def _some(known: Collection[str], wanted: str) -> str:
+    """Names that may stand there, those like the wanted one first, in a line that can be read."""
+    names = [name if len(name) <= NAME_SHOWN else f"{name[:NAME_SHOWN]}..." for name in known]
+    near = get_close_matches(wanted, names)
+    ordered = [*near, *(name for name in names if name not in near)]
+    more = len(ordered) - NAMES_SHOWN
+    told = [*ordered[:NAMES_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    return ", ".join(told) or "none is defined"
 
 
 def _one_hashprice_source(draft: Draft) -> Iterator[Finding]:

@@ -145,7 +145,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise ConfigInvalid([Fault(str(path), "", None, "is not UTF-8 text")]) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigInvalid([Fault(str(path), "", None, f"is not TOML: {error}")]) from None
 
 

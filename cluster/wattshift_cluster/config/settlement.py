@@ -136,7 +136,7 @@ def settlement_at(path: Path) -> Settlement:
             body = tomllib.loads(file.read(TERMS_BYTES_MOST).decode())
     except OSError as fault:
         raise NotFound(f"{path}: {fault.strerror}") from None
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise ConfigInvalid([Fault(str(path), "", None, f"not TOML: {fault}")]) from None
     if "settlement" not in body:
         raise NotFound(f"{path}: it holds no [settlement]")

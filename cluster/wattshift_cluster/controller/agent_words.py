@@ -125,6 +125,8 @@ def _device(ref: AgentRef, info: Mapping[str, Any]) -> Device:
         # Nor can they free a table, so none is counted.
         table_bytes=int(info.get("table_bytes") or 0),
         table_build_s=float(info.get("table_build_s") or 0.0),
+        # The least that an ASIC can be told to draw at work lies far above its sleep.
+        rests_apart=bool(info["continuous"]) and str(info["kind"]) == "asic",
     )
 
 

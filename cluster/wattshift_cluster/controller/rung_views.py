@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wattshift_cluster.controller.views import known
+from wattshift_scheduler import carbon, shortfalls
 from wattshift_scheduler.decisions import kept_words
 from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.plan import acting
@@ -65,6 +66,7 @@ def rung(state: State, column: int, now_s: float) -> View:
         "next": None if ahead is None else ahead.view(),
         "marginal_usd_per_mwh": known(outlook.marginal_usd_per_mwh),
         "price_usd_per_mwh": known(_finite(state.price_usd_per_mwh())),
+        "carbon_usd_per_mwh": carbon.usd_per_mwh(state, now_s),
         "shadow_usd_per_mwh": shadow,
         "binding": binding,
         "binding_usd_per_mwh": binding_usd,
@@ -116,7 +118,7 @@ def _because(
         return "stuck", f"{name} keeps what it holds: {stuck}"
     if state.turns.kept[column]:
         cost_usd, payback_s = float(state.ladder.cycle_usd[column]), state.turns.payback_s[column]
-        runs = bool(state.ladder.awake[column])
+        runs = bool(state.ledger.point[column] > 0)
         return "cycle", f"{name}: {kept_words(cost_usd, float(payback_s), runs=runs)}"
     if not _asked(state, name):
         return "not-asked", f"{name} is off because no running mining job names it"
@@ -139,9 +141,17 @@ def _short(state: State, column: int, told: str, ahead: Rung, now_s: float) -> t
     beyond = acting.beyond_usd_per_mwh(state, now_s)
     if ahead.usd_per_mwh <= price:
         return "energy", f"{told} because {worth} and energy costs {price:,.0f}"
+    emitted = carbon.usd_per_mwh(state, now_s) or 0.0
+    if ahead.usd_per_mwh <= price + emitted:
+        carbon_words = f"energy costs {price:,.0f} and its carbon {emitted:,.0f}"
+        return "carbon", f"{told} because {worth} and {carbon_words}"
+    price += emitted
     if ahead.usd_per_mwh <= price + beyond:
-        planned = f"what the plan sees coming puts {beyond:,.0f} on top of energy at {price:,.0f}"
+        energy = "energy and its carbon" if emitted else "energy"
+        planned = f"what the plan sees coming puts {beyond:,.0f} on top of {energy} at {price:,.0f}"
         return "plan", f"{told} because {worth} and {planned}"
+    if short := shortfalls.on_the_way(state, int(state.fleet.feeder[column])):
+        return "feeder", f"{told} because {short}"
     if binding is None:
         return "waits", f"{told} for now: {worth}, and its watts come when others were seen to go"
     root = binding == state.site.tree.names[0]

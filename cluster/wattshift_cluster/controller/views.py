@@ -12,7 +12,7 @@ from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.compute_views import job as job
 from wattshift_cluster.controller.roster import Entry, Roster
 from wattshift_cluster.controller.unseen import Missing
-from wattshift_scheduler import leases
+from wattshift_scheduler import carbon, leases, shortfalls
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.decisions import Decision, kept_words
 from wattshift_scheduler.jobs import JobKind, JobState
@@ -62,6 +62,7 @@ def site(
         "meter_stale": stale,
         "alarms": alarms(state.alarms),
         "feeders": _feeders(state),
+        **_missed(*shortfalls.missed_w(state, outlook)),
         "hashes_total": roster.total("hashes"),
         "shares": {name: int(roster.total(name)) for name in ("accepted", "rejected", "lost")},
         "jobs": _job_counts(state),
@@ -91,6 +92,7 @@ def _granted_w(state: State, kind: JobKind) -> float:
 def _feeders(state: State) -> list[View]:
     tree, committed_w = state.site.tree, state.outlook.feeder_committed_w
     usable_w = tree.usable_w(state.site.rules.margin_share)
+    short = {one.feeder: one.missed_w for one in shortfalls.short_feeders(state, state.outlook)}
     return [
         {
             "id": name,
@@ -99,9 +101,15 @@ def _feeders(state: State) -> list[View]:
             "committed_w": committed_w[i] if committed_w else 0.0,
             "margin_w": float(tree.limit_w[i] - usable_w[i]),
             **({} if tree.second[i] < 0 else {"second_parent": tree.names[int(tree.second[i])]}),
+            **_missed(*short.get(i, (0.0, 0.0))),
         }
         for i, name in enumerate(tree.names)
     ]
+
+
+def _missed(asked_w: float, counted_w: float) -> View:
+    """By how much a limit is missed; nothing where it is kept."""
+    return {"shortfall_w": asked_w, "shortfall_counted_w": counted_w} if counted_w > 0 else {}
 
 
 def _job_counts(state: State) -> dict[str, dict[str, int]]:
@@ -168,7 +176,7 @@ def _device(
         "age_s": known(float(now_s - seen.at_s[i])),
         "hashrate_h_per_s": hashes,
         "state": status,
-        "value_usd_per_h": _value(state, i, watts_w) if point >= 0 else None,
+        "value_usd_per_h": _value(state, i, watts_w, now_s) if point >= 0 else None,
         "reason": reason,
         "reported_mode": reading.get("mode"),
         "asleep": asleep(device, watts_w, hashes),
@@ -195,7 +203,7 @@ def _mode(state: State, i: int) -> str | None:
 def _kept(state: State, i: int) -> str:
     """Why it neither sleeps nor wakes although the price calls for it."""
     cost_usd, payback_s = float(state.ladder.cycle_usd[i]), float(state.turns.payback_s[i])
-    return kept_words(cost_usd, payback_s, runs=bool(state.ladder.awake[i]))
+    return kept_words(cost_usd, payback_s, runs=bool(state.ledger.point[i] > 0))
 
 
 def _quality(info: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
@@ -236,14 +244,16 @@ def _status(
     return "confirmed", "seen to obey its lease"
 
 
-def _value(state: State, i: int, watts_w: float | None) -> float | None:
-    """What the device earns now after its energy, USD/h; None while its draw is unknown."""
+def _value(state: State, i: int, watts_w: float | None, now_s: float) -> float | None:
+    """What the device earns now after its energy and the carbon of that, USD/h; None while its draw
+    is unknown."""
     hashes = float(state.seen.hashrate_h_per_s[i])
     if watts_w is None or math.isnan(hashes) or math.isinf(state.price_usd_per_mwh()):
         return None
     values = state.values
     reserve = values.reserve_usd_per_mwh if state.fleet.fenced[i] else 0.0
-    energy = (reserve - state.price_usd_per_mwh()) * watts_w / 1e6
+    cost = state.price_usd_per_mwh() + (carbon.usd_per_mwh(state, now_s) or 0.0)
+    energy = (reserve - cost) * watts_w / 1e6
     held = max(int(state.ledger.point[i]), 0)
     named = float(state.fleet.point_usd_per_h[state.fleet.first[i] + held])
     return hashes * values.usd_per_hash_hour + named + energy

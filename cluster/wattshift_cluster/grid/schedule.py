@@ -116,7 +116,7 @@ def _toml_rows(text: str, file: str) -> Sequence[Row]:
     faults = Faults(file)
     try:
         body = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
+    except (tomllib.TOMLDecodeError, RecursionError) as fault:
         at = re.search(r"line (\d+)", str(fault))
         faults.add(int(at.group(1)) if at else 1, "", None, f"not TOML: {fault}")
         faults.raise_any()

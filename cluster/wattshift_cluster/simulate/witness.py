@@ -81,11 +81,18 @@ def committed_w(state: State, now_s: float) -> Floats:
         own_w[tree.index[node.feeder]] += bound_w(state, node.name)
         own_w[tree.index[node.feeder]] += np.nansum((power.unasked_w, power.system_w))
     most_w = ceilings(state, now_s)
-    beside = Counter(one.host for one in state.fleet.devices if one.fenced)
+    # Where a device's own feeder does not carry its host's node, nothing of the node counts there.
+    path = {node.name: set(tree.path(tree.index[node.feeder])) for node in site.nodes}
+    overlap = {
+        one.id
+        for one in state.fleet.devices
+        if one.fenced and one.host in path and tree.index[one.feeder] in path[one.host]
+    }
+    beside = Counter(one.host for one in state.fleet.devices if one.id in overlap)
     for device in state.fleet.devices:
         credit_w = 0.0
-        if device.fenced and device.host is not None and device.host in state.nodes:
-            credit_w = bound_w(state, device.host) / beside[device.host]
+        if device.id in overlap:
+            credit_w = bound_w(state, str(device.host)) / beside[device.host]
         own_w[tree.index[device.feeder]] += max(most_w[device.id] - credit_w, 0.0)
     return tree.totals(own_w)
 

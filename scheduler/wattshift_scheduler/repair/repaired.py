@@ -88,6 +88,8 @@ def repaired(
     if not binding.any() or not math.isfinite(price_usd_per_mwh):
         return watts_w
     prices = Prices(ladder, price_usd_per_mwh, credit_w)
+    # An exchange takes divisible devices in any part, also one between rest and work.
+    movable = movable & ~ladder.fleet.rests_apart
     work = _Work(tree, prices, movable, binding, watts_w, left_w, unfenced_left_w)
     for _ in range(SWEEPS):
         moved = False

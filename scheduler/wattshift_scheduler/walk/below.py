@@ -301,7 +301,7 @@ def _next_fitting(
     rung = points[place]
     device = fleet.devices_of(rung)
     start = steps.start[rung] if steps.bent else rung - 1
-    good = fleet.continuous[device] | (given_w[place] <= left_w[:, None])
+    good = fleet.divides(device, start) | (given_w[place] <= left_w[:, None])
     good &= inside & ((walk.given_w[start] > 0) | (start == fleet.first[device]))
     found = np.argmax(good, axis=1)
     row = np.arange(len(cut))

@@ -155,7 +155,7 @@ def _rest(settled: Settled, cut: Capped) -> Capped:
     fleet, order = settled.asked.ladder.fleet, settled.order
     begin = cut.first_out
     some = slice(begin, begin + NEXT_RUNGS)
-    ends, _, device = order.rungs(settled.asked.ladder, some)
+    ends, start, device = order.rungs(settled.asked.ladder, some)
     fenced, given_w = fleet.fenced[device], order.given_w[some]
     place = begin + np.arange(len(device))
     rows = np.flatnonzero(place >= np.where(fenced, cut.fenced_to, cut.others_to))
@@ -166,7 +166,7 @@ def _rest(settled: Settled, cut: Capped) -> Capped:
         device[rows].tolist(),
         given_w[rows].tolist(),
         fenced[rows].tolist(),
-        fleet.continuous[device[rows]].tolist(),
+        fleet.divides(device, start)[rows].tolist(),
         ends[rows].tolist(),
         strict=True,
     ):

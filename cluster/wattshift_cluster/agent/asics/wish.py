@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from wattshift_cluster.agent.leases import WATTS_SLACK
 from wattshift_cluster.asic.driver import SLEEP, AsicIdentity, AsicPoint
 from wattshift_cluster.fleet.curtail import Goal
 
@@ -41,6 +42,10 @@ def goal(known: AsicIdentity, asked: Asked, cap_w: float | None) -> Goal:
     if cap_w is not None and point.watts_w > cap_w:
         point = offered(known, cap_w)[-1]
         watts_w = min(watts_w, point.watts_w * over)
+    least_w = min((p.watts_w for p in known.points if p.mode != SLEEP), default=0.0)
+    if known.continuous and watts_w < least_w * (1.0 - WATTS_SLACK):
+        # Not even its lowest target draws so little, and its driver would change nothing.
+        point = next((p for p in known.points if p.mode == SLEEP), point)
     settles_w = point.watts_w
     if known.continuous and point.mode != SLEEP:
         settles_w = min(settles_w, watts_w)

@@ -60,7 +60,7 @@ def read_clients(file: Path) -> list[Placed]:
             for one in wrong.errors(include_input=False, include_url=False)
         ]
         raise ConfigInvalid(faults) from None
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise ConfigInvalid([Fault(str(file), "", None, str(fault))]) from None
     if len({row.id for row in rows}) != len(rows):
         raise ConfigInvalid([Fault(str(file), "clients", None, "an id stands there twice")])

@@ -79,7 +79,7 @@ def read_script(file: Path) -> tuple[Step, ...]:
             for one in wrong.errors(include_input=False, include_url=False)
         ]
         raise ConfigInvalid(faults) from None
-    except (OSError, ValueError, yaml.YAMLError) as fault:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as fault:
         raise ConfigInvalid([Fault(str(file), "", None, str(fault))]) from None
     if any(later.after < earlier.after for earlier, later in pairwise(steps)):
         raise ConfigInvalid([Fault(str(file), "after", None, "steps stand in their order")])
