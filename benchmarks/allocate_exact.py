@@ -17,11 +17,11 @@ import highspy
 import numpy as np
 import numpy.typing as npt
 
-from wattshift_scheduler.allocate import Allocation, allocate, beyond
 from wattshift_scheduler.arrays import summed
-from wattshift_scheduler.envelopes import envelopes
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.allocate import Allocation, allocate, beyond
+from wattshift_scheduler.ladder.envelopes import envelopes
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint
 from wattshift_scheduler.values import Values
 

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.allocate_site import HORIZON_S, VALUES, Instance, awake_of, instance, solved
 
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.ladder import Ladder
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 REPEATS = 11

@@ -10,9 +10,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from wattshift_scheduler.allocate import Allocation, Filled, allocate
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.allocate import Allocation, Filled, allocate
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint
 from wattshift_scheduler.values import Values
 

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-from wattshift_scheduler.frequency import Phase, Response, Sample, respond
-from wattshift_scheduler.frequency_terms import Sensor, Terms, claims
+from wattshift_scheduler.frequency.response import Phase, Response, Sample, respond
+from wattshift_scheduler.frequency.terms import Sensor, Terms, claims
 
 GMLC = "grid/gmlc_sim_freq_event_30hz.csv.gz"
 IBERIA = "grid/iberia_blackout_2025-04-28_toledo_2s.csv.gz"

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Column, Floats, Ints, frozen
-from wattshift_scheduler.cycles import Asked, Turns, Weighed
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.cycles import Asked, Turns, Weighed
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.turns import Worths
 from wattshift_scheduler.leases import Ledger, Telemetry
-from wattshift_scheduler.plan.turns import Worths
 
 STEPS = 100
 """A continuous device is leased in hundredths of its top."""

@@ -10,13 +10,13 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Ints
 from wattshift_scheduler.carried import Carried
-from wattshift_scheduler.cycles import Turns
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.forecasts.reserve import Bursts, Held, Reserve
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.cycles import Turns
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.plan.words import Standing
-from wattshift_scheduler.reserve import Bursts, Held, Reserve
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.signals.memory import Memory
 from wattshift_scheduler.signals.overhead import Overhead

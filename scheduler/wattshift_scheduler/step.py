@@ -16,8 +16,6 @@ from functools import partial
 
 import numpy as np
 
-from wattshift_scheduler import alarms, budget, carbon, cycles, moves, shortfalls, upkeep
-from wattshift_scheduler.allocate import Allocation, allocate
 from wattshift_scheduler.arrays import ALL, Bools, Floats, Ints, Rows
 from wattshift_scheduler.carried import Weights, union
 from wattshift_scheduler.commands import Command
@@ -29,16 +27,19 @@ from wattshift_scheduler.compute.raises import raises_w
 from wattshift_scheduler.compute.rivals import Rivals, any_yields
 from wattshift_scheduler.decisions import AnyDecision, Decision, Input
 from wattshift_scheduler.events import Event
+from wattshift_scheduler.in_force import acting, budget, carbon, shortfalls
+from wattshift_scheduler.in_force.effective import arbitrated, standing_caps
 from wattshift_scheduler.jobs import JobKind
-from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.plan import acting
+from wattshift_scheduler.ladder import cycles
+from wattshift_scheduler.ladder.allocate import Allocation, allocate
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.promises import held_words, holding, obligations
-from wattshift_scheduler.reducers import folded
 from wattshift_scheduler.signals import ramps, telling
 from wattshift_scheduler.signals.arbitrate import Arbitrated, lasts_s
-from wattshift_scheduler.signals.effective import arbitrated, standing_caps
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.state import Outlook, State
+from wattshift_scheduler.turn import alarms, moves, upkeep
+from wattshift_scheduler.turn.reducers import folded
 
 MANY_SHARE = 0.1
 """Above this share of the devices all are looked at: to pick some costs more than to pass all."""

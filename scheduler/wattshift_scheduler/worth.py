@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wattshift_scheduler.jobs import FLEXIBILITY_LOSS, Job, PowerStep
-from wattshift_scheduler.ladder import HOUR_S
+from wattshift_scheduler.ladder.ladder import HOUR_S
 
 BINDS = math.inf
 """The worth of a watt that no money takes."""

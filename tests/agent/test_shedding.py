@@ -19,7 +19,7 @@ from wattshift_cluster.bootclock import boot_id, boot_s
 from wattshift_cluster.config.frequency import Frequency
 from wattshift_cluster.grid.frequency.heard import Heard
 from wattshift_cluster.wire.epochs import EpochFile
-from wattshift_scheduler.frequency import Sample
+from wattshift_scheduler.frequency.response import Sample
 
 GATE = Terms({"idle": 20.0, "hash": 320.0}, 400.0, continuous=True)
 ASIC = Terms({"sleep": 30.0, "low": 2000.0, "high": 3000.0}, 3150.0)

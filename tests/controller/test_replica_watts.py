@@ -23,9 +23,9 @@ from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.controller.service import Controller, Tokens
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.jobs import Job, JobState, Learnt
-from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Site
 from wattshift_scheduler.state import Limited, Sent, initial
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 POINTS = (OperatingPoint("idle", 20.0, 0.0, 0.01), OperatingPoint("mine", 350.0, 1e9, 0.01))

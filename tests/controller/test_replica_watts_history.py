@@ -16,14 +16,15 @@ from wattshift_cluster.controller.replica_watts import ReplicaWatts
 from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.simulate import witness
 from wattshift_cluster.simulate.world import World
-from wattshift_scheduler import budget, reducers
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import SetReplicas
+from wattshift_scheduler.in_force import budget
 from wattshift_scheduler.jobs import Job, JobKind, PowerStep, Terms
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import step
+from wattshift_scheduler.turn import reducers
 from wattshift_scheduler.values import Values
 
 LIMIT_W = 2400.0

@@ -7,7 +7,7 @@ from wattshift_cluster.api.site_views import ReserveView
 from wattshift_cluster.cli.status import reserve_rows
 from wattshift_cluster.controller import views
 from wattshift_cluster.controller.roster import Roster
-from wattshift_scheduler.reserve import Reserve
+from wattshift_scheduler.forecasts.reserve import Reserve
 from wattshift_scheduler.site import Feeder, FeederTree, Site
 from wattshift_scheduler.state import initial
 from wattshift_scheduler.values import Values

@@ -10,9 +10,9 @@ import numpy as np
 from wattshift_cluster.agent.protocol import DeviceInfo, Point, Reading
 from wattshift_cluster.controller import agent_words, views
 from wattshift_scheduler.events import DeviceJoined
-from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.site import Feeder, FeederTree, Site
 from wattshift_scheduler.state import State, initial
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 REF: Any = SimpleNamespace(name="host", feeder="main", devices=["*"])

@@ -20,7 +20,7 @@ from wattshift_cluster.grid.frequency.feed import Feed, LineInvalid, parse
 from wattshift_cluster.grid.frequency.register import Registers
 from wattshift_cluster.grid.frequency.replay import Replay
 from wattshift_cluster.grid.frequency.sensor import FrequencySensor
-from wattshift_scheduler.frequency import Sample
+from wattshift_scheduler.frequency.response import Sample
 
 HOST = "127.61.0.1"
 

@@ -16,13 +16,14 @@ from wattshift_cluster.simulate import witness
 from wattshift_cluster.simulate.agents import ModelledAgent
 from wattshift_cluster.simulate.world import World
 from wattshift_scheduler import events as ev
-from wattshift_scheduler import leases, reducers
+from wattshift_scheduler import leases
 from wattshift_scheduler import step as core
 from wattshift_scheduler.commands import Command, GrantLeases
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import State, initial
+from wattshift_scheduler.turn import reducers
 from wattshift_scheduler.values import Values
 
 LIMIT_W = 6500.0

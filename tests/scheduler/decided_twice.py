@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wattshift_scheduler import events as ev
-from wattshift_scheduler import leases, reducers
+from wattshift_scheduler import leases
 from wattshift_scheduler import step as core
 from wattshift_scheduler.commands import Command, GrantLeases
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
@@ -17,6 +17,7 @@ from wattshift_scheduler.jobs import Job, JobKind, Terms
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import State, initial
+from wattshift_scheduler.turn import reducers
 from wattshift_scheduler.values import Values
 
 

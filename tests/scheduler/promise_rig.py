@@ -17,14 +17,14 @@ from wattshift_cluster.simulate.world import World
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.decisions import AnyDecision, Decision, Moves
+from wattshift_scheduler.forecasts.reserve import Bursts
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.promises.obligations import HELD_S
-from wattshift_scheduler.reducers import folded
-from wattshift_scheduler.reserve import Bursts
 from wattshift_scheduler.signals.words import Cap, GridEvent
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import decide
+from wattshift_scheduler.turn.reducers import folded
 from wattshift_scheduler.values import Values
 
 GATE_S = 0.1

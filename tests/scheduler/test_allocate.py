@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wattshift_scheduler.allocate import Allocation, allocate, fit_prefix
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder, envelopes
+from wattshift_scheduler.ladder.allocate import Allocation, allocate, fit_prefix
+from wattshift_scheduler.ladder.ladder import Ladder, envelopes
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint
 from wattshift_scheduler.values import Values
 

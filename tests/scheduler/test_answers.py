@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tests.scheduler.decided_twice import DEVICES, MINING, SITE, VALUES, Life, Obeying, read
 
-from wattshift_scheduler import answers, reducers
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.arrays import rows_of
 from wattshift_scheduler.decisions import Decision
 from wattshift_scheduler.picked import Picked
 from wattshift_scheduler.state import Sent, State, initial
+from wattshift_scheduler.turn import answers, reducers
 
 NOW_S = 2000.0
 IDS = tuple(device.id for device in DEVICES)

@@ -9,12 +9,12 @@ import pytest
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import floors
-from wattshift_scheduler.allocate import allocate
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.allocate import allocate
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.plan.solve import planned
 from wattshift_scheduler.plan.words import Ahead, Kind, PlanInvalid, Standing
 from wattshift_scheduler.promises.flexibility import flexibility

@@ -6,9 +6,9 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from wattshift_scheduler import baselines
 from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.baselines import (
+from wattshift_scheduler.scores import baselines
+from wattshift_scheduler.scores.baselines import (
     FIVE_OF_TEN,
     TEN_OF_TEN,
     Adjustment,

@@ -13,8 +13,8 @@ from wattshift_cluster.controller.journal import Journal
 from wattshift_cluster.controller.plan.demands import batches
 from wattshift_scheduler import worth
 from wattshift_scheduler.compute import lateness, pacing, ranking
+from wattshift_scheduler.in_force import waiting
 from wattshift_scheduler.jobs import Job, JobState, Rule
-from wattshift_scheduler.plan import waiting
 from wattshift_scheduler.plan.words import Standing
 
 NOW_S = 10_000.0

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wattshift_scheduler import carbon
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.commands import GrantLeases
 from wattshift_scheduler.decisions import Moves
 from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.in_force import carbon
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.plan.words import Standing
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site

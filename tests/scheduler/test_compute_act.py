@@ -19,9 +19,9 @@ from wattshift_scheduler.commands import (
 from wattshift_scheduler.compute import act
 from wattshift_scheduler.compute.placement import Placed, Placement
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Rule, Terms, Verdict
-from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Site
 from wattshift_scheduler.state import NodePower, State, initial
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 NODES = ("a", "b", "c")

@@ -8,10 +8,10 @@ import pytest
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.compute.forgetting import FORGET_AFTER_S, names, refusal
 from wattshift_scheduler.jobs import Job, JobKind, JobState
-from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.state import Limited, Sent, State, initial
 from wattshift_scheduler.step import step
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 FEEDERS = (Feeder("main", None, 1200.0),)

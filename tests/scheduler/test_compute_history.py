@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 
 from wattshift_cluster.simulate import witness
 from wattshift_cluster.simulate.world import World
-from wattshift_scheduler import budget
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import step as core
 from wattshift_scheduler.commands import Command, LimitUnits
 from wattshift_scheduler.compute import act, relief, rooms
 from wattshift_scheduler.compute import news as compute_news
+from wattshift_scheduler.in_force import budget
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Terms
-from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.state import State, initial
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 LIMIT_W = 2400.0

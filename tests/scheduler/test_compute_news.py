@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wattshift_scheduler import budget
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.in_force import budget
 from wattshift_scheduler.jobs import Job, JobKind, JobState
-from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Rules, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import step
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 FEEDERS = (

@@ -20,9 +20,9 @@ from wattshift_scheduler.jobs import (
     Terms,
     Verdict,
 )
-from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.site import Feeder, FeederTree, Node, Site
 from wattshift_scheduler.state import NodePower, State, initial
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 SITE = Site(

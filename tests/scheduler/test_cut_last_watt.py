@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from wattshift_scheduler.allocate import allocate
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.allocate import allocate
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint
 from wattshift_scheduler.values import Values
 

@@ -17,13 +17,15 @@ from tests.scheduler.decided_twice import (
     unread,
 )
 
-from wattshift_scheduler import budget, carried, reducers, upkeep
+from wattshift_scheduler import carried
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import step as core
 from wattshift_scheduler.commands import Granted
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.in_force import budget
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.state import State
+from wattshift_scheduler.turn import reducers, upkeep
 
 
 @pytest.mark.parametrize("seed", [1, 2])

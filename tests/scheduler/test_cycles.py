@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wattshift_scheduler import cycles
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.allocate import allocate
 from wattshift_scheduler.commands import GrantLeases
-from wattshift_scheduler.cycles import Turns
 from wattshift_scheduler.decisions import Decision, Moves
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder import cycles
+from wattshift_scheduler.ladder.allocate import allocate
+from wattshift_scheduler.ladder.cycles import Turns
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.signals.arbitrate import Arbitrated, arbitrate, lasts_s
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattshift_cluster.simulate.world import World
-from wattshift_scheduler import cycles
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.arrays import Bools, Floats
-from wattshift_scheduler.cycles import Turns
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.plan.turns import Worths
+from wattshift_scheduler.ladder import cycles
+from wattshift_scheduler.ladder.cycles import Turns
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.turns import Worths
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import initial
 from wattshift_scheduler.step import step

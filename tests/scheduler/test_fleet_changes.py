@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 from tests.scheduler.decided_twice import DEVICES, MINING, SITE, VALUES
 
-from wattshift_scheduler import cycles, leases, reducers
 from wattshift_scheduler import events as ev
+from wattshift_scheduler import leases
 from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.fleet_changes import Moved, joined, left
+from wattshift_scheduler.ladder import cycles
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import initial
 from wattshift_scheduler.step import step
 from wattshift_scheduler.tables import Tables
+from wattshift_scheduler.turn import reducers
 
 
 def _some(rng: random.Random, names: range) -> list[Device]:

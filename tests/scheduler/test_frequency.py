@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wattshift_scheduler.frequency import Phase, Response, Sample, respond
-from wattshift_scheduler.frequency_terms import Sensor, Terms, claims
+from wattshift_scheduler.frequency.response import Phase, Response, Sample, respond
+from wattshift_scheduler.frequency.terms import Sensor, Terms, claims
 
 stories: Any = importlib.import_module("benchmarks.signals_frequency")
 

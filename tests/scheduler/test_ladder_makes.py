@@ -8,15 +8,15 @@ import numpy.typing as npt
 import pytest
 from tests.scheduler.test_ladder_scale import VALUES, World
 
-from wattshift_scheduler import graded, makes
-from wattshift_scheduler.allocate import Allocation
 from wattshift_scheduler.arrays import Keys, summed
-from wattshift_scheduler.envelopes import GRAIN_W, climbed
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.makes import makes_of
+from wattshift_scheduler.ladder import graded, makes
+from wattshift_scheduler.ladder.allocate import Allocation
+from wattshift_scheduler.ladder.envelopes import GRAIN_W, climbed
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.makes import makes_of
+from wattshift_scheduler.ladder.walk import below, filled
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint
-from wattshift_scheduler.walk import below, filled
 
 NEVER = 10**9
 HAIR = 3e-14
@@ -147,7 +147,7 @@ def test_ranked_by_make_gives_the_same_answer_bit_for_bit(
 ) -> None:
     """Made anew and kept from one decision to the next, over random changes."""
     monkeypatch.setattr(filled, "SMALL_DEVICES", small)
-    monkeypatch.setattr("wattshift_scheduler.allocate.SMALL_DEVICES", small)
+    monkeypatch.setattr("wattshift_scheduler.ladder.allocate.SMALL_DEVICES", small)
     if not narrow:
         monkeypatch.setattr(graded, "MOST_NARROW", 0)
     twin = Twin(_world(seed, second, points), monkeypatch)

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from wattshift_scheduler.allocate import Allocation, Filled, allocate, beyond
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.allocate import Allocation, Filled, allocate, beyond
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.walk import filled
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint
 from wattshift_scheduler.values import Values
-from wattshift_scheduler.walk import filled
 
 Floats = npt.NDArray[np.float64]
 VALUES = Values(45.0, 0.02, 9.0, 45.0)
@@ -157,7 +157,7 @@ def test_what_is_kept_gives_the_same_answer_bit_for_bit(
 ) -> None:
     """`small`: as if the fleet were large, and as it is."""
     monkeypatch.setattr(filled, "SMALL_DEVICES", small)
-    monkeypatch.setattr("wattshift_scheduler.allocate.SMALL_DEVICES", small)
+    monkeypatch.setattr("wattshift_scheduler.ladder.allocate.SMALL_DEVICES", small)
     world = World.of(seed, second)
     last = world.allocate().filled
     for turn in range(12 if small == 0 else 3):
@@ -203,7 +203,7 @@ def test_no_feeder_is_asked_for_more_than_it_has(
     seed: int, second: bool, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filled, "SMALL_DEVICES", small)
-    monkeypatch.setattr("wattshift_scheduler.allocate.SMALL_DEVICES", small)
+    monkeypatch.setattr("wattshift_scheduler.ladder.allocate.SMALL_DEVICES", small)
     world = World.of(seed, second)
     last = None
     for turn in range(3):

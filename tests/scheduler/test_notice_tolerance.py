@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.in_force.effective import arbitrated
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.leases import Ledger
-from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.signals import notice
-from wattshift_scheduler.signals.effective import arbitrated
 from wattshift_scheduler.signals.words import GridEvent
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import step
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 T = 1_800_000_000.0

@@ -5,13 +5,13 @@ import pytest
 
 from wattshift_cluster.simulate import witness
 from wattshift_cluster.simulate.world import World
-from wattshift_scheduler import budget
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.in_force import budget
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.reducers import folded
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import initial
 from wattshift_scheduler.step import decide
+from wattshift_scheduler.turn.reducers import folded
 from wattshift_scheduler.values import Values
 
 TREE = FeederTree.of(

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wattshift_scheduler.allocate import Allocation, allocate
 from wattshift_scheduler.arrays import Floats, summed
 from wattshift_scheduler.compute.displacing import Mined, Running
 from wattshift_scheduler.compute.ground import Ground
 from wattshift_scheduler.compute.placement import Placement, place
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind, JobState, Terms
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.allocate import Allocation, allocate
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import NodePower

@@ -13,11 +13,11 @@ from wattshift_scheduler import events as ev
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.commands import GrantLeases
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.in_force import acting
 from wattshift_scheduler.jobs import Job, JobKind
+from wattshift_scheduler.ladder.turns import PATIENCE
 from wattshift_scheduler.leases import Ledger, Telemetry
-from wattshift_scheduler.plan import acting
 from wattshift_scheduler.plan.classes import Classes, kinds_of
-from wattshift_scheduler.plan.turns import PATIENCE
 from wattshift_scheduler.plan.words import PlanInvalid, Standing
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import State, initial

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tests.scheduler.decided_twice import DEVICES, SITE, VALUES
 
-from wattshift_scheduler.cycles import Turns
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.ladder.cycles import Turns
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.plan import classes
 from wattshift_scheduler.plan import points as points_of

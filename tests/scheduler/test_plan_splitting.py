@@ -9,9 +9,9 @@ import pytest
 
 from wattshift_scheduler.arrays import summed
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.in_force import acting
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.leases import Ledger, Telemetry
-from wattshift_scheduler.plan import acting
 from wattshift_scheduler.plan.binding import below, can_be_full, even_w
 from wattshift_scheduler.plan.classes import MOST, Classes, kinds_of
 from wattshift_scheduler.plan.points import cut

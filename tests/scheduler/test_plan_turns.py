@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from wattshift_scheduler.plan.turns import HOUR_S, PATIENCE, Facts, Worths, turns, until_s
+from wattshift_scheduler.ladder.turns import HOUR_S, PATIENCE, Facts, Worths, turns, until_s
 
 EXPECTED_S = 600.0
 NOW_S = 10_000.0

@@ -23,10 +23,11 @@ from tests.scheduler.promise_rig import (
 
 from wattshift_cluster.simulate.agents import ModelledAgent
 from wattshift_scheduler import events as ev
+from wattshift_scheduler import fixed
 from wattshift_scheduler.decisions import Decision, Moves
+from wattshift_scheduler.forecasts.reserve import Held
 from wattshift_scheduler.plan.words import Standing
 from wattshift_scheduler.promises import (
-    fixed,
     held_words,
     holdable,
     holding,
@@ -35,7 +36,6 @@ from wattshift_scheduler.promises import (
     shortages,
 )
 from wattshift_scheduler.promises.filling import Filling
-from wattshift_scheduler.reserve import Held
 from wattshift_scheduler.signals.words import Cap, GridEvent
 from wattshift_scheduler.site import Device, Rules
 from wattshift_scheduler.step import decide

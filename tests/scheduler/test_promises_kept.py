@@ -12,17 +12,17 @@ from tests.scheduler.decided_twice import differences
 from tests.scheduler.promise_rig import DEAR, Play, asic, event, held_up, story
 
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.ladder.walk.filled import points_at
 from wattshift_scheduler.promises import holding
 from wattshift_scheduler.promises.filling import Filling
 from wattshift_scheduler.promises.goals import Goal
 from wattshift_scheduler.promises.holdable import Devices, lost_usd_per_h
 from wattshift_scheduler.promises.obligations import needs
 from wattshift_scheduler.promises.sheddable import shown
-from wattshift_scheduler.reducers import folded
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.state import State
 from wattshift_scheduler.step import step
-from wattshift_scheduler.walk.filled import points_at
+from wattshift_scheduler.turn.reducers import folded
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wattshift_cluster.simulate.agents import ModelledAgent
-from wattshift_scheduler import leases, moves
+from wattshift_scheduler import leases
 from wattshift_scheduler import step as core
+from wattshift_scheduler.turn import moves
 
 pytestmark = pytest.mark.timeout(400)  # a minute of processor time, on a machine shared with others
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wattshift_scheduler.allocate import Allocation, allocate
 from wattshift_scheduler.arrays import Floats, Ints, summed
 from wattshift_scheduler.feeder_tree import Feeder, FeederTree
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.repair.repaired import repaired
+from wattshift_scheduler.ladder.allocate import Allocation, allocate
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.repair.repaired import repaired
 from wattshift_scheduler.site import Device, OperatingPoint
 from wattshift_scheduler.values import Values
 

@@ -6,9 +6,9 @@ import pytest
 from wattshift_scheduler.arrays import Ints
 from wattshift_scheduler.feeder_tree import Feeder, FeederTree
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.repair.near import FEW, MOST, NEAR, WIDTHS, below, looked_at
-from wattshift_scheduler.repair.offers import Prices
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.repair.near import FEW, MOST, NEAR, WIDTHS, below, looked_at
+from wattshift_scheduler.ladder.repair.offers import Prices
 from wattshift_scheduler.site import Device, OperatingPoint
 from wattshift_scheduler.values import Values
 

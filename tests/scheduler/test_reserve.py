@@ -13,9 +13,9 @@ from wattshift_scheduler import events as ev
 from wattshift_scheduler.compute import bursts
 from wattshift_scheduler.decisions import Moves
 from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.forecasts.reserve import KEPT_S, MOST_CHANGES, REARM_S, Bursts, Reserve
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.promises.flexibility import flexibility
-from wattshift_scheduler.reserve import KEPT_S, MOST_CHANGES, REARM_S, Bursts, Reserve
 from wattshift_scheduler.signals.words import GridEvent
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import State, initial

@@ -7,12 +7,12 @@ import pytest
 
 from wattshift_cluster.simulate.world import World
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.allocate import allocate
 from wattshift_scheduler.commands import GrantLeases
 from wattshift_scheduler.decisions import Decision, Moves
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.allocate import allocate
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import initial

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from wattshift_scheduler import events as ev
-from wattshift_scheduler import shortfalls
 from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.in_force import shortfalls
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import Outlook, State, initial

@@ -10,15 +10,15 @@ import pytest
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.in_force.effective import arbitrated, next_edge_s
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.leases import Ledger
-from wattshift_scheduler.reducers import reduce
 from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated
-from wattshift_scheduler.signals.effective import arbitrated, next_edge_s
 from wattshift_scheduler.signals.minutes import HOUR_S, MOST_MINUTES, Minutes
 from wattshift_scheduler.signals.words import Cap, CapKind, GridEvent, Override, Target, Work
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import Outlook, State, initial
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 CONNECTION_W = 10_000.0

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.forecasts.reserve import Reserve
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.promises.flexibility import DEADLINES_S, flexibility
 from wattshift_scheduler.promises.obligations import Obligation, needs, obligations
 from wattshift_scheduler.promises.sheddable import shown
 from wattshift_scheduler.promises.shortages import short
-from wattshift_scheduler.reducers import reduce
-from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.signals.words import Cap, GridEvent
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Site
 from wattshift_scheduler.state import State, initial
 from wattshift_scheduler.step import decide
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 NOW_S = 1000.0

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from wattshift_scheduler import events as ev
-from wattshift_scheduler.reducers import reduce
-from wattshift_scheduler.signals import effective, news, ramps, standing, windows
+from wattshift_scheduler.in_force import effective
+from wattshift_scheduler.signals import ramps, standing, windows
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.signals.minutes import Minutes
 from wattshift_scheduler.signals.words import (
@@ -24,6 +24,8 @@ from wattshift_scheduler.signals.words import (
 )
 from wattshift_scheduler.site import Feeder, FeederTree, Rules, Site
 from wattshift_scheduler.state import Outlook, State, initial
+from wattshift_scheduler.turn import news
+from wattshift_scheduler.turn.reducers import reduce
 from wattshift_scheduler.values import Values
 
 SEQUENCES, STEPS = 2_000, 8

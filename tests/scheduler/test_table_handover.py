@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattshift_scheduler import events as ev
-from wattshift_scheduler import moves, tables
+from wattshift_scheduler import tables
 from wattshift_scheduler.commands import Command, GrantLeases, SetNodePower, SetReplicas, StartJob
 from wattshift_scheduler.compute import vacancy
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind, Terms
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.site import Device, Feeder, FeederTree, Node, OperatingPoint, Rules, Site
 from wattshift_scheduler.state import initial
 from wattshift_scheduler.step import step
+from wattshift_scheduler.turn import moves
 from wattshift_scheduler.values import Values
 
 GIB = 1 << 30

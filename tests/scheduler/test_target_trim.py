@@ -14,8 +14,9 @@ from wattshift_cluster.simulate.run import Drive, bound_s
 from wattshift_cluster.simulate.tally import Tally
 from wattshift_cluster.simulate.world import World
 from wattshift_scheduler import events as ev
+from wattshift_scheduler.in_force import effective
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.signals import effective, trim
+from wattshift_scheduler.signals import trim
 from wattshift_scheduler.signals.trim import MOST_SHARE, Seen, Trim, trimmed
 from wattshift_scheduler.signals.words import Cap, Target
 from wattshift_scheduler.site import Device, Feeder, FeederTree, OperatingPoint, Rules, Site

@@ -18,7 +18,7 @@ from wattshift_scheduler.compute.placement import Placed, place
 from wattshift_scheduler.compute.rivals import Rivals, any_yields, worth_usd_per_mwh
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind, JobState, PowerStep, Rule, Terms
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.signals.arbitrate import NO_CAP, Arbitrated
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.site import (

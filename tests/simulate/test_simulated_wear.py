@@ -11,7 +11,7 @@ import pytest
 from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.simulate.clock import jumped
 from wattshift_cluster.simulate.run import SimulationResult, run_simulation
-from wattshift_scheduler.cycles import Turns
+from wattshift_scheduler.ladder.cycles import Turns
 from wattshift_scheduler.site import Feeder, FeederTree, Site
 from wattshift_scheduler.state import initial
 from wattshift_scheduler.values import Values

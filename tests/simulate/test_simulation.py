@@ -14,8 +14,8 @@ from wattshift_cluster.errors import ConfigInvalid
 from wattshift_cluster.simulate.faults import FaultKind
 from wattshift_cluster.simulate.feeds import GENERATED, Feeds, Series, read_series
 from wattshift_cluster.simulate.run import ROWS, SimulationResult, run_simulation
-from wattshift_scheduler import moves
-from wattshift_scheduler.signals import effective
+from wattshift_scheduler.in_force import effective
+from wattshift_scheduler.turn import moves
 
 pytestmark = pytest.mark.timeout(400)  # seconds of processor time, on a machine shared with others
 

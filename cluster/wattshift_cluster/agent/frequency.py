@@ -16,8 +16,8 @@ from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.agent import AgentConfig
 from wattshift_cluster.config.frequency import Frequency
 from wattshift_cluster.grid.frequency.sensor import FrequencySensor, open_sensor
-from wattshift_scheduler.frequency import Phase, Response, Sample, respond
-from wattshift_scheduler.frequency_terms import claims
+from wattshift_scheduler.frequency.response import Phase, Response, Sample, respond
+from wattshift_scheduler.frequency.terms import claims
 
 log = structlog.get_logger()
 

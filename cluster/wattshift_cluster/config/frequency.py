@@ -22,7 +22,7 @@ from wattshift_cluster.config.fields import (
     split_address,
     whole,
 )
-from wattshift_scheduler.frequency_terms import HIGHEST_PU, LEAST_RATE_HZ, LOWEST_PU, Sensor, Terms
+from wattshift_scheduler.frequency.terms import HIGHEST_PU, LEAST_RATE_HZ, LOWEST_PU, Sensor, Terms
 
 MOST_REGISTERS = 120
 """Between the two values of a meter; one request of Modbus carries 125, and only values of one

@@ -14,8 +14,8 @@ from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.controller.views import known
 from wattshift_cluster.errors import NotFound, Refused, Unreachable
 from wattshift_cluster.wire.link import LinkError, OpFailed
-from wattshift_scheduler import carbon
 from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.in_force import carbon
 
 View = dict[str, Any]
 

@@ -17,10 +17,10 @@ from wattshift_cluster.controller.roster import Roster
 from wattshift_cluster.grid.meters.reading import QUALITIES, MeterReading
 from wattshift_cluster.settle.bodies import EnergyOf, MeterBatch, Used
 from wattshift_cluster.settle.intervals import UNKNOWN_SHARE_MOST
-from wattshift_scheduler import budget
-from wattshift_scheduler.allocate import beyond
 from wattshift_scheduler.decisions import Decision, Input, Moves
+from wattshift_scheduler.in_force import budget
 from wattshift_scheduler.jobs import Job, JobKind
+from wattshift_scheduler.ladder.allocate import beyond
 from wattshift_scheduler.state import State
 
 SAMPLES_MOST = 1_000

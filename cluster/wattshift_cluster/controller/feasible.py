@@ -13,9 +13,9 @@ from wattshift_cluster.config.quantities import format_watts
 from wattshift_cluster.errors import Refused
 from wattshift_scheduler.compute.feasible import Feasible
 from wattshift_scheduler.compute.ground import Ground
+from wattshift_scheduler.in_force.effective import standing_caps
 from wattshift_scheduler.jobs import Admission, Job, JobKind, Rule, Verdict
 from wattshift_scheduler.signals.arbitrate import arbitrate
-from wattshift_scheduler.signals.effective import standing_caps
 from wattshift_scheduler.site import Node
 from wattshift_scheduler.state import NodePower, State
 

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 from wattshift_cluster.controller.signal_views import time_of
-from wattshift_scheduler.signals.effective import standing_caps
+from wattshift_scheduler.in_force.effective import standing_caps
 from wattshift_scheduler.signals.words import Cap
 from wattshift_scheduler.state import State
 

@@ -13,8 +13,8 @@ from wattshift_cluster.controller.roster import Entry
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.controller.signal_desk import SignalDesk
 from wattshift_cluster.errors import Refused
+from wattshift_scheduler.in_force.effective import standing_caps
 from wattshift_scheduler.promises import shortages
-from wattshift_scheduler.signals.effective import standing_caps
 from wattshift_scheduler.state import Alarm
 
 View = dict[str, Any]

@@ -18,8 +18,8 @@ from wattshift_cluster.controller.books import Account, Books, LeaseAccount
 from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.views import known
 from wattshift_cluster.economics.feed import Known
-from wattshift_scheduler import carbon
 from wattshift_scheduler.hashprice import break_even_usd_per_mwh, j_per_th
+from wattshift_scheduler.in_force import carbon
 from wattshift_scheduler.site import Device, OperatingPoint
 from wattshift_scheduler.state import State
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from wattshift_cluster.controller.history import MINUTE_S, Span
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.grid.openadr.readings import UNKNOWN, OperatingState, Quality, Reading
+from wattshift_scheduler.in_force.effective import standing_caps
 from wattshift_scheduler.promises.flexibility import Flexibility, flexibility
-from wattshift_scheduler.signals.effective import standing_caps
 from wattshift_scheduler.signals.notice import BEFORE_S
 from wattshift_scheduler.signals.words import Work
 

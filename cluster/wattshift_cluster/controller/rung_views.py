@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from wattshift_cluster.controller.views import known
-from wattshift_scheduler import carbon, shortfalls
 from wattshift_scheduler.decisions import kept_words
+from wattshift_scheduler.in_force import acting, carbon, shortfalls
 from wattshift_scheduler.jobs import JobKind, JobState
-from wattshift_scheduler.plan import acting
 from wattshift_scheduler.state import State
 
 View = dict[str, Any]

@@ -45,8 +45,8 @@ from wattshift_cluster.controller.unseen import Unseen
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.compute import forgetting
 from wattshift_scheduler.decisions import AnyDecision, Decision
+from wattshift_scheduler.in_force.effective import next_edge_s
 from wattshift_scheduler.jobs import Job
-from wattshift_scheduler.signals.effective import next_edge_s
 from wattshift_scheduler.signals.words import Work
 from wattshift_scheduler.state import Alarm, State, initial
 from wattshift_scheduler.step import step

@@ -13,9 +13,9 @@ from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.service import Controller
 from wattshift_cluster.errors import ConfigInvalid, Fault, NotFound, Refused, TryLater
 from wattshift_scheduler import events as ev
-from wattshift_scheduler import shortfalls
 from wattshift_scheduler.decisions import Decision, Input
 from wattshift_scheduler.errors import SiteInvalid
+from wattshift_scheduler.in_force import shortfalls
 from wattshift_scheduler.signals.arbitrate import NO_CAP
 from wattshift_scheduler.signals.standing import OPERATOR
 from wattshift_scheduler.signals.words import Cap, CapKind, Override

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.sources import Sources, value_at
 from wattshift_cluster.grid.said import AlertSaid, Steps
+from wattshift_scheduler.in_force.effective import all_events, next_edge_s
 from wattshift_scheduler.signals.arbitrate import NO_CAP
-from wattshift_scheduler.signals.effective import all_events, next_edge_s
 from wattshift_scheduler.signals.standing import OPERATOR
 from wattshift_scheduler.signals.words import Cap, CapKind, GridEvent, Override, Target, spans
 from wattshift_scheduler.state import State

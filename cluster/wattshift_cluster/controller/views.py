@@ -12,9 +12,10 @@ from wattshift_cluster.controller.clock import rfc3339
 from wattshift_cluster.controller.compute_views import job as job
 from wattshift_cluster.controller.roster import Entry, Roster
 from wattshift_cluster.controller.unseen import Missing
-from wattshift_scheduler import carbon, leases, shortfalls
+from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import Floats
 from wattshift_scheduler.decisions import Decision, kept_words
+from wattshift_scheduler.in_force import carbon, shortfalls
 from wattshift_scheduler.jobs import JobKind, JobState
 from wattshift_scheduler.promises.flexibility import flexibility
 from wattshift_scheduler.site import Device

@@ -15,7 +15,7 @@ import numpy as np
 from wattshift_cluster.config.settlement import SettledProgram, Settlement, zone_of
 from wattshift_cluster.settle.intervals import Doubts, Metered, Samples, metered
 from wattshift_scheduler.arrays import Floats
-from wattshift_scheduler.baselines import (
+from wattshift_scheduler.scores.baselines import (
     FIVE_OF_TEN,
     RRMSE_MOST,
     TEN_OF_TEN,

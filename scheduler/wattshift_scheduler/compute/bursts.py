@@ -10,15 +10,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from wattshift_scheduler.allocate import Allocation, beyond
 from wattshift_scheduler.arrays import Bools, Floats, Ints, summed
 from wattshift_scheduler.compute import demand
 from wattshift_scheduler.compute.placement import Placement
+from wattshift_scheduler.fixed import GATE_S
+from wattshift_scheduler.forecasts.reserve import Reserve
+from wattshift_scheduler.in_force import acting
 from wattshift_scheduler.jobs import JobKind
-from wattshift_scheduler.plan import acting
-from wattshift_scheduler.promises.fixed import GATE_S
+from wattshift_scheduler.ladder.allocate import Allocation, beyond
 from wattshift_scheduler.promises.obligations import Need, obligations
-from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.site import FeederTree
 from wattshift_scheduler.state import State
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Floats, Ints
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.site import FeederTree
 from wattshift_scheduler.state import State
 

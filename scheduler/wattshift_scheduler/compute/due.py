@@ -25,7 +25,7 @@ from wattshift_scheduler.compute.board import Board
 from wattshift_scheduler.compute.seats import Kin, Seat
 from wattshift_scheduler.compute.shedding import loss_of
 from wattshift_scheduler.jobs import Job
-from wattshift_scheduler.ladder import HOUR_S
+from wattshift_scheduler.ladder.ladder import HOUR_S
 
 HELD_OFF_S = 86_400.0
 """One without a deadline that waited so long before it began does not give way: else a stream of

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from wattshift_scheduler import budget
-from wattshift_scheduler.allocate import Allocation
 from wattshift_scheduler.arrays import Bools, Floats
 from wattshift_scheduler.compute.act import ASK_AGAIN_S, EVICT_AFTER_S
+from wattshift_scheduler.in_force import budget
+from wattshift_scheduler.ladder.allocate import Allocation
 from wattshift_scheduler.state import State
 
 LEAVES_S = EVICT_AFTER_S + ASK_AGAIN_S

@@ -1,4 +1,4 @@
-"""Batch that runs and is to rest for its price leaves at its checkpoint; see `plan.waiting`."""
+"""Batch that runs and is to rest for its price leaves at its checkpoint; see `in_force.waiting`."""
 
 import math
 from collections.abc import Iterable

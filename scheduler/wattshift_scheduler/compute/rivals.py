@@ -16,7 +16,7 @@ from wattshift_scheduler import worth
 from wattshift_scheduler.arrays import Bools, Floats, Ints, summed
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.jobs import Job, JobKind
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.site import FeederTree
 
 

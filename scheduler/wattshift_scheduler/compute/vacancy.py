@@ -16,14 +16,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from wattshift_scheduler import carbon, cycles, tables
+from wattshift_scheduler import tables
 from wattshift_scheduler.arrays import Bools, Floats, Ints
 from wattshift_scheduler.compute.ground import labels_of, suits
 from wattshift_scheduler.compute.placement import Placed, Placement
 from wattshift_scheduler.compute.tenants import EPS_W
 from wattshift_scheduler.decisions import Decision, usd_text
+from wattshift_scheduler.in_force import carbon
 from wattshift_scheduler.jobs import JobState
-from wattshift_scheduler.ladder import build_usd
+from wattshift_scheduler.ladder import cycles
+from wattshift_scheduler.ladder.ladder import build_usd
 from wattshift_scheduler.state import State
 
 GIB = 1 << 30

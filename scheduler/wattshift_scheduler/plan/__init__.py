@@ -16,9 +16,8 @@ bounds                        limits below the connection, and holds, as rows of
 solve highs                   program by program until nothing is left out; the one door to a solver
 read unsure telling           from what was solved to a plan, what awake is worth where prices are
                               not known, and what people are told
-acting turns waiting          how a plan that stands acts on a decision: prices and reservations,
-                              turns of machines, rests of batch
 
 It never commands. What it hands to the control loop are prices and reservations (`words.Standing`),
-and without it the ladder goes on alone.
+and without it the ladder goes on alone. How a plan that stands acts on a decision is told in
+`in_force.acting` and `waiting`, and in `ladder.turns`.
 """

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wattshift_scheduler import cycles
 from wattshift_scheduler.arrays import Floats, Ints, frozen
+from wattshift_scheduler.fixed import down_s as fleet_down_s
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.ladder import cycles
 from wattshift_scheduler.leases import Ledger, Telemetry
 from wattshift_scheduler.plan.binding import NOMINAL_USD_PER_HASH_H, can_be_full
 from wattshift_scheduler.plan.limits import MOST_LIMITS
 from wattshift_scheduler.plan.points import ROUGH, mean_points
 from wattshift_scheduler.plan.splitting import Split, split
 from wattshift_scheduler.plan.words import Kind
-from wattshift_scheduler.promises.fixed import down_s as fleet_down_s
 from wattshift_scheduler.site import Rules, Site
 from wattshift_scheduler.values import Values
 

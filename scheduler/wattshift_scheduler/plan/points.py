@@ -4,7 +4,7 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Floats, Ints
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.rungs import Cycles, Part
+from wattshift_scheduler.ladder.rungs import Cycles, Part
 from wattshift_scheduler.values import Values
 
 Points = tuple[tuple[float, ...], tuple[float, ...]]

@@ -1,6 +1,5 @@
 """What the grid was promised: what the site can give, what it owes, what is held up for that (I8).
 
-fixed         what of each device stays the same while the fleet does
 sheddable     what each device could give back now, and how fast it is gone
 obligations   what has been promised, and what must be drawn for it now
 flexibility   what is left to offer within each deadline, every watt once

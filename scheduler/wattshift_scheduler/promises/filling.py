@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wattshift_scheduler.allocate import beyond, fit_prefix
 from wattshift_scheduler.arrays import Floats, Ints, summed
+from wattshift_scheduler.ladder.allocate import beyond, fit_prefix
 from wattshift_scheduler.promises.given import LAST_TRIED, Turn
 from wattshift_scheduler.promises.goals import Goal, Losses
 from wattshift_scheduler.promises.holdable import CENT_W, MARGIN_SHARE, Devices, lost_usd_per_h

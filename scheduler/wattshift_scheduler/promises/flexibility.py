@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wattshift_scheduler.in_force.effective import standing_caps
 from wattshift_scheduler.promises.obligations import Obligation, obligations
 from wattshift_scheduler.promises.sheddable import Sheddable, sheddable
-from wattshift_scheduler.signals.effective import standing_caps
 from wattshift_scheduler.state import State
 
 DEADLINES_S = (0.25, 1.0, 10.0, 600.0, 1800.0)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wattshift_scheduler.allocate import fit_prefix
 from wattshift_scheduler.arrays import Bools, Floats, Ints, summed
 from wattshift_scheduler.feeder_tree import FeederTree
+from wattshift_scheduler.ladder.allocate import fit_prefix
 from wattshift_scheduler.promises.goals import Goal
 from wattshift_scheduler.promises.holdable import CENT_W, Devices
 

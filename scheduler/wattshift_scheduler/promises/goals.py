@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.rungs import HOUR_S, keys_of, points_of
 from wattshift_scheduler.promises.holdable import CENT_W, Devices, lost_usd_per_h
 from wattshift_scheduler.promises.obligations import Need
-from wattshift_scheduler.rungs import HOUR_S, keys_of, points_of
 from wattshift_scheduler.state import State
 
 TIES_BITS = 20

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from wattshift_scheduler.allocate import Allocation
 from wattshift_scheduler.arrays import Ints
 from wattshift_scheduler.decisions import AnyDecision, Decision, Input, Moves, Promised, usd_text
+from wattshift_scheduler.forecasts.reserve import Held
+from wattshift_scheduler.ladder.allocate import Allocation
 from wattshift_scheduler.picked import Later, Picked
-from wattshift_scheduler.reserve import Held
 from wattshift_scheduler.state import State
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.fixed import Fixed
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.leases import Ledger
-from wattshift_scheduler.promises.fixed import Fixed
 from wattshift_scheduler.promises.sheddable import Shown, shown
 from wattshift_scheduler.state import State
 from wattshift_scheduler.tables import Tables

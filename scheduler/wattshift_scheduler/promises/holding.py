@@ -15,18 +15,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wattshift_scheduler import carbon
-from wattshift_scheduler.allocate import Allocation
 from wattshift_scheduler.arrays import Floats, Ints
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.forecasts.reserve import Held
+from wattshift_scheduler.in_force import carbon
+from wattshift_scheduler.ladder.allocate import Allocation
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.walk.filled import points_at
 from wattshift_scheduler.promises.filling import Filling
 from wattshift_scheduler.promises.filling import Room as Room
 from wattshift_scheduler.promises.goals import Losses
 from wattshift_scheduler.promises.holdable import CENT_W, Devices
 from wattshift_scheduler.promises.obligations import Need
-from wattshift_scheduler.reserve import Held
 from wattshift_scheduler.state import State
-from wattshift_scheduler.walk.filled import points_at
 
 
 @dataclass(frozen=True, slots=True)

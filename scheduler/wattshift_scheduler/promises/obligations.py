@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from wattshift_scheduler.in_force.effective import all_events, standing_caps
 from wattshift_scheduler.signals import ramps
-from wattshift_scheduler.signals.effective import all_events, standing_caps
 from wattshift_scheduler.signals.words import GridEvent
 from wattshift_scheduler.state import State
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from wattshift_scheduler.arrays import EARLY_S, Bools, Floats
+from wattshift_scheduler.fixed import GATE_S, Fixed
 from wattshift_scheduler.leases import Telemetry
-from wattshift_scheduler.promises.fixed import GATE_S, Fixed
 from wattshift_scheduler.state import State
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wattshift_scheduler.promises.fixed import GATE_S
+from wattshift_scheduler.fixed import GATE_S
+from wattshift_scheduler.forecasts.reserve import Reserve
 from wattshift_scheduler.promises.obligations import Need, needs
 from wattshift_scheduler.promises.sheddable import Shown, kept_shown, shown
-from wattshift_scheduler.reserve import Reserve
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.state import State
 

@@ -22,9 +22,9 @@ from wattshift_cluster.controller.plan.history import Past
 from wattshift_cluster.controller.plan.machines import machines
 from wattshift_cluster.grid.curves.steps import filled
 from wattshift_cluster.grid.said import Steps
-from wattshift_scheduler import budget
 from wattshift_scheduler.arrays import Bools
 from wattshift_scheduler.forecasts.forecast import Band
+from wattshift_scheduler.in_force import budget
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.plan.words import Ahead
 from wattshift_scheduler.signals import overhead

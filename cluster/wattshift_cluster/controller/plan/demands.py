@@ -12,12 +12,12 @@ from wattshift_cluster.config.site import SiteConfig
 from wattshift_cluster.controller.beside import PeakAhead
 from wattshift_cluster.controller.plan.curves import Grid
 from wattshift_scheduler.arrays import Floats
+from wattshift_scheduler.in_force.effective import all_targets, standing_caps
 from wattshift_scheduler.jobs import Job, JobKind
 from wattshift_scheduler.plan.limits import MOST_HOLDS, Hold
 from wattshift_scheduler.plan.words import MOST_COMMITMENTS, Batch, Commitment, Peak
 from wattshift_scheduler.promises.holdable import MARGIN_SHARE
 from wattshift_scheduler.promises.obligations import coming
-from wattshift_scheduler.signals.effective import all_targets, standing_caps
 from wattshift_scheduler.signals.words import DRILL, Cap, GridEvent, Target, Work
 from wattshift_scheduler.state import State
 

@@ -5,9 +5,11 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from wattshift_scheduler import budget, cycles, leases
+from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import Bools, Floats, summed
+from wattshift_scheduler.in_force import budget
 from wattshift_scheduler.jobs import JobKind, JobState
+from wattshift_scheduler.ladder import cycles
 from wattshift_scheduler.plan.binding import even_w
 from wattshift_scheduler.plan.classes import Classes, kinds_of
 from wattshift_scheduler.plan.words import Kind

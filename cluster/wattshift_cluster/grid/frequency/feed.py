@@ -22,7 +22,7 @@ from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.fields import split_address
 from wattshift_cluster.config.frequency import FrequencyFeed
 from wattshift_cluster.grid.frequency.heard import Heard
-from wattshift_scheduler.frequency import Sample
+from wattshift_scheduler.frequency.response import Sample
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.frequency import FrequencyMeter, FrequencyRegister
 from wattshift_cluster.errors import WattshiftError
 from wattshift_cluster.grid.frequency.heard import Heard
-from wattshift_scheduler.frequency import Sample
+from wattshift_scheduler.frequency.response import Sample
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """Between tries at a meter that does not answer; doubled each time."""

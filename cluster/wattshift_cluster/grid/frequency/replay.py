@@ -9,7 +9,7 @@ from pathlib import Path
 from wattshift_cluster.bootclock import boot_s
 from wattshift_cluster.config.frequency import FrequencyReplay
 from wattshift_cluster.grid.frequency.heard import Heard
-from wattshift_scheduler.frequency import Sample
+from wattshift_scheduler.frequency.response import Sample
 
 
 class Replay:

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints, Keys, frozen
-from wattshift_scheduler.envelopes import Steps, envelopes
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.rungs import Cycles, Part, Ranks, keys_of, ranked, ranked_on
+from wattshift_scheduler.ladder.envelopes import Steps, envelopes
+from wattshift_scheduler.ladder.rungs import Cycles, Part, Ranks, keys_of, ranked, ranked_on
 from wattshift_scheduler.values import Values
 
 TOGETHER = 8192

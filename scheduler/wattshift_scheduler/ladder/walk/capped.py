@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from wattshift_scheduler.arrays import Floats, Ints
-from wattshift_scheduler.walk.below import ROUNDED_W, Ends, in_grains, wanted_w
-from wattshift_scheduler.walk.filled import SMALL_DEVICES, Settled, ended
+from wattshift_scheduler.ladder.walk.below import ROUNDED_W, Ends, in_grains, wanted_w
+from wattshift_scheduler.ladder.walk.filled import SMALL_DEVICES, Settled, ended
 
 NEXT_RUNGS = 512
 """Rungs after the cut that are looked at for what is left: a bound on the time."""

@@ -5,11 +5,11 @@ from itertools import chain
 
 import numpy as np
 
-from wattshift_scheduler import shortfalls
 from wattshift_scheduler.arrays import Bools
 from wattshift_scheduler.compute import lateness
 from wattshift_scheduler.compute.act import EVICT_AFTER_S
 from wattshift_scheduler.decisions import Decision
+from wattshift_scheduler.in_force import shortfalls
 from wattshift_scheduler.promises import shortages
 from wattshift_scheduler.signals.arbitrate import Arbitrated
 from wattshift_scheduler.state import Alarm, Outlook, State

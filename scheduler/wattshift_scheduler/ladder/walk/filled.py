@@ -14,12 +14,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints, Keys, frozen
-from wattshift_scheduler.envelopes import GRAIN_W, climbed, spread, whole_grains
 from wattshift_scheduler.feeder_tree import FeederTree
-from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.repair.repaired import repaired
-from wattshift_scheduler.rungs import points_of
-from wattshift_scheduler.walk.below import Asked, Ends, Walk, carrying, counted, walked, wanted_w
+from wattshift_scheduler.ladder.envelopes import GRAIN_W, climbed, spread, whole_grains
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.repair.repaired import repaired
+from wattshift_scheduler.ladder.rungs import points_of
+from wattshift_scheduler.ladder.walk.below import (
+    Asked,
+    Ends,
+    Walk,
+    carrying,
+    counted,
+    walked,
+    wanted_w,
+)
 
 FEW_SHARE = 0.5
 """If a change concerns branches with more of the devices, all are settled anew."""

@@ -13,13 +13,13 @@ from itertools import count
 import numpy as np
 
 from wattshift_scheduler import leases
-from wattshift_scheduler.allocate import Allocation, beyond, fit_prefix
 from wattshift_scheduler.arrays import Bools, Floats, Ints, Rows, Texts, put
 from wattshift_scheduler.carried import STEPS
 from wattshift_scheduler.commands import Batch, GrantLeases
 from wattshift_scheduler.decisions import Cycles, Input, Moves
-from wattshift_scheduler.envelopes import spread
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.ladder.allocate import Allocation, beyond, fit_prefix
+from wattshift_scheduler.ladder.envelopes import spread
 from wattshift_scheduler.picked import Later, Picked, PickedLater
 from wattshift_scheduler.state import Sent, State
 from wattshift_scheduler.tables import EMPTY

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from wattshift_scheduler.plan import waiting
+from wattshift_scheduler.in_force import waiting
+from wattshift_scheduler.ladder.turns import Worths
 from wattshift_scheduler.plan.classes import Classes
-from wattshift_scheduler.plan.turns import Worths
 from wattshift_scheduler.plan.words import Standing
 from wattshift_scheduler.state import State
 

@@ -1,10 +1,10 @@
 """What the carbon of energy is to cost by the operator's own price on it, beside what energy costs.
 
-It counts as the plan and batch that rests for a price count it (`plan.waiting`), so that mining and
-batch weigh one cost. Nobody is billed for it: accounts leave it out.
+It counts as the plan and batch that rests for a price count it (`waiting`): mining and batch weigh
+one cost. Nobody is billed for it: accounts leave it out.
 """
 
-from wattshift_scheduler.plan import acting
+from wattshift_scheduler.in_force import acting
 from wattshift_scheduler.state import State
 
 KG_PER_T = 1e3

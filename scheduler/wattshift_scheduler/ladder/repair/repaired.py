@@ -15,11 +15,11 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints, summed
 from wattshift_scheduler.feeder_tree import FeederTree
-from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.repair.combinations import Bound
-from wattshift_scheduler.repair.exchanges import Exchange, Shape, Standing, best
-from wattshift_scheduler.repair.near import FEW, MOST, WIDTHS, below, looked_at
-from wattshift_scheduler.repair.offers import CENT_W, Points, Prices, Rungs
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.repair.combinations import Bound
+from wattshift_scheduler.ladder.repair.exchanges import Exchange, Shape, Standing, best
+from wattshift_scheduler.ladder.repair.near import FEW, MOST, WIDTHS, below, looked_at
+from wattshift_scheduler.ladder.repair.offers import CENT_W, Points, Prices, Rungs
 
 
 @dataclass(frozen=True, slots=True)

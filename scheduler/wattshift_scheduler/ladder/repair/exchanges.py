@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wattshift_scheduler.arrays import Floats, Ints, summed
-from wattshift_scheduler.repair.combinations import Bound, Core, Limits, Pool, bounded, plain
-from wattshift_scheduler.repair.offers import CENT_W, NEVER, Points, Rungs
+from wattshift_scheduler.ladder.repair.combinations import Bound, Core, Limits, Pool, bounded, plain
+from wattshift_scheduler.ladder.repair.offers import CENT_W, NEVER, Points, Rungs
 
 LEAST_GAIN_USD_PER_H = 1e-9
 """An exchange that brings no more than this is not worth a command."""

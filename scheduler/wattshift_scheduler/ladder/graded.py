@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Ints, Keys, Rows
-from wattshift_scheduler.envelopes import Steps, spread
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.makes import Makes
-from wattshift_scheduler.ranking import Columns, rank
+from wattshift_scheduler.ladder.envelopes import Steps, spread
+from wattshift_scheduler.ladder.makes import Makes
+from wattshift_scheduler.ladder.ranking import Columns, rank
 from wattshift_scheduler.values import Values
 
 MOST_NARROW = int(np.iinfo(np.uint32).max)

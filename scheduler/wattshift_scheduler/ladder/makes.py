@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wattshift_scheduler.arrays import Bools, Ints, frozen
-from wattshift_scheduler.envelopes import spread
 from wattshift_scheduler.fleet import Fleet
+from wattshift_scheduler.ladder.envelopes import spread
 
 LEAST_EACH = 32
 """Devices of a make, on average, from which on one of each is ranked. At half as many, to rank

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wattshift_scheduler import budget
 from wattshift_scheduler.arrays import Bools, Floats, summed
+from wattshift_scheduler.in_force import budget
 from wattshift_scheduler.site import Site
 from wattshift_scheduler.state import Outlook, State
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from wattshift_scheduler import events as ev
 from wattshift_scheduler import leases
-from wattshift_scheduler.answers import Run, back, read, rebooted, refused, replied
 from wattshift_scheduler.arrays import Ints
 from wattshift_scheduler.compute import forgetting
 from wattshift_scheduler.compute import news as compute_news
@@ -24,10 +23,11 @@ from wattshift_scheduler.errors import SiteInvalid
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.fleet_changes import Moved, joined, left
 from wattshift_scheduler.jobs import Admission, Job, JobKind, JobState, Learnt, remembered
-from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.signals import news as signal_news
+from wattshift_scheduler.ladder.ladder import Ladder
 from wattshift_scheduler.site import Device
 from wattshift_scheduler.state import Agent, State
+from wattshift_scheduler.turn import news as signal_news
+from wattshift_scheduler.turn.answers import Run, back, read, rebooted, refused, replied
 from wattshift_scheduler.values import Quote
 
 HASHPRICE_TOLD_SHARE = 0.01

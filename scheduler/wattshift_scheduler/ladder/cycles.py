@@ -26,9 +26,9 @@ import numpy as np
 from wattshift_scheduler.arrays import ALL, EARLY_S, Bools, Floats, Ints, Rows, put
 from wattshift_scheduler.fleet import Fleet
 from wattshift_scheduler.fleet_changes import Moved
-from wattshift_scheduler.ladder import HOUR_S, Ladder
+from wattshift_scheduler.ladder import turns as planned_turns
+from wattshift_scheduler.ladder.ladder import HOUR_S, Ladder
 from wattshift_scheduler.leases import Ledger, Telemetry
-from wattshift_scheduler.plan import turns as planned_turns
 from wattshift_scheduler.site import Rules
 
 SHORTEST_S = 60.0

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
-from wattshift_scheduler.frequency_terms import Terms
+from wattshift_scheduler.frequency.terms import Terms
 
 DEAD_PU = 0.2
 """Below it there is no supply, and a frequency is that of noise."""

@@ -1,6 +1,6 @@
 """What a site offers when the frequency falls, and what its sensor lets it claim.
 
-Nothing here acts. The response itself is `frequency`.
+Nothing here acts. The response itself is `response`.
 """
 
 import math

@@ -20,7 +20,7 @@ import numpy as np
 
 from wattshift_scheduler import worth
 from wattshift_scheduler.jobs import Job, JobKind, JobState
-from wattshift_scheduler.ladder import HOUR_S
+from wattshift_scheduler.ladder.ladder import HOUR_S
 from wattshift_scheduler.plan.words import Standing
 from wattshift_scheduler.state import State
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints, frozen, summed
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import HORIZONS, Ladder
-from wattshift_scheduler.repair.repaired import repaired
+from wattshift_scheduler.ladder.ladder import HORIZONS, Ladder
+from wattshift_scheduler.ladder.repair.repaired import repaired
+from wattshift_scheduler.ladder.walk.below import Asked, in_grains
+from wattshift_scheduler.ladder.walk.capped import Capped
+from wattshift_scheduler.ladder.walk.filled import SMALL_DEVICES, Settled, points_at
 from wattshift_scheduler.site import FeederTree
-from wattshift_scheduler.walk.below import Asked, in_grains
-from wattshift_scheduler.walk.capped import Capped
-from wattshift_scheduler.walk.filled import SMALL_DEVICES, Settled, points_at
 
 CENT_W = 1e-6
 """Watts below which two sums count as equal."""

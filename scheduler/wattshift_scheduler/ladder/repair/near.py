@@ -4,7 +4,7 @@ import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.repair.offers import Prices
+from wattshift_scheduler.ladder.repair.offers import Prices
 
 FEW = 12
 """Of a feeder with no more devices below it all are looked at, in more ways than one."""

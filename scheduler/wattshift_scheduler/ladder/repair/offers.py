@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
-from wattshift_scheduler.envelopes import envelopes
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
+from wattshift_scheduler.ladder.envelopes import envelopes
+from wattshift_scheduler.ladder.ladder import Ladder
 
 CENT_W = 1e-6
 """Watts below which two sums count as equal."""

@@ -9,11 +9,13 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from wattshift_scheduler import budget, cycles, leases
-from wattshift_scheduler.allocate import beyond
+from wattshift_scheduler import leases
 from wattshift_scheduler.arrays import ALL, EARLY_S, Bools, Floats, Ints, Rows, put
 from wattshift_scheduler.carried import Carried, Facts, Heard, Orders, Sums, union
+from wattshift_scheduler.in_force import budget
 from wattshift_scheduler.jobs import JobKind, JobState
+from wattshift_scheduler.ladder import cycles
+from wattshift_scheduler.ladder.allocate import beyond
 from wattshift_scheduler.state import State
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints
-from wattshift_scheduler.repair.offers import CENT_W, NEVER
+from wattshift_scheduler.ladder.repair.offers import CENT_W, NEVER
 
 CELLS = 1 << 18
 """Combinations worked out together, about: their sums stay in a processor's cache."""

@@ -20,14 +20,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from wattshift_scheduler.arrays import ALL, Bools, Floats, Ints, Keys, frozen
-from wattshift_scheduler.envelopes import Steps
-from wattshift_scheduler.envelopes import envelopes as envelopes
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.graded import Graded
-from wattshift_scheduler.makes import Makes, makes_of
-from wattshift_scheduler.ranking import Columns, alike, rank
-from wattshift_scheduler.rungs import HOUR_S as HOUR_S
-from wattshift_scheduler.rungs import Part, points_of
+from wattshift_scheduler.ladder.envelopes import Steps
+from wattshift_scheduler.ladder.envelopes import envelopes as envelopes
+from wattshift_scheduler.ladder.graded import Graded
+from wattshift_scheduler.ladder.makes import Makes, makes_of
+from wattshift_scheduler.ladder.ranking import Columns, alike, rank
+from wattshift_scheduler.ladder.rungs import HOUR_S as HOUR_S
+from wattshift_scheduler.ladder.rungs import Part, points_of
 from wattshift_scheduler.values import Values
 
 HORIZONS = 3

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from wattshift_scheduler.arrays import Bools, Floats, Ints, Keys, summed
-from wattshift_scheduler.envelopes import GRAIN_W, climbed, spread, whole_grains
 from wattshift_scheduler.feeder_tree import FeederTree
 from wattshift_scheduler.fleet import Fleet
-from wattshift_scheduler.ladder import Ladder
-from wattshift_scheduler.rungs import points_of
+from wattshift_scheduler.ladder.envelopes import GRAIN_W, climbed, spread, whole_grains
+from wattshift_scheduler.ladder.ladder import Ladder
+from wattshift_scheduler.ladder.rungs import points_of
 
 ROUNDED_W = 8 * GRAIN_W
 """What rounding to grains may add up to under one feeder: it keeps no rung out."""
