@@ -145,7 +145,11 @@ def _held(
             held_w = held_w.copy()
             held_w[rows] = watts_w.take(rows) if isinstance(at, slice) else watts_w[go]
         # What is too little for a step is no work either.
-        some = rows[state.fleet.continuous.take(rows)]
+        if isinstance(at, slice):
+            some = state.present.orders.continuous
+            some = some[go.take(some)]
+        else:
+            some = rows[state.fleet.continuous.take(rows)]
         point[some[held_w.take(some) <= state.ladder.base_w.take(some)]] = 0
     return put(point, lowest, 0), put(held_w, lowest, state.ladder.base_w[lowest])
 
