@@ -72,7 +72,7 @@ def run(devices: int = DEVICES) -> dict[str, Any]:
     _told("cuts of a running site")
     figures |= allocate_cut.figures(tree, machines, VALUES, PER_AGENT)
     _told("the same while machines are held up for promises")
-    figures |= allocate_promises.figures(tree, machines, VALUES, PER_AGENT)
+    figures |= allocate_promises.figures(tree, machines, VALUES, PER_AGENT, figures["cut_ms_p50"])
     del tree, machines
     figures |= allocate_exact.gaps()
     _told("memory, and growth")
