@@ -4,12 +4,12 @@ import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.controller import controller_rig as rig
 
 from wattshift_cluster.controller.plan.ahead import SERIES, Prepared, other_w, prepared
 from wattshift_cluster.controller.plan.feed import PlanFeed
@@ -22,12 +22,6 @@ from wattshift_cluster.grid.said import Said, Steps
 from wattshift_scheduler.events import ComputeSeen, SignalChanged
 from wattshift_scheduler.jobs import Job, JobKind, JobState
 from wattshift_scheduler.signals.peaks import Duty
-
-_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 T0_S = 1_900_022_400.0
 PLAN = '[plan]\nenabled = true\nhorizon = "24h"\ncarbon_usd_per_t = 50\n'

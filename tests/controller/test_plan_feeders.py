@@ -3,12 +3,12 @@
 import asyncio
 import math
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.controller import controller_rig as rig
 
 from wattshift_cluster.cli.plan_text import plan_text
 from wattshift_cluster.config.load import load_site
@@ -25,12 +25,6 @@ from wattshift_scheduler.jobs import Job, JobKind, JobState
 from wattshift_scheduler.plan.words import Plan
 from wattshift_scheduler.signals.words import GridEvent
 from wattshift_scheduler.site import Device, OperatingPoint
-
-_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 T0_S = 1_900_022_400.0
 SITE = """

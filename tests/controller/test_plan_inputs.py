@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.controller import controller_rig as rig
 
 from wattshift_cluster.controller.plan import demands
 from wattshift_cluster.controller.plan.curves import Grid, foreseen, means
@@ -17,12 +17,6 @@ from wattshift_cluster.grid.said import Steps
 from wattshift_scheduler import events as ev
 from wattshift_scheduler.jobs import Job, JobKind, JobState
 from wattshift_scheduler.signals.words import Cap, GridEvent, Override, Target, Work
-
-_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 T0_S = 1_900_022_400.0
 HOUR_S = 3600.0

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.controller import controller_rig as rig
 
 from wattshift_cluster.controller.plan.curves import Foreseen, Grid
 from wattshift_cluster.controller.plan.feed import PlanFeed
@@ -17,12 +17,6 @@ from wattshift_cluster.grid.said import Said, Steps
 from wattshift_scheduler.events import SignalChanged
 from wattshift_scheduler.forecasts.market import Market
 from wattshift_scheduler.forecasts.market import Past as Prices
-
-_SPEC = spec_from_file_location("controller_rig", Path(__file__).with_name("controller_rig.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-rig = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(rig)
 
 T0_S = 1_900_022_400.0
 DAYS, SLOT_S = 60, 900.0

@@ -9,6 +9,7 @@ from typing import Any
 import highspy
 import numpy as np
 import pytest
+from tests.scheduler.plan_rig import HOURS, STEP_S, ahead
 
 from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.plan.solve import planned
@@ -24,17 +25,6 @@ from wattshift_scheduler.plan.words import (
     PlannerMissing,
     Standing,
 )
-
-STEP_S = 900.0
-HOURS = STEP_S / 3600.0
-
-
-def ahead(price: list[float], cap_w: float | list[float] = math.inf, **rest: object) -> Ahead:
-    n = len(price)
-    none = Band.of(np.zeros(n))
-    given = {"other": none, "services": none, **rest}
-    cap = np.broadcast_to(np.asarray(cap_w, dtype=np.float64), (n,)).copy()
-    return Ahead(0.0, STEP_S, Band.of(np.array(price, dtype=np.float64)), cap, **given)  # type: ignore[arg-type]
 
 
 def asic(name: str = "asic", count: int = 1, **rest: object) -> Kind:

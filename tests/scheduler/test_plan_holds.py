@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.scheduler.plan_rig import HOURS, STEP_S, ahead
 from tests.scheduler.promise_rig import VALUES, event
 
-from wattshift_scheduler.forecasts.forecast import Band
 from wattshift_scheduler.plan import solve
 from wattshift_scheduler.plan.limits import Hold
 from wattshift_scheduler.plan.solve import planned
@@ -17,16 +17,6 @@ from wattshift_scheduler.promises.obligations import coming, needs
 from wattshift_scheduler.signals.words import GridEvent
 from wattshift_scheduler.site import Feeder, FeederTree, Site
 from wattshift_scheduler.state import State, initial
-
-STEP_S = 900.0
-HOURS = STEP_S / 3600.0
-
-
-def ahead(price: list[float], cap_w: float = math.inf, **rest: object) -> Ahead:
-    n = len(price)
-    none = Band.of(np.zeros(n))
-    given = {"other": none, "services": none, **rest}
-    return Ahead(0.0, STEP_S, Band.of(np.array(price)), np.full(n, cap_w), **given)  # type: ignore[arg-type]
 
 
 def asic(name: str = "asic", count: int = 4, **rest: object) -> Kind:

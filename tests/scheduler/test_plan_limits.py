@@ -8,6 +8,7 @@ from typing import Any
 import highspy
 import numpy as np
 import pytest
+from tests.scheduler.plan_rig import HOURS, STEP_S, ahead
 
 from wattshift_scheduler.forecasts.chain import Prospect
 from wattshift_scheduler.forecasts.forecast import Band
@@ -17,16 +18,6 @@ from wattshift_scheduler.plan.limits import Limit, Zone
 from wattshift_scheduler.plan.solve import planned
 from wattshift_scheduler.plan.telling import full_feeders
 from wattshift_scheduler.plan.words import Ahead, Batch, Kind, Plan, PlanInvalid, Standing
-
-STEP_S = 900.0
-HOURS = STEP_S / 3600.0
-
-
-def ahead(price: list[float], cap_w: float = math.inf, **rest: object) -> Ahead:
-    n = len(price)
-    none = Band.of(np.zeros(n))
-    given = {"other": none, "services": none, **rest}
-    return Ahead(0.0, STEP_S, Band.of(np.array(price)), np.full(n, cap_w), **given)  # type: ignore[arg-type]
 
 
 def asic(name: str, count: int = 1, *under: str, **rest: object) -> Kind:
