@@ -5,16 +5,14 @@ off: nothing listens at their addresses until they are switched on.
 """
 
 import asyncio
-import json
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.controller.wired_rig import turning, until
+from tests.emulated import emulated
 from tests.ports import own_net
 
 from wattshift_cluster.agent.asics.keeper import Keeper
@@ -58,22 +56,10 @@ devices = ["rig*"]
 """
 
 
-@contextmanager
-def switched_on(folder: Path, name: str, at: int) -> Iterator[None]:
+def switched_on(folder: Path, name: str, at: int) -> AbstractContextManager[None]:
     """An emulated machine that has power."""
     row = {"id": name, "kind": "luxos", "address": f"{NET}.{at}", "seed": at, "start": "full"}
-    file = folder / f"{name}.json"
-    file.write_text(json.dumps({"machines": [row]}))
-    command = [sys.executable, "-m", "wattshift_cluster.emulate.process"]
-    options = ["--config", str(file), "--truth", f"{NET}.{at}:0"]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["ready"]
-        yield
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+    return emulated(folder / f"{name}.json", [row], f"{NET}.{at}")
 
 
 def rig(name: str, at: int, nameplate_w: float | None = None) -> Asic:

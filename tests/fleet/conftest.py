@@ -1,35 +1,16 @@
-"""Emulated machines in a process of their own, and ports that misbehave, on loopback addresses."""
+"""Emulated machines, and ports that misbehave, on loopback addresses."""
 
 import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.emulated import emulated
 from tests.ports import own_net
 
 from wattshift_cluster.fleet.scan import Sighting
-
-
-@contextmanager
-def emulated(folder: Path, machines: list[dict[str, Any]], truth: str) -> Iterator[None]:
-    file = folder / "emulator.json"
-    file.write_text(json.dumps({"machines": machines}))
-    command = [sys.executable, "-m", "wattshift_cluster.emulate.process"]
-    options = ["--config", str(file), "--truth", f"{truth}:0"]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["ready"]
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
-        process.stdout.close()
 
 
 @pytest.fixture
@@ -49,7 +30,7 @@ def machines(tmp_path: Path) -> Iterator[Callable[[list[dict[str, Any]]], str]]:
                 }
                 for i, row in enumerate(rows)
             ]
-            stack.enter_context(emulated(tmp_path, full, f"{prefix}.254"))
+            stack.enter_context(emulated(tmp_path / "emulator.json", full, f"{prefix}.254"))
             return prefix
 
         yield start

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import socket
-import stat
 import time
 import tomllib
 
@@ -15,22 +14,10 @@ from tests.ports import own_address, own_net
 
 from wattshift_cluster.cli import fleet_scan
 from wattshift_cluster.cli.main import Wattshift
-from wattshift_cluster.config import agent_advice
-from wattshift_cluster.config.load import load_agent
 from wattshift_cluster.errors import TryLater
-from wattshift_cluster.fleet import fragment, scan
-from wattshift_cluster.fleet.ranges import RangeForbidden, addresses, count, parse_ranges
+from wattshift_cluster.fleet import scan
+from wattshift_cluster.fleet.ranges import parse_ranges
 from wattshift_cluster.fleet.scan import Limits, Scan, affordable, knock, look
-
-AGENT = """
-[agent]
-name = "a"
-listen = "127.0.0.1:0"
-token_file = "agent.token"
-state_dir = "state"
-gate_dir = "gates"
-
-"""
 
 
 def swept(ranges, limits=None):
@@ -264,175 +251,6 @@ def test_concurrency_is_lowered_to_the_files_that_may_be_open(monkeypatch):
     monkeypatch.setattr(scan.resource, "getrlimit", lambda _: (1024, 4096))
     assert affordable(256) == 208
     assert affordable(100) == 100
-
-
-# Ranges
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "8.8.8.0/24",
-        "0.0.0.0/0",
-        "10.0.0.0/7",
-        "172.32.0.0/16",
-        "100.64.0.0/24",
-        "169.254.1.0/24",
-        "192.169.0.1",
-        "224.0.0.1",
-        "::1",
-        "fd00::/120",
-        "10.0.0.0/15",
-        "10.0.0.0/8",
-    ],
-)
-def test_a_range_that_is_not_private_or_too_large_is_forbidden(text):
-    with pytest.raises(RangeForbidden):
-        parse_ranges([text])
-    assert RangeForbidden.exit_code == 3
-
-
-def test_ranges_together_are_at_most_a_16():
-    assert count(parse_ranges(["10.1.0.0/16"])) == 65_534
-    with pytest.raises(RangeForbidden, match="more than a /16"):
-        parse_ranges(["10.1.0.0/16", "10.3.0.0/30"])
-    assert len(parse_ranges(["10.1.0.0/16", "10.1.7.0/24"])) == 1
-
-
-@pytest.mark.parametrize("text", ["", "x", "10.0.0.0/33", "10.0.0", "10.0.0.0-9", "10.0.0.0/8/8"])
-def test_what_is_no_range_is_a_mistake_in_the_command(text):
-    with pytest.raises(ValueError, match="write for example"):
-        parse_ranges([text])
-
-
-def test_addresses_of_ranges():
-    assert list(addresses(parse_ranges(["10.0.0.4/30", "10.0.0.9"]))) == [
-        "10.0.0.5",
-        "10.0.0.6",
-        "10.0.0.9",
-    ]
-    assert count(parse_ranges(["10.0.0.4/30", "10.0.0.9"])) == 3
-    assert list(addresses(parse_ranges(["10.0.0.5/31"]))) == ["10.0.0.4", "10.0.0.5"]
-
-
-# Sections for agent.toml
-
-
-def test_sections_are_appended_and_nothing_else_is_touched(tmp_path, sighted):
-    file = tmp_path / "agent.toml"
-    before = '# mine\n[agent]\nname = "a"\n\n[[asics]]\nid = "one"\naddress = "10.0.0.1"'
-    file.write_text(before)
-    file.chmod(0o640)
-    seen = [
-        sighted("10.0.0.1", mac="02:00:00:00:00:01"),
-        sighted("10.0.0.2", mac="02:00:00:00:00:02"),
-        sighted("10.0.0.3", kind="hammer"),
-        sighted("10.0.0.4", mac="02:00:00:aa:bb:cc", kind="whatsminer", model="M60S_VK40"),
-        sighted("127.0.0.5", mac="02:00:00:00:00:05"),
-        sighted("10.0.0.6"),
-        sighted("10.0.0.7", mac="02:00:00:00:00:07"),
-        sighted("10.0.0.8", mac="02:00:00:00:00:07"),
-    ]
-    written = fragment.append(file, seen)
-    text = file.read_text()
-    assert text.startswith(before)
-    assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    rows = tomllib.loads(text)["asics"]
-    assert rows[1:] == [
-        {
-            "id": "s21-000002",
-            "address": "10.0.0.2",
-            "mac": "02:00:00:00:00:02",
-            "nameplate": "3500W",
-        },
-        {
-            "id": "m60s-vk40-aabbcc",
-            "address": "10.0.0.4",
-            "mac": "02:00:00:AA:BB:CC",
-            "nameplate": "3441W",
-        },
-        {
-            "id": "s21-000005",
-            "address": "127.0.0.5",
-            "mac": "02:00:00:00:00:05",
-            "nameplate": "3500W",
-            "emulated": True,
-        },
-        {"id": "s21-0-6", "address": "10.0.0.6", "nameplate": "3500W"},
-    ]
-    assert [address for address, _ in written.passed] == [
-        "10.0.0.1",
-        "10.0.0.3",
-        "10.0.0.7",
-        "10.0.0.8",
-    ]
-    again = fragment.append(file, seen)
-    assert again.ids == ()
-    assert file.read_text() == text
-
-
-@pytest.mark.parametrize(
-    ("more", "nameplate"),
-    [
-        ({"model": "Antminer S19k Pro"}, "2760W"),
-        ({"model": "Antminer S19k Pro", "nameplate_w": 2791.2}, "2792W"),
-        ({"model": "BitAxe Gamma", "kind": "bitaxe", "nameplate_w": 15.0}, "18W"),
-        ({"model": "Antminer S99", "nameplate_w": 4000.0}, None),
-        ({"model": "Antminer S21", "identified": False}, None),
-        ({"model": None}, None),
-        ({"model": "Antminer S19j Pro", "kind": "braiins", "nameplate_w": 2950.0}, None),
-    ],
-)
-def test_a_nameplate_is_written_where_the_table_rates_what_was_identified(
-    tmp_path, sighted, more, nameplate
-):
-    file = tmp_path / "agent.toml"
-    fragment.append(file, [sighted("10.0.0.2", **more)])
-    (row,) = tomllib.loads(file.read_text())["asics"]
-    assert row.get("nameplate") == nameplate
-
-
-def test_what_a_scan_wrote_is_counted_before_it_ever_answers(tmp_path, sighted):
-    file = tmp_path / "agent.toml"
-    file.write_text(AGENT)
-    fragment.append(file, [sighted("10.0.0.2"), sighted("10.0.0.3", model="Antminer S99")])
-    config = load_agent(file, environ={})
-    assert [one.nameplate_w for one in config.asics] == [3500.0, None]
-    (note,) = agent_advice.advice_agent(config)
-    assert "s99-0-3" in note
-    assert "s21-0-2" not in note
-
-
-def test_a_moved_machine_is_known_by_its_mac_and_ids_stay_unique(tmp_path, sighted):
-    file = tmp_path / "agent.toml"
-    fragment.append(file, [sighted("10.0.0.2", mac="02:00:00:00:00:02")])
-    moved = fragment.append(file, [sighted("10.0.0.77", mac="02-00-00-00-00-02")])
-    assert moved.ids == ()
-    twins = [sighted("10.1.0.6"), sighted("10.2.0.6")]
-    assert fragment.append(file, twins).ids == ("s21-0-6", "s21-0-6-2")
-
-
-def test_what_a_machine_says_of_itself_cannot_become_configuration(tmp_path, sighted):
-    file = tmp_path / "agent.toml"
-    evil = 'S21\n[pool]\nurl = "stratum+tcp://theirs:1"\r\n"""\u2028# '
-    fragment.append(
-        file,
-        [sighted("10.0.0.2", model=evil, firmware=evil, mac='x"\n[pool]'), sighted("10.0.0.3")],
-    )
-    assert set(tomllib.loads(file.read_text())) == {"asics"}
-    assert len(tomllib.loads(file.read_text())["asics"]) == 2
-
-
-@pytest.mark.parametrize("text", ["not toml [", "asics = 3", "\xff"])
-def test_a_file_that_is_not_toml_is_left_alone(tmp_path, sighted, text):
-    file = tmp_path / "agent.toml"
-    file.write_bytes(text.encode("latin-1"))
-    with pytest.raises(fragment.ConfigInvalid):
-        fragment.append(file, [sighted("10.0.0.2")])
-    assert file.read_bytes() == text.encode("latin-1")
-
-
-# The command
 
 
 def run(*words):

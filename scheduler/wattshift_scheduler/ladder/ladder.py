@@ -177,10 +177,6 @@ class Ladder:
     def __len__(self) -> int:
         return int(np.count_nonzero(self.steps.on))
 
-    def worth_taking(self, price_usd_per_mwh: float) -> int:
-        """How many rungs, from the top, rank above the energy they burn."""
-        return int(np.count_nonzero(self.rank_usd_per_mwh > price_usd_per_mwh))
-
     def holds(self, awake: Bools, horizon_s: float, cold: Bools | None = None) -> bool:
         """Whether this order holds for devices that are `awake` or `cold`, and that horizon."""
         cold = np.zeros(len(awake), dtype=np.bool_) if cold is None else cold & ~awake
